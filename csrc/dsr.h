@@ -1,0 +1,188 @@
+/* The C library of dsr on one page.
+ *
+ * Rooms: kernels <- levels <- ops <- python; nothing points back.
+ *   kernels/  pure loops, no Python, BLAS, threads, allocation or errors; compiled once per instruction level
+ *   levels/   scalar, avx2, avx512: a table of kernels each; select.c picks one at import
+ *   ops/      whole operations: tiling that depends on shapes only, OpenMP, scratch memory, BLAS
+ *   python/   the only room that knows Python: argument checks, bindings
+ *
+ * Two layouts:
+ *   time first  (T, N)            what users hold; N is every other axis flattened
+ *   lanes       [C][P][L]         what layers hold: channel, pixel (row by row), lane l = t*B + b innermost,
+ *                                 L = T*B. A quantity without a time axis has L = B.
+ *   words       [W][P][L] uint32  spikes of the lanes layout, 32 channels a word: bit c%32 of word c/32.
+ *                                 Bits of channels that do not exist are zero.
+ *
+ * Exactness: every kernel here is EXACT (the same bits on each level and for any number of threads: elementwise
+ * arithmetic is never contracted and sums run in an order that is part of the contract), unless it says ROUNDED.
+ */
+#ifndef DSR_H
+#define DSR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { DSR_OK = 0, DSR_NO_MEMORY } dsr_status;
+typedef enum { DSR_F32, DSR_F64 } dsr_dtype;
+
+/* Neurons a kernel call handles at most; the membrane potentials of a chunk stay in the first cache. */
+enum { DSR_CHUNK = 512 };
+/* Partial sums of a reduction: element i of a chunk goes to partial i % DSR_PARTIALS. Part of the contract. */
+enum { DSR_PARTIALS = 16 };
+
+/* Time constants of a LIF neuron, in one unit; decay = exp(-delta_t/tau) is computed once in double. */
+typedef struct {
+    double tau, delta_t;
+} dsr_time;
+
+/* ---- kernels ------------------------------------------------------------------------------------------------ */
+/* S is the suffix f32 or f64, R the type. `stride` is the distance between time steps. n <= DSR_CHUNK. */
+#define DSR_REAL_KERNELS(X, R, S)                                                                                      \
+    X(if_forward_##S, (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire)) \
+    X(lif_forward_##S, (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire, \
+                        R decay, R gain, R amplitude))                                                                 \
+    X(time_mean_##S,                                                                                                   \
+      (const R *train, R *mean, size_t timesteps, size_t n, size_t stride, const R *weights, R norm, R factor))        \
+    X(rate_##S, (const R *mean_current, R *rate, size_t n, R divisor, R top))                                          \
+    X(if_rate_backward_##S,                                                                                            \
+      (const R *grad, const R *mean_current, R *grad_current, size_t n, R top, R divisor, double *above))              \
+    X(lif_rate_backward_##S,                                                                                           \
+      (const R *grad, const R *mean_current, R *grad_current, size_t n, R top, R divisor, double *above))              \
+    X(encode_bernoulli_##S, (const R *rate, R *train, size_t n, uint64_t first, uint64_t seed))                        \
+    X(encode_latency_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride))                       \
+    X(encode_phase_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride, size_t bits))            \
+    X(encode_delta_##S, (const R *signal, R *train, size_t timesteps, size_t n, size_t stride, R threshold))
+
+/* A strip of the lanes layout: `channels` (at most 32) rows `stride` apart, each `pixels` * T * B long. */
+typedef struct {
+    size_t channels, pixels, stride, timesteps, batch;
+} dsr_strip;
+
+/* One neuron layer on lanes. scale, shift: per channel, applied to the current first (batch normalisation). */
+typedef struct {
+    const float *scale, *shift; /* NULL: none */
+    const float *weights;       /* T weights of the representation; NULL: all one */
+    float norm;                 /* their sum */
+    float v_threshold, fire, decay, gain;
+} dsr_neuron;
+
+/* Average pooling over square windows, zeros outside the image count (as in the authors' networks). */
+typedef struct {
+    size_t channels, height, width, lanes, kernel, stride, padding, out_height, out_width;
+} dsr_pool;
+
+#define DSR_LANE_KERNELS(X)                                                                                            \
+    X(if_spikes, (const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron))     \
+    X(lif_spikes, (const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron))    \
+    X(pack_words, (const float *values, uint32_t *words, size_t channels, size_t n, size_t stride))                    \
+    X(unpack_words, (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude)) \
+    X(count_words, (const uint32_t *words, int64_t *counts, size_t channels, size_t n))                                \
+    X(add_words, (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))    \
+    X(dropout_words, (const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep))    \
+    X(moments, (const float *values, size_t n, double *sums, double *squares))                                         \
+    X(gradient_moments, (const float *constant, const float *values, size_t pixels, size_t timesteps, size_t batch,    \
+                         double *sums, double *products))                                                              \
+    X(expand_gradient, (const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps,     \
+                        size_t batch, float slope))                                                                    \
+    X(sum_gradient, (const float *constant, const float *values, const float *weights, float *sum, size_t pixels,      \
+                     size_t timesteps, size_t batch, float slope, float total))                                        \
+    X(avg_pool, (const float *input, float *output, dsr_pool pool))                                                    \
+    X(avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
+
+#define DSR_KERNELS(X)                                                                                                 \
+    DSR_REAL_KERNELS(X, float, f32)                                                                                    \
+    DSR_REAL_KERNELS(X, double, f64)                                                                                   \
+    DSR_LANE_KERNELS(X)
+
+typedef struct {
+    const char *level;
+#define DSR_SLOT(name, arguments) void(*name) arguments;
+    DSR_KERNELS(DSR_SLOT)
+#undef DSR_SLOT
+} dsr_kernels;
+
+/* ---- levels --------------------------------------------------------------------------------------------------- */
+extern const dsr_kernels dsr_scalar;
+#if defined(__x86_64__)
+extern const dsr_kernels dsr_avx2, dsr_avx512;
+#endif
+extern const dsr_kernels *dsr_kernel; /* the level in use; set once by dsr_select_level */
+
+/* Takes the best level of the processor, or `wanted` if that is lower or equal. NULL if `wanted` is no level. */
+const char *dsr_select_level(const char *wanted);
+
+/* ---- ops: time first, (T, N) ---------------------------------------------------------------------------------- */
+dsr_status dsr_if_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
+                          double v_threshold, double alpha);
+dsr_status dsr_lif_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
+                           double v_threshold, dsr_time time, double alpha);
+dsr_status dsr_firing_rate(dsr_dtype dtype, const void *train, void *rate, size_t timesteps, size_t n);
+dsr_status dsr_weighted_firing_rate(dsr_dtype dtype, const void *train, void *rate, size_t timesteps, size_t n,
+                                    dsr_time time);
+dsr_status dsr_if_rate(dsr_dtype dtype, const void *mean_current, void *rate, size_t n, double v_threshold);
+dsr_status dsr_lif_rate(dsr_dtype dtype, const void *mean_current, void *rate, size_t n, double v_threshold,
+                        dsr_time time);
+/* grad_threshold: the plain sum of the gradients above the threshold; the caller applies the neuron's factor. */
+dsr_status dsr_if_backward(dsr_dtype dtype, const void *grad_output, const void *current, void *grad_current,
+                           double *grad_threshold, size_t timesteps, size_t n, double v_threshold);
+dsr_status dsr_lif_backward(dsr_dtype dtype, const void *grad_output, const void *current, void *grad_current,
+                            double *grad_threshold, size_t timesteps, size_t n, double v_threshold, dsr_time time);
+dsr_status dsr_if_rate_backward(dsr_dtype dtype, const void *grad_rate, const void *mean_current, void *grad_current,
+                                double *grad_threshold, size_t n, double v_threshold, double divisor);
+dsr_status dsr_lif_rate_backward(dsr_dtype dtype, const void *grad_rate, const void *mean_current, void *grad_current,
+                                 double *grad_threshold, size_t n, double v_threshold, dsr_time time, double divisor);
+dsr_status dsr_encode_bernoulli(dsr_dtype dtype, const void *rate, void *train, size_t timesteps, size_t n,
+                                uint64_t seed);
+dsr_status dsr_encode_latency(dsr_dtype dtype, const void *value, void *train, size_t timesteps, size_t n);
+dsr_status dsr_encode_phase(dsr_dtype dtype, const void *value, void *train, size_t timesteps, size_t n, size_t bits);
+dsr_status dsr_encode_delta(dsr_dtype dtype, const void *signal, void *train, size_t timesteps, size_t n,
+                            double threshold);
+
+/* ---- ops: lanes ------------------------------------------------------------------------------------------------ */
+typedef struct {
+    size_t channels, pixels, timesteps, batch;
+} dsr_lanes;
+
+/* scale and shift (per channel, applied to the current first) may be NULL. mean_current: [C][P][B]. */
+dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
+                         float *mean_current, dsr_lanes shape, double v_threshold, double alpha);
+dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
+                          float *mean_current, dsr_lanes shape, double v_threshold, dsr_time time, double alpha);
+dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
+dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
+dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
+dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n);
+dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep);
+/* Per channel: sum and sum of squares over n values. */
+dsr_status dsr_moments(const float *values, double *sums, double *squares, size_t channels, size_t n);
+/* Per channel, of the gradient g(t) = constant and the current x(t): sum of g(t) and of g(t) x(t). */
+dsr_status dsr_gradient_moments(const float *constant, const float *values, double *sums, double *products,
+                                dsr_lanes shape);
+/* sum = total * constant + slope * (sum over t of weights[t] values(t)), total being the sum of the weights. */
+dsr_status dsr_sum_gradient(const float *constant, const float *values, const float *slope, const float *weights,
+                            float *sum, dsr_lanes shape);
+/* dense(t) = constant + slope * values(t). */
+dsr_status dsr_expand_gradient(const float *constant, const float *values, const float *slope, float *dense,
+                               dsr_lanes shape);
+
+dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool);
+dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool);
+
+/* Convolutions of dense float32 lanes as GEMMs, ROUNDED: each output within (K + 2) eps sum|w||x| of the exact sum of
+ * its K products; the same bits for any number of threads. Weights are [CO][CI][KH][KW]. */
+typedef struct {
+    size_t in_channels, out_channels, height, width, kernel_h, kernel_w, stride, padding, lanes, out_height, out_width;
+} dsr_conv;
+dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
+dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
+dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
+
+/* ---- threads and BLAS ------------------------------------------------------------------------------------------- */
+/* Threads of the regions that follow, in every thread of the process. */
+void dsr_set_threads(int threads);
+int dsr_get_threads(void);
+void dsr_blas_setup(void); /* one thread for good: GEMMs run inside our own tiles */
+const char *dsr_blas_config(void);
+const char *dsr_blas_kernel(void);
+
+#endif

@@ -1,0 +1,93 @@
+/* Spikes of the lanes layout: neurons that write bits, and what is done with bits. A word holds 32 channels. */
+
+/* Lanes of one (channel, pixel) are [T][B]; a chunk of B keeps its potentials and its mean in the first cache. */
+enum { SPIKE_CHUNK = 128 };
+
+static inline __attribute__((always_inline)) void neuron_spikes(const float *current, uint32_t *words,
+                                                                float *mean_current, dsr_strip strip, dsr_neuron neuron,
+                                                                int leaky) {
+    size_t batch = strip.batch, lanes = strip.timesteps * batch;
+    float v_threshold = neuron.v_threshold, fire = neuron.fire, decay = neuron.decay, gain = neuron.gain;
+    for (size_t i = 0; i < strip.pixels * lanes; i++)
+        words[i] = 0;
+    for (size_t c = 0; c < strip.channels; c++) {
+        float scale = neuron.scale ? neuron.scale[c] : 1, shift = neuron.shift ? neuron.shift[c] : 0;
+        uint32_t bit = (uint32_t)1 << c;
+        for (size_t p = 0; p < strip.pixels; p++) {
+            const float *channel = current + c * strip.stride + p * lanes;
+            float *mean = mean_current + c * (strip.stride / strip.timesteps) + p * batch;
+            for (size_t first = 0; first < batch; first += SPIKE_CHUNK) {
+                size_t n = batch - first < SPIKE_CHUNK ? batch - first : SPIKE_CHUNK;
+                float v[SPIKE_CHUNK], sum[SPIKE_CHUNK];
+                for (size_t b = 0; b < n; b++)
+                    v[b] = sum[b] = 0;
+                for (size_t t = 0; t < strip.timesteps; t++) {
+                    const float *x = channel + t * batch + first;
+                    uint32_t *word = words + p * lanes + t * batch + first;
+                    float w = neuron.weights ? neuron.weights[t] : 1;
+                    for (size_t b = 0; b < n; b++) {
+                        float input = scale * x[b] + shift;
+                        float u = leaky ? decay * v[b] + gain * input : v[b] + input;
+                        sum[b] += w * input;
+                        word[b] |= u >= fire ? bit : 0;
+                        v[b] = u - (u >= fire ? v_threshold : 0);
+                    }
+                }
+                for (size_t b = 0; b < n; b++)
+                    mean[first + b] = sum[b] / neuron.norm;
+            }
+        }
+    }
+}
+
+static void if_spikes(const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron) {
+    neuron_spikes(current, words, mean_current, strip, neuron, 0);
+}
+
+static void lif_spikes(const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron) {
+    neuron_spikes(current, words, mean_current, strip, neuron, 1);
+}
+
+/* A bit is set where the value is not zero. `channels` <= 32 rows, `stride` apart. */
+static void pack_words(const float *values, uint32_t *words, size_t channels, size_t n, size_t stride) {
+    for (size_t i = 0; i < n; i++)
+        words[i] = 0;
+    for (size_t c = 0; c < channels; c++)
+        for (size_t i = 0; i < n; i++)
+            words[i] |= (uint32_t)(values[c * stride + i] != 0) << c;
+}
+
+static void unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, size_t stride,
+                         float amplitude) {
+    for (size_t c = 0; c < channels; c++)
+        for (size_t i = 0; i < n; i++)
+            values[c * stride + i] = words[i] >> c & 1 ? amplitude : 0;
+}
+
+/* values += amplitude * bit. */
+static void add_words(const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude) {
+    for (size_t c = 0; c < channels; c++)
+        for (size_t i = 0; i < n; i++)
+            values[c * stride + i] += words[i] >> c & 1 ? amplitude : 0;
+}
+
+/* counts[c] += number of words whose bit c is set. */
+static void count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n) {
+    for (size_t c = 0; c < channels; c++) {
+        uint32_t count = 0;
+        for (size_t i = 0; i < n; i++)
+            count += words[i] >> c & 1;
+        counts[c] += count;
+    }
+}
+
+/* Bit i of the stream of uniform numbers decides on bit i: 32 numbers a word, number 32 i + c for bit c of word i. */
+static void dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t number[32], mask = 0;
+        random_words(32 * (first + i), seed, number, 32);
+        for (size_t c = 0; c < 32; c++)
+            mask |= (uint32_t)((double)number[c] * 0x1p-32 < keep) << c;
+        kept[i] = words[i] & mask;
+    }
+}

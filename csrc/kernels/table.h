@@ -1,0 +1,33 @@
+/* Every kernel of one level and the table of them. A level file defines LEVEL and includes this; a kernel missing
+ * here does not compile. */
+#include "../dsr.h"
+
+#include "random.h"
+
+#define REAL float
+#define NAME(stem) stem##_f32
+#include "neuron.h"
+#include "gradient.h"
+#include "encode.h"
+#undef REAL
+#undef NAME
+
+#define REAL double
+#define NAME(stem) stem##_f64
+#include "neuron.h"
+#include "gradient.h"
+#include "encode.h"
+#undef REAL
+#undef NAME
+
+#include "spikes.h"
+#include "norm.h"
+#include "pool.h"
+
+#define DSR_PASTE(a, b) a##b
+#define DSR_TABLE(level) DSR_PASTE(dsr_, level)
+#define DSR_STRING(text) #text
+#define DSR_LEVEL_NAME(level) DSR_STRING(level)
+#define DSR_ENTRY(name, arguments) .name = name,
+
+const dsr_kernels DSR_TABLE(LEVEL) = {.level = DSR_LEVEL_NAME(LEVEL), DSR_KERNELS(DSR_ENTRY)};

@@ -1,0 +1,15 @@
+/* The same sources for processors with AVX2. */
+#if defined(__x86_64__)
+    #if defined(__clang__)
+        #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+    #else
+        #pragma GCC target("avx2")
+    #endif
+    #define LEVEL avx2
+    #include "../kernels/table.h"
+    #if defined(__clang__)
+        #pragma clang attribute pop
+    #endif
+#else
+typedef int dsr_no_avx2; /* an empty translation unit is not C */
+#endif

@@ -1,0 +1,16 @@
+/* The same sources for processors with AVX-512 (F, BW, DQ, VL). */
+#if defined(__x86_64__)
+    #if defined(__clang__)
+        #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2"))),               \
+                                     apply_to = function)
+    #else
+        #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,prefer-vector-width=512")
+    #endif
+    #define LEVEL avx512
+    #include "../kernels/table.h"
+    #if defined(__clang__)
+        #pragma clang attribute pop
+    #endif
+#else
+typedef int dsr_no_avx512; /* an empty translation unit is not C */
+#endif

@@ -1,0 +1,187 @@
+/* Operations on the lanes layout that need no BLAS: neurons that write bits, packing, normalisation, pooling. */
+#include "ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { WORD = 32 };
+/* Pixels of a tile are chosen so that its words stay in the first cache while 32 channels pass over them. */
+enum { TILE_LANES = 4096 };
+
+static size_t tile_pixels(size_t lanes) {
+    return lanes && lanes < TILE_LANES ? TILE_LANES / lanes : 1;
+}
+
+static dsr_status neuron_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
+                                float *mean_current, dsr_lanes shape, double v_threshold, dsr_time time, double alpha) {
+    int leaky = time.delta_t != 0;
+    double b = leaky ? exp(-time.delta_t / time.tau) : 1;
+    dsr_neuron neuron = {.norm = (float)shape.timesteps,
+                         .v_threshold = (float)v_threshold,
+                         .fire = (float)alpha * (float)v_threshold,
+                         .decay = (float)b,
+                         .gain = (float)(1 - b)};
+    float *weights = NULL;
+    if (leaky) {
+        double *exact = dsr_scratch(shape.timesteps, sizeof *exact);
+        weights = dsr_scratch(shape.timesteps, sizeof *weights);
+        if (!exact || !weights) {
+            free(exact);
+            free(weights);
+            return DSR_NO_MEMORY;
+        }
+        neuron.norm = (float)dsr_time_weights(exact, shape.timesteps, time);
+        for (size_t t = 0; t < shape.timesteps; t++)
+            weights[t] = (float)exact[t];
+        free(exact);
+        neuron.weights = weights;
+    }
+    size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
+    size_t groups = dsr_pieces(shape.channels, WORD), tiles = dsr_pieces(shape.pixels, pixels);
+#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
+        size_t group = (size_t)i / tiles, first = (size_t)i % tiles * pixels;
+        dsr_neuron mine = neuron;
+        mine.scale = scale ? scale + group * WORD : NULL;
+        mine.shift = shift ? shift + group * WORD : NULL;
+        dsr_strip strip = {.channels = dsr_piece(shape.channels, WORD, group),
+                           .pixels = dsr_piece(shape.pixels, pixels, (size_t)i % tiles),
+                           .stride = row,
+                           .timesteps = shape.timesteps,
+                           .batch = shape.batch};
+        const float *x = current + group * WORD * row + first * lanes;
+        uint32_t *word = words + group * row + first * lanes;
+        float *mean = mean_current + (group * WORD * shape.pixels + first) * shape.batch;
+        if (leaky)
+            dsr_kernel->lif_spikes(x, word, mean, strip, mine);
+        else
+            dsr_kernel->if_spikes(x, word, mean, strip, mine);
+    }
+    free(weights);
+    return DSR_OK;
+}
+
+dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
+                         float *mean_current, dsr_lanes shape, double v_threshold, double alpha) {
+    return neuron_spikes(current, scale, shift, words, mean_current, shape, v_threshold, (dsr_time){0, 0}, alpha);
+}
+
+dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
+                          float *mean_current, dsr_lanes shape, double v_threshold, dsr_time time, double alpha) {
+    return neuron_spikes(current, scale, shift, words, mean_current, shape, v_threshold, time, alpha);
+}
+
+dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n) {
+    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, WORD);
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
+        size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
+        dsr_kernel->pack_words(values + group * WORD * n + first, words + group * n + first,
+                               dsr_piece(channels, WORD, group), dsr_piece(n, TILE_LANES, tile), n);
+    }
+    return DSR_OK;
+}
+
+static void each_tile(void (*kernel)(const uint32_t *, float *, size_t, size_t, size_t, float), const uint32_t *words,
+                      float *values, size_t channels, size_t n, double amplitude) {
+    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, WORD);
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
+        size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
+        kernel(words + group * n + first, values + group * WORD * n + first, dsr_piece(channels, WORD, group),
+               dsr_piece(n, TILE_LANES, tile), n, (float)amplitude);
+    }
+}
+
+dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude) {
+    each_tile(dsr_kernel->unpack_words, words, values, channels, n, amplitude);
+    return DSR_OK;
+}
+
+dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude) {
+    each_tile(dsr_kernel->add_words, words, values, channels, n, amplitude);
+    return DSR_OK;
+}
+
+dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n) {
+    size_t tiles = dsr_pieces(n, TILE_LANES);
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t group = 0; group < (ptrdiff_t)dsr_pieces(channels, WORD); group++) {
+        size_t count = dsr_piece(channels, WORD, (size_t)group);
+        for (size_t c = 0; c < count; c++)
+            counts[(size_t)group * WORD + c] = 0;
+        for (size_t tile = 0; tile < tiles; tile++)
+            dsr_kernel->count_words(words + (size_t)group * n + tile * TILE_LANES, counts + (size_t)group * WORD, count,
+                                    dsr_piece(n, TILE_LANES, tile));
+    }
+    return DSR_OK;
+}
+
+dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep) {
+    size_t tiles = dsr_pieces(n, TILE_LANES);
+#pragma omp parallel for schedule(static) num_threads(dsr_team(WORD *n))
+    for (ptrdiff_t tile = 0; tile < (ptrdiff_t)tiles; tile++) {
+        size_t first = (size_t)tile * TILE_LANES;
+        dsr_kernel->dropout_words(words + first, kept + first, dsr_piece(n, TILE_LANES, (size_t)tile), first, seed,
+                                  keep);
+    }
+    return DSR_OK;
+}
+
+dsr_status dsr_moments(const float *values, double *sums, double *squares, size_t channels, size_t n) {
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++)
+        dsr_kernel->moments(values + (size_t)c * n, n, sums + c, squares + c);
+    return DSR_OK;
+}
+
+dsr_status dsr_gradient_moments(const float *constant, const float *values, double *sums, double *products,
+                                dsr_lanes shape) {
+    size_t row = shape.pixels * shape.batch;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++)
+        dsr_kernel->gradient_moments(constant + (size_t)c * row, values + (size_t)c * row * shape.timesteps,
+                                     shape.pixels, shape.timesteps, shape.batch, sums + c, products + c);
+    return DSR_OK;
+}
+
+dsr_status dsr_sum_gradient(const float *constant, const float *values, const float *slope, const float *weights,
+                            float *sum, dsr_lanes shape) {
+    size_t row = shape.pixels * shape.batch;
+    float total = 0;
+    for (size_t t = 0; t < shape.timesteps; t++)
+        total += weights[t];
+#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++)
+        dsr_kernel->sum_gradient(constant + (size_t)c * row, values + (size_t)c * row * shape.timesteps, weights,
+                                 sum + (size_t)c * row, shape.pixels, shape.timesteps, shape.batch, slope[c], total);
+    return DSR_OK;
+}
+
+dsr_status dsr_expand_gradient(const float *constant, const float *values, const float *slope, float *dense,
+                               dsr_lanes shape) {
+    size_t row = shape.pixels * shape.batch;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++) {
+        size_t at = (size_t)c * row * shape.timesteps;
+        dsr_kernel->expand_gradient(constant + (size_t)c * row, values + at, dense + at, shape.pixels, shape.timesteps,
+                                    shape.batch, slope[c]);
+    }
+    return DSR_OK;
+}
+
+dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool) {
+    size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(pool.channels *in))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)pool.channels; c++)
+        dsr_kernel->avg_pool(input + (size_t)c * in, output + (size_t)c * out, pool);
+    return DSR_OK;
+}
+
+dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool) {
+    size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(pool.channels *in))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)pool.channels; c++)
+        dsr_kernel->avg_pool_backward(grad_output + (size_t)c * out, grad_input + (size_t)c * in, pool);
+    return DSR_OK;
+}

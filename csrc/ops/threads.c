@@ -1,0 +1,37 @@
+/* Threads: OpenMP's for our tiles, one for BLAS. A GEMM with threads of its own inside our regions is 4 times slower,
+ * and its idle worker spins on into the next loop. */
+#include "blas.h"
+#include "ops.h"
+
+#include <omp.h>
+
+/* Waking a team costs some microseconds, the time of about this many elements. */
+enum { WORTH_A_TEAM = 1 << 15 };
+
+/* 0: what OpenMP says. A number of our own, since omp_set_num_threads would hold for the calling thread only. */
+static _Atomic int threads_wanted = 0;
+
+void dsr_set_threads(int threads) {
+    threads_wanted = threads;
+}
+
+int dsr_get_threads(void) {
+    int threads = threads_wanted;
+    return threads ? threads : omp_get_max_threads();
+}
+
+int dsr_team(size_t elements) {
+    return elements > WORTH_A_TEAM ? dsr_get_threads() : 1;
+}
+
+void dsr_blas_setup(void) {
+    openblas_set_num_threads(1);
+}
+
+const char *dsr_blas_config(void) {
+    return openblas_get_config();
+}
+
+const char *dsr_blas_kernel(void) {
+    return openblas_get_corename();
+}

@@ -1,0 +1,207 @@
+#include "args.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <numpy/arrayobject.h>
+
+int dsr_load_numpy(void) {
+    import_array1(-1);
+    return 0;
+}
+
+static int numpy_type(dsr_arg_kind kind) {
+    return kind == ARG_F32 ? NPY_FLOAT32 : kind == ARG_F64 ? NPY_FLOAT64 : kind == ARG_U32 ? NPY_UINT32 : NPY_INT64;
+}
+
+static const char *describe(dsr_arg_kind kind) {
+    switch (kind) {
+    case ARG_REAL:
+        return "float32 or float64";
+    case ARG_F32:
+        return "float32";
+    case ARG_F64:
+        return "float64";
+    case ARG_U32:
+        return "uint32";
+    case ARG_I64:
+        return "int64";
+    case ARG_POSITIVE:
+        return "a finite number > 0";
+    case ARG_NUMBER:
+        return "a finite number";
+    case ARG_ALPHA:
+        return "a number in (0, 1]";
+    case ARG_CHANCE:
+        return "a number in [0, 1]";
+    case ARG_COUNT:
+        return "an integer in [1, 2**31)";
+    case ARG_SIZE:
+        return "an integer in [0, 2**31)";
+    case ARG_SEED:
+        return "an integer in [0, 2**64)";
+    }
+    return "?";
+}
+
+/* "float32 array of shape (3, 4)" or "str"; a new reference. */
+static PyObject *describe_given(PyObject *object) {
+    if (PyArray_Check(object)) {
+        PyObject *dtype = PyObject_GetAttrString(object, "dtype"), *shape = PyObject_GetAttrString(object, "shape");
+        PyObject *text = dtype && shape ? PyUnicode_FromFormat("%S array of shape %S", dtype, shape) : NULL;
+        Py_XDECREF(dtype);
+        Py_XDECREF(shape);
+        return text;
+    }
+    PyObject *type = PyType_GetName(Py_TYPE(object)), *text = NULL;
+    if (PyFloat_CheckExact(object) || PyLong_CheckExact(object))
+        text = PyUnicode_FromFormat("%R", object);
+    if (!text) {
+        PyErr_Clear(); /* an integer of thousands of digits has no repr */
+        text = type ? PyUnicode_FromFormat("%S", type) : NULL;
+    }
+    Py_XDECREF(type);
+    return text;
+}
+
+static int wrong(const dsr_call *call, size_t index, PyObject *error, PyObject *given, const char *expected) {
+    PyObject *text = describe_given(given);
+    if (text)
+        PyErr_Format(error, "%s: argument '%s': expected %s, got %U", call->function, call->arguments[index].name,
+                     expected, text);
+    Py_XDECREF(text);
+    return -1;
+}
+
+int dsr_refuse(const dsr_call *call, size_t index, const char *expected) {
+    PyErr_Format(PyExc_ValueError, "%s: argument '%s': expected %s", call->function, call->arguments[index].name,
+                 expected);
+    return -1;
+}
+
+int dsr_expect_axis(const dsr_call *call, size_t index, char letter, size_t expected, const char *why) {
+    size_t size = AXIS(call, letter);
+    if (size == expected)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: argument '%s': expected %zu elements on axis %c (%s), got %zu", call->function,
+                 call->arguments[index].name, expected, letter, why, size);
+    return -1;
+}
+
+static int read_number(dsr_call *call, size_t index, PyObject *object) {
+    dsr_arg_kind kind = call->arguments[index].kind;
+    double number = PyFloat_AsDouble(object);
+    if (number == -1 && PyErr_Occurred()) {
+        int overflow = PyErr_ExceptionMatches(PyExc_OverflowError);
+        PyErr_Clear();
+        return wrong(call, index, overflow ? PyExc_ValueError : PyExc_TypeError, object, describe(kind));
+    }
+    int good = isfinite(number);
+    /* the smallest normal float32: below it a threshold has no exact float32 value */
+    good = good && (kind != ARG_POSITIVE || (number >= 0x1p-126 && number <= 0x1p126));
+    good = good && (kind != ARG_NUMBER || fabs(number) <= 0x1p126);
+    good = good && (kind != ARG_ALPHA || (number > 0 && number <= 1));
+    good = good && (kind != ARG_CHANCE || (number >= 0 && number <= 1));
+    if (!good)
+        return wrong(call, index, PyExc_ValueError, object, describe(kind));
+    call->value[index].number = number;
+    return 0;
+}
+
+static int read_integer(dsr_call *call, size_t index, PyObject *object) {
+    dsr_arg_kind kind = call->arguments[index].kind;
+    PyObject *integer = PyNumber_Index(object);
+    if (!integer) {
+        PyErr_Clear();
+        return wrong(call, index, PyExc_TypeError, object, describe(kind));
+    }
+    unsigned long long number = PyLong_AsUnsignedLongLong(integer);
+    Py_DECREF(integer);
+    int bad = number == (unsigned long long)-1 && PyErr_Occurred();
+    PyErr_Clear();
+    bad = bad || (kind != ARG_SEED && number >= 0x80000000u) || (kind == ARG_COUNT && number == 0);
+    if (bad)
+        return wrong(call, index, PyExc_ValueError, object, describe(kind));
+    call->value[index].size = (size_t)number;
+    call->value[index].seed = number;
+    return 0;
+}
+
+static int read_array(dsr_call *call, size_t index, PyObject *object, unsigned known[26], int *real) {
+    const dsr_arg *argument = &call->arguments[index];
+    if (argument->role == ARG_MAYBE && object == Py_None)
+        return 0;
+    size_t axes = strlen(argument->axes);
+    char expected[160];
+    PyOS_snprintf(expected, sizeof expected, "a %sC-contiguous %s array of %zu axes (%s)",
+                  argument->role == ARG_OUT ? "writable " : "", describe(argument->kind), axes, argument->axes);
+    if (!PyArray_Check(object))
+        return wrong(call, index, PyExc_TypeError, object, expected);
+    PyArrayObject *array = (PyArrayObject *)object;
+    int type = PyArray_TYPE(array);
+    int fits = argument->kind == ARG_REAL ? type == NPY_FLOAT32 || type == NPY_FLOAT64
+                                          : PyArray_EquivTypenums(type, numpy_type(argument->kind));
+    if (!fits || !PyArray_ISNOTSWAPPED(array))
+        return wrong(call, index, PyExc_TypeError, object, expected);
+    if (argument->kind == ARG_REAL) {
+        if (*real && *real != type)
+            return wrong(call, index, PyExc_TypeError, object, "the dtype of the other real arrays");
+        *real = type;
+        call->dtype = type == NPY_FLOAT32 ? DSR_F32 : DSR_F64;
+    }
+    if ((size_t)PyArray_NDIM(array) != axes || !PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISALIGNED(array) ||
+        (argument->role == ARG_OUT && !PyArray_ISWRITEABLE(array)))
+        return wrong(call, index, PyExc_ValueError, object, expected);
+    for (size_t i = 0; i < axes; i++) {
+        size_t letter = (size_t)(argument->axes[i] - 'A'), size = (size_t)PyArray_DIM(array, (int)i);
+        if (known[letter] && call->axis[letter] != size) {
+            PyOS_snprintf(expected, sizeof expected, "axes (%s) with %zu elements on axis %c, as in '%s'",
+                          argument->axes, call->axis[letter], argument->axes[i],
+                          call->arguments[known[letter] - 1].name);
+            return wrong(call, index, PyExc_ValueError, object, expected);
+        }
+        if (argument->axes[i] == 'T' && size == 0)
+            return wrong(call, index, PyExc_ValueError, object, "at least one time step on axis T");
+        if (!known[letter])
+            known[letter] = (unsigned)index + 1;
+        call->axis[letter] = size;
+    }
+    call->value[index].data = PyArray_DATA(array);
+    return 0;
+}
+
+static int overlap(PyObject *a, PyObject *b) {
+    PyArrayObject *x = (PyArrayObject *)a, *y = (PyArrayObject *)b;
+    const char *x0 = PyArray_DATA(x), *y0 = PyArray_DATA(y);
+    return x0 < y0 + PyArray_NBYTES(y) && y0 < x0 + PyArray_NBYTES(x);
+}
+
+int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t given) {
+    if ((size_t)given != call->count) {
+        PyErr_Format(PyExc_TypeError, "%s: expected %zu arguments, got %zd", call->function, call->count, given);
+        return -1;
+    }
+    unsigned known[26] = {0}; /* 1 + the argument that fixed the axis */
+    int real = 0;
+    for (size_t i = 0; i < call->count; i++) {
+        dsr_arg_kind kind = call->arguments[i].kind;
+        int failed = kind <= ARG_I64    ? read_array(call, i, objects[i], known, &real)
+                     : kind < ARG_COUNT ? read_number(call, i, objects[i])
+                                        : read_integer(call, i, objects[i]);
+        if (failed)
+            return -1;
+    }
+    for (size_t i = 0; i < call->count; i++) {
+        if (call->arguments[i].role != ARG_OUT)
+            continue;
+        for (size_t j = 0; j < call->count; j++)
+            if (j != i && call->value[j].data && call->arguments[j].kind <= ARG_I64 &&
+                overlap(objects[i], objects[j])) {
+                PyErr_Format(PyExc_ValueError,
+                             "%s: argument '%s': expected memory of its own, got memory shared with '%s'",
+                             call->function, call->arguments[i].name, call->arguments[j].name);
+                return -1;
+            }
+    }
+    return 0;
+}

@@ -1,0 +1,155 @@
+/* The module dsr._core: the table of bind.c as functions, and a few questions about the build. */
+#include "bind.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static PyObject *to_exception(const dsr_call *call, dsr_status status) {
+    if (status == DSR_NO_MEMORY)
+        return PyErr_Format(PyExc_MemoryError, "%s: no memory for scratch space", call->function);
+    return PyErr_Format(PyExc_SystemError, "%s: unknown status %d", call->function, (int)status);
+}
+
+/* Every function of the table: `self` is a capsule around its entry. */
+static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t given) {
+    const dsr_entry *entry = PyCapsule_GetPointer(self, "dsr._core.entry");
+    if (!entry)
+        return NULL;
+    dsr_call call = {.function = entry->name, .arguments = entry->arguments, .count = entry->count};
+    if (dsr_read_arguments(&call, objects, given) < 0 || (entry->check && entry->check(&call) < 0))
+        return NULL;
+    dsr_status status;
+    Py_BEGIN_ALLOW_THREADS;
+    status = entry->run(&call);
+    Py_END_ALLOW_THREADS;
+    if (status != DSR_OK)
+        return to_exception(&call, status);
+    if (entry->returns)
+        return PyFloat_FromDouble(call.result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_level(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyUnicode_FromString(dsr_kernel->level);
+}
+
+static PyObject *get_threads(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromLong(dsr_get_threads());
+}
+
+static PyObject *set_threads(PyObject *module, PyObject *number) {
+    (void)module;
+    PyObject *integer = PyNumber_Index(number);
+    long threads = integer ? PyLong_AsLong(integer) : -1;
+    int is_integer = integer != NULL;
+    Py_XDECREF(integer);
+    if (threads < 1 || threads > 1024) {
+        PyErr_Clear();
+        return PyErr_Format(is_integer ? PyExc_ValueError : PyExc_TypeError,
+                            "set_threads: argument 'threads': expected an integer in [1, 1024], got %R", number);
+    }
+    dsr_set_threads((int)threads);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_blas(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return Py_BuildValue("(ss)", dsr_blas_config(), dsr_blas_kernel());
+}
+
+static PyObject *get_kernels(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#define NAME_ENTRY(name, arguments) #name,
+    static const char *const names[] = {DSR_KERNELS(NAME_ENTRY)};
+#undef NAME_ENTRY
+    size_t count = sizeof names / sizeof *names;
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; tuple && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        if (!name || PyTuple_SetItem(tuple, (Py_ssize_t)i, name) < 0) {
+            Py_CLEAR(tuple);
+        }
+    }
+    return tuple;
+}
+
+static PyMethodDef methods[] = {
+    {"level", get_level, METH_NOARGS, "level()\n--\n\nstr: the instruction level in use"},
+    {"threads", get_threads, METH_NOARGS, "threads()\n--\n\nint: threads of the regions that follow"},
+    {"set_threads", set_threads, METH_O, "set_threads(threads, /)\n--\n\nFor every thread of the process."},
+    {"blas", get_blas, METH_NOARGS, "blas()\n--\n\nthe configuration and the kernel of OpenBLAS"},
+    {"kernels", get_kernels, METH_NOARGS, "kernels()\n--\n\nnames of the kernels that each level has"},
+    {NULL, NULL, 0, NULL},
+};
+
+/* "name(first, second, /)" as inspect.signature reads it; malloc'ed. */
+static char *signature(const dsr_entry *entry) {
+    static const char end[] = ", /)\n--\n\n";
+    size_t length = strlen(entry->name) + 1 + sizeof end;
+    for (size_t i = 0; i < entry->count; i++)
+        length += strlen(entry->arguments[i].name) + 2;
+    char *text = malloc(length);
+    if (!text)
+        return NULL;
+    char *to = text + sprintf(text, "%s(", entry->name);
+    for (size_t i = 0; i < entry->count; i++)
+        to += sprintf(to, i ? ", %s" : "%s", entry->arguments[i].name);
+    memcpy(to, end, sizeof end);
+    return text;
+}
+
+/* What is allocated here lives as long as the process, as the functions may. */
+static int add_entries(PyObject *module) {
+    PyMethodDef *definitions = calloc(dsr_entry_count, sizeof *definitions);
+    if (!definitions) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < dsr_entry_count; i++) {
+        const dsr_entry *entry = &dsr_entries[i];
+        char *doc = signature(entry);
+        if (!doc) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        definitions[i] = (PyMethodDef){entry->name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
+        PyObject *capsule = PyCapsule_New((void *)entry, "dsr._core.entry", NULL);
+        PyObject *function = capsule ? PyCFunction_NewEx(&definitions[i], capsule, NULL) : NULL;
+        Py_XDECREF(capsule);
+        int failed = !function || PyModule_AddObjectRef(module, entry->name, function) < 0;
+        Py_XDECREF(function);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+static int execute(PyObject *module) {
+    if (dsr_load_numpy() < 0)
+        return -1;
+    const char *wanted = getenv("DSR_LEVEL");
+    if (!dsr_select_level(wanted && *wanted ? wanted : NULL)) {
+        PyErr_Format(PyExc_ValueError, "DSR_LEVEL: expected scalar, avx2 or avx512, got '%s'", wanted);
+        return -1;
+    }
+    dsr_blas_setup();
+    return add_entries(module);
+}
+
+/* Slot 3 is Py_mod_multiple_interpreters, of Python 3.12; its value 0 says that sub-interpreters are not supported
+ * (NumPy's are not). Older versions refuse the slot, so it is left out there. */
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}, {0, NULL}};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "dsr._core", .m_doc = "The compiled part of dsr; see dsr.functional.",
+    .m_methods = methods,  .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void) {
+    if (Py_Version >= 0x030C0000)
+        slots[1] = (PyModuleDef_Slot){3, NULL};
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,198 @@
+"""The operations that layers are made of, on the lanes layout.
+
+A value is float32 of shape ``(C, H, W, T, B)``: channels and pixels outside, time and batch (the "lanes") innermost.
+What is the same at every step has T = 1; a gradient without a time axis has shape ``(C, H, W, B)``. Spikes are
+uint32 words of shape ``(ceil(C / 32), H, W, T, B)``, channel c being bit ``c % 32`` of word ``c // 32``; bits of
+channels that do not exist are zero. Arrays must be C-contiguous and of exactly these dtypes; results are new arrays.
+
+EXACT: the same bits on each instruction level and for any number of threads. ROUNDED: so for any number of threads,
+and within the stated bound on each level; eps is 2**-24.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr import _core
+
+Values = NDArray[np.float32]
+Words = NDArray[np.uint32]
+Sums = NDArray[np.float64]
+
+
+def word_count(channels: int) -> int:
+    """Words that hold the bits of so many channels."""
+    return (channels + 31) // 32
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(len(array), -1)
+
+
+def _pixels(array: NDArray[Any], inner: int) -> NDArray[Any]:
+    """Axes H, W merged: (C, P) and the `inner` last axes."""
+    return array.reshape(len(array), -1, *array.shape[array.ndim - inner :])
+
+
+def if_spikes(
+    current: Values, v_threshold: float, alpha: float, scale: Values | None = None, shift: Values | None = None
+) -> tuple[Words, Values]:
+    """IF neurons: spikes as words, and the mean current (C, H, W, B) that the gradient needs. EXACT.
+
+    `scale` and `shift` (C,) are applied to the current first: ``scale * x + shift``.
+    """
+    shape = current.shape
+    words = np.empty((word_count(shape[0]), *shape[1:]), np.uint32)
+    mean = np.empty((*shape[:3], shape[4]), np.float32)
+    _core.if_spikes(_pixels(current, 2), scale, shift, v_threshold, alpha, _pixels(words, 2), _pixels(mean, 1))
+    return words, mean
+
+
+def lif_spikes(
+    current: Values,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> tuple[Words, Values]:
+    """LIF neurons: spikes as words, and the weighted mean current (C, H, W, B). EXACT."""
+    shape = current.shape
+    words = np.empty((word_count(shape[0]), *shape[1:]), np.uint32)
+    mean = np.empty((*shape[:3], shape[4]), np.float32)
+    _core.lif_spikes(
+        _pixels(current, 2), scale, shift, v_threshold, tau, delta_t, alpha, _pixels(words, 2), _pixels(mean, 1)
+    )
+    return words, mean
+
+
+def pack_words(values: Values) -> Words:
+    """A bit where the value is not zero. EXACT."""
+    words = np.empty((word_count(len(values)), *values.shape[1:]), np.uint32)
+    _core.pack_words(_rows(values), _rows(words))
+    return words
+
+
+def unpack_words(words: Words, channels: int, amplitude: float = 1.0) -> Values:
+    """`amplitude` where the bit is set, else 0. EXACT."""
+    values = np.empty((channels, *words.shape[1:]), np.float32)
+    _core.unpack_words(_rows(words), amplitude, _rows(values))
+    return values
+
+
+def add_words(words: Words, values: Values, amplitude: float) -> None:
+    """``values += unpack_words(words, len(values), amplitude)`` in place. EXACT."""
+    _core.add_words(_rows(words), amplitude, _rows(values))
+
+
+def count_words(words: Words, channels: int) -> NDArray[np.int64]:
+    """Spikes of each channel, shape (C,). EXACT."""
+    counts = np.empty(channels, np.int64)
+    _core.count_words(_rows(words), counts)
+    return counts
+
+
+def dropout_words(words: Words, keep: float, seed: int) -> Words:
+    """Each bit is kept with probability `keep`, independently; the mask depends on seed and position only. EXACT."""
+    kept = np.empty_like(words)
+    _core.dropout_words(words.reshape(-1), keep, seed, kept.reshape(-1))
+    return kept
+
+
+def moments(values: Values) -> tuple[Sums, Sums]:
+    """Sum and sum of squares of each channel, added in double. EXACT."""
+    sums, squares = np.empty(len(values)), np.empty(len(values))
+    _core.moments(_rows(values), sums, squares)
+    return sums, squares
+
+
+def gradient_moments(constant: Values, values: Values) -> tuple[Sums, Sums]:
+    """Per channel, the sums over pixels, steps and batch of g and of g x, for ``g[t] = constant``. EXACT."""
+    sums, products = np.empty(len(values)), np.empty(len(values))
+    _core.gradient_moments(_pixels(constant, 1), _pixels(values, 2), sums, products)
+    return sums, products
+
+
+def expand_gradient(constant: Values, values: Values, slope: Values) -> Values:
+    """``constant + slope * values[t]`` for every step; slope is (C,). EXACT."""
+    dense = np.empty_like(values)
+    _core.expand_gradient(_pixels(constant, 1), _pixels(values, 2), slope, _pixels(dense, 2))
+    return dense
+
+
+def sum_gradient(constant: Values, values: Values, slope: Values, weights: Values) -> Values:
+    """``sum_t weights[t] (constant + slope * values[t])`` without forming the terms. EXACT."""
+    total = np.empty_like(constant)
+    _core.sum_gradient(_pixels(constant, 1), _pixels(values, 2), slope, weights, _pixels(total, 1))
+    return total
+
+
+def output_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
+    """Windows along one direction."""
+    return (size + 2 * padding - kernel_size) // stride + 1
+
+
+def avg_pool(values: Values, kernel_size: int, stride: int, padding: int = 0) -> Values:
+    """Mean over square windows; what lies outside the image counts as zeros. values: (C, H, W, L). EXACT."""
+    channels, height, width, lanes = values.shape
+    out = np.empty(
+        (
+            channels,
+            output_size(height, kernel_size, stride, padding),
+            output_size(width, kernel_size, stride, padding),
+            lanes,
+        ),
+        np.float32,
+    )
+    _core.avg_pool(values, kernel_size, stride, padding, out)
+    return out
+
+
+def avg_pool_backward(
+    grad_output: Values, height: int, width: int, kernel_size: int, stride: int, padding: int = 0
+) -> Values:
+    """Gradient of `avg_pool` for an input of height x width. EXACT."""
+    channels, _, _, lanes = grad_output.shape
+    out = np.empty((channels, height, width, lanes), np.float32)
+    _core.avg_pool_backward(grad_output, kernel_size, stride, padding, out)
+    return out
+
+
+def conv2d(values: Values, weight: Values, bias: Values | None = None, stride: int = 1, padding: int = 0) -> Values:
+    """Convolution (cross-correlation) of dense values (C, H, W, L) with weights (O, C, KH, KW).
+
+    ROUNDED: within ``(K + 2) eps sum |w| |x|`` of the exact sum, K = C KH KW.
+    """
+    _, height, width, lanes = values.shape
+    rows = output_size(height, weight.shape[2], stride, padding)
+    columns = output_size(width, weight.shape[3], stride, padding)
+    if rows < 1 or columns < 1:
+        raise ValueError(
+            f"conv2d: argument 'values': expected an image that a {weight.shape[2]}x{weight.shape[3]} kernel "
+            f"with padding {padding} fits in, got {height}x{width}"
+        )
+    out = np.empty((len(weight), rows, columns, lanes), np.float32)
+    _core.conv2d(values, weight, bias, stride, padding, out)
+    return out
+
+
+def conv2d_input_gradient(
+    grad_output: Values, weight: Values, height: int, width: int, stride: int = 1, padding: int = 0
+) -> Values:
+    """Gradient of `conv2d` with respect to its values. ROUNDED as `conv2d`, K = O KH KW."""
+    out = np.empty((weight.shape[1], height, width, grad_output.shape[3]), np.float32)
+    _core.conv2d_input_gradient(grad_output, weight, stride, padding, out)
+    return out
+
+
+def conv2d_weight_gradient(
+    grad_output: Values, values: Values, kernel_h: int, kernel_w: int, stride: int = 1, padding: int = 0
+) -> Values:
+    """Gradient of `conv2d` with respect to its weight. ROUNDED as `conv2d`, K = pixels times lanes."""
+    out = np.empty((len(grad_output), len(values), kernel_h, kernel_w), np.float32)
+    _core.conv2d_weight_gradient(grad_output, values, stride, padding, out)
+    return out

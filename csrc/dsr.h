@@ -53,9 +53,11 @@ typedef struct {
     X(encode_phase_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride, size_t bits))            \
     X(encode_delta_##S, (const R *signal, R *train, size_t timesteps, size_t n, size_t stride, R threshold))
 
-/* A strip of the lanes layout: `channels` (at most 32) rows `stride` apart, each `pixels` * T * B long. */
+/* A strip of the lanes layout: `channels` (at most 32) rows, each `pixels` * T * B long. */
 typedef struct {
-    size_t channels, pixels, stride, timesteps, batch;
+    size_t channels, pixels, timesteps, batch;
+    size_t stride, mean_stride; /* from channel to channel, of the current and of its mean */
+    int held;                   /* the current has one step, the same at every t */
 } dsr_strip;
 
 /* One neuron layer on lanes. scale, shift: per channel, applied to the current first (batch normalisation). */
@@ -143,11 +145,13 @@ typedef struct {
     size_t channels, pixels, timesteps, batch;
 } dsr_lanes;
 
-/* scale and shift (per channel, applied to the current first) may be NULL. mean_current: [C][P][B]. */
+/* scale and shift (per channel, applied to the current first) may be NULL. mean_current: [C][P][B].
+ * held: the current is [C][P][B], the same at every step (direct coding). */
 dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                         float *mean_current, dsr_lanes shape, double v_threshold, double alpha);
+                         float *mean_current, dsr_lanes shape, int held, double v_threshold, double alpha);
 dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                          float *mean_current, dsr_lanes shape, double v_threshold, dsr_time time, double alpha);
+                          float *mean_current, dsr_lanes shape, int held, double v_threshold, dsr_time time,
+                          double alpha);
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);

@@ -38,14 +38,20 @@ def _pixels(array: NDArray[Any], inner: int) -> NDArray[Any]:
 
 
 def if_spikes(
-    current: Values, v_threshold: float, alpha: float, scale: Values | None = None, shift: Values | None = None
+    current: Values,
+    timesteps: int,
+    v_threshold: float,
+    alpha: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
 ) -> tuple[Words, Values]:
     """IF neurons: spikes as words, and the mean current (C, H, W, B) that the gradient needs. EXACT.
 
-    `scale` and `shift` (C,) are applied to the current first: ``scale * x + shift``.
+    A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first:
+    ``scale * x + shift``.
     """
     shape = current.shape
-    words = np.empty((word_count(shape[0]), *shape[1:]), np.uint32)
+    words = np.empty((word_count(shape[0]), *shape[1:3], timesteps, shape[4]), np.uint32)
     mean = np.empty((*shape[:3], shape[4]), np.float32)
     _core.if_spikes(_pixels(current, 2), scale, shift, v_threshold, alpha, _pixels(words, 2), _pixels(mean, 1))
     return words, mean
@@ -53,6 +59,7 @@ def if_spikes(
 
 def lif_spikes(
     current: Values,
+    timesteps: int,
     v_threshold: float,
     tau: float,
     delta_t: float,
@@ -60,9 +67,9 @@ def lif_spikes(
     scale: Values | None = None,
     shift: Values | None = None,
 ) -> tuple[Words, Values]:
-    """LIF neurons: spikes as words, and the weighted mean current (C, H, W, B). EXACT."""
+    """LIF neurons: spikes as words, and the weighted mean current (C, H, W, B). EXACT. Arguments as `if_spikes`."""
     shape = current.shape
-    words = np.empty((word_count(shape[0]), *shape[1:]), np.uint32)
+    words = np.empty((word_count(shape[0]), *shape[1:3], timesteps, shape[4]), np.uint32)
     mean = np.empty((*shape[:3], shape[4]), np.float32)
     _core.lif_spikes(
         _pixels(current, 2), scale, shift, v_threshold, tau, delta_t, alpha, _pixels(words, 2), _pixels(mean, 1)

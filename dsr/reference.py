@@ -251,17 +251,28 @@ def _normalised(current: Array, scale: Array | None, shift: Array | None) -> Arr
     return x if shift is None else x + shift.reshape(shape)
 
 
+def _steps_first(current: Array, timesteps: int, scale: Array | None, shift: Array | None) -> Array:
+    x = np.moveaxis(_normalised(current, scale, shift), -2, 0)
+    return np.broadcast_to(x, (timesteps, *x.shape[1:]))
+
+
 def if_spikes(
-    current: Array, v_threshold: float, alpha: float, scale: Array | None = None, shift: Array | None = None
+    current: Array,
+    timesteps: int,
+    v_threshold: float,
+    alpha: float,
+    scale: Array | None = None,
+    shift: Array | None = None,
 ) -> tuple[Array, Array]:
     """See `dsr.lanes.if_spikes`."""
-    x = np.moveaxis(_normalised(current, scale, shift), -2, 0)
+    x = _steps_first(current, timesteps, scale, shift)
     spikes = np.moveaxis(if_forward(x, v_threshold, alpha), 0, -2)
     return pack_words(spikes), firing_rate(x)
 
 
 def lif_spikes(
     current: Array,
+    timesteps: int,
     v_threshold: float,
     tau: float,
     delta_t: float,
@@ -270,7 +281,7 @@ def lif_spikes(
     shift: Array | None = None,
 ) -> tuple[Array, Array]:
     """See `dsr.lanes.lif_spikes`."""
-    x = np.moveaxis(_normalised(current, scale, shift), -2, 0)
+    x = _steps_first(current, timesteps, scale, shift)
     spikes = np.moveaxis(lif_forward(x, v_threshold, tau, delta_t, alpha), 0, -2)
     return pack_words(spikes), weighted_firing_rate(x, tau, delta_t)
 

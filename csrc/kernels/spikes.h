@@ -14,15 +14,15 @@ static inline __attribute__((always_inline)) void neuron_spikes(const float *cur
         float scale = neuron.scale ? neuron.scale[c] : 1, shift = neuron.shift ? neuron.shift[c] : 0;
         uint32_t bit = (uint32_t)1 << c;
         for (size_t p = 0; p < strip.pixels; p++) {
-            const float *channel = current + c * strip.stride + p * lanes;
-            float *mean = mean_current + c * (strip.stride / strip.timesteps) + p * batch;
+            const float *channel = current + c * strip.stride + p * (strip.held ? batch : lanes);
+            float *mean = mean_current + c * strip.mean_stride + p * batch;
             for (size_t first = 0; first < batch; first += SPIKE_CHUNK) {
                 size_t n = batch - first < SPIKE_CHUNK ? batch - first : SPIKE_CHUNK;
                 float v[SPIKE_CHUNK], sum[SPIKE_CHUNK];
                 for (size_t b = 0; b < n; b++)
                     v[b] = sum[b] = 0;
                 for (size_t t = 0; t < strip.timesteps; t++) {
-                    const float *x = channel + t * batch + first;
+                    const float *x = channel + (strip.held ? 0 : t * batch) + first;
                     uint32_t *word = words + p * lanes + t * batch + first;
                     float w = neuron.weights ? neuron.weights[t] : 1;
                     for (size_t b = 0; b < n; b++) {

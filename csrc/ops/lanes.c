@@ -13,7 +13,8 @@ static size_t tile_pixels(size_t lanes) {
 }
 
 static dsr_status neuron_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                                float *mean_current, dsr_lanes shape, double v_threshold, dsr_time time, double alpha) {
+                                float *mean_current, dsr_lanes shape, int held, double v_threshold, dsr_time time,
+                                double alpha) {
     int leaky = time.delta_t != 0;
     double b = leaky ? exp(-time.delta_t / time.tau) : 1;
     dsr_neuron neuron = {.norm = (float)shape.timesteps,
@@ -37,6 +38,7 @@ static dsr_status neuron_spikes(const float *current, const float *scale, const 
         neuron.weights = weights;
     }
     size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
+    size_t input_lanes = held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
     size_t groups = dsr_pieces(shape.channels, WORD), tiles = dsr_pieces(shape.pixels, pixels);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
@@ -46,10 +48,12 @@ static dsr_status neuron_spikes(const float *current, const float *scale, const 
         mine.shift = shift ? shift + group * WORD : NULL;
         dsr_strip strip = {.channels = dsr_piece(shape.channels, WORD, group),
                            .pixels = dsr_piece(shape.pixels, pixels, (size_t)i % tiles),
-                           .stride = row,
                            .timesteps = shape.timesteps,
-                           .batch = shape.batch};
-        const float *x = current + group * WORD * row + first * lanes;
+                           .batch = shape.batch,
+                           .stride = input_row,
+                           .mean_stride = shape.pixels * shape.batch,
+                           .held = held};
+        const float *x = current + group * WORD * input_row + first * input_lanes;
         uint32_t *word = words + group * row + first * lanes;
         float *mean = mean_current + (group * WORD * shape.pixels + first) * shape.batch;
         if (leaky)
@@ -62,13 +66,14 @@ static dsr_status neuron_spikes(const float *current, const float *scale, const 
 }
 
 dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                         float *mean_current, dsr_lanes shape, double v_threshold, double alpha) {
-    return neuron_spikes(current, scale, shift, words, mean_current, shape, v_threshold, (dsr_time){0, 0}, alpha);
+                         float *mean_current, dsr_lanes shape, int held, double v_threshold, double alpha) {
+    return neuron_spikes(current, scale, shift, words, mean_current, shape, held, v_threshold, (dsr_time){0, 0}, alpha);
 }
 
 dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                          float *mean_current, dsr_lanes shape, double v_threshold, dsr_time time, double alpha) {
-    return neuron_spikes(current, scale, shift, words, mean_current, shape, v_threshold, time, alpha);
+                          float *mean_current, dsr_lanes shape, int held, double v_threshold, dsr_time time,
+                          double alpha) {
+    return neuron_spikes(current, scale, shift, words, mean_current, shape, held, v_threshold, time, alpha);
 }
 
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n) {

@@ -139,7 +139,7 @@ static dsr_status run_encode_delta(dsr_call *c) {
 
 /* ---- lanes ------------------------------------------------------------------------------------------------------ */
 static const dsr_arg IF_SPIKES[] = {
-    {"current", ARG_F32, "CPTB", ARG_IN},      {"scale", ARG_F32, "C", ARG_MAYBE},
+    {"current", ARG_F32, "CPSB", ARG_IN},      {"scale", ARG_F32, "C", ARG_MAYBE},
     {"shift", ARG_F32, "C", ARG_MAYBE},        {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
     {"alpha", ARG_ALPHA, NULL, ARG_IN},        {"words", ARG_U32, "WPTB", ARG_OUT},
     {"mean_current", ARG_F32, "CPB", ARG_OUT},
@@ -149,17 +149,24 @@ static dsr_lanes lanes_of(const dsr_call *c) {
     return (dsr_lanes){AXIS(c, 'C'), AXIS(c, 'P'), AXIS(c, 'T'), AXIS(c, 'B')};
 }
 
+/* Steps S of the current: T, or 1 where it is the same at every step. */
+static int check_spikes(const dsr_call *c, size_t words) {
+    if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 0, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
+        return -1;
+    return dsr_expect_axis(c, words, 'W', words_of(AXIS(c, 'C')), "32 channels a word");
+}
+
 static int check_if_spikes(const dsr_call *c) {
-    return dsr_expect_axis(c, 5, 'W', words_of(AXIS(c, 'C')), "32 channels a word");
+    return check_spikes(c, 5);
 }
 
 static dsr_status run_if_spikes(dsr_call *c) {
     return dsr_if_spikes(c->value[0].data, c->value[1].data, c->value[2].data, c->value[5].data, c->value[6].data,
-                         lanes_of(c), c->value[3].number, c->value[4].number);
+                         lanes_of(c), AXIS(c, 'S') == 1, c->value[3].number, c->value[4].number);
 }
 
 static const dsr_arg LIF_SPIKES[] = {
-    {"current", ARG_F32, "CPTB", ARG_IN},      {"scale", ARG_F32, "C", ARG_MAYBE},
+    {"current", ARG_F32, "CPSB", ARG_IN},      {"scale", ARG_F32, "C", ARG_MAYBE},
     {"shift", ARG_F32, "C", ARG_MAYBE},        {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
     {"tau", ARG_POSITIVE, NULL, ARG_IN},       {"delta_t", ARG_POSITIVE, NULL, ARG_IN},
     {"alpha", ARG_ALPHA, NULL, ARG_IN},        {"words", ARG_U32, "WPTB", ARG_OUT},
@@ -167,12 +174,12 @@ static const dsr_arg LIF_SPIKES[] = {
 };
 
 static int check_lif_spikes(const dsr_call *c) {
-    return dsr_expect_axis(c, 7, 'W', words_of(AXIS(c, 'C')), "32 channels a word");
+    return check_spikes(c, 7);
 }
 
 static dsr_status run_lif_spikes(dsr_call *c) {
     return dsr_lif_spikes(c->value[0].data, c->value[1].data, c->value[2].data, c->value[7].data, c->value[8].data,
-                          lanes_of(c), c->value[3].number, time_of(c, 4), c->value[6].number);
+                          lanes_of(c), AXIS(c, 'S') == 1, c->value[3].number, time_of(c, 4), c->value[6].number);
 }
 
 static const dsr_arg PACK_WORDS[] = {{"values", ARG_F32, "CN", ARG_IN}, {"out", ARG_U32, "WN", ARG_OUT}};
@@ -368,7 +375,7 @@ static dsr_status run_conv2d_weight_gradient(dsr_call *c) {
 }
 
 #define ENTRY(name, table, check, returns)                                                                             \
-    {#name, table, sizeof table / sizeof *table, check, run_##name, returns}
+    { #name, table, sizeof table / sizeof *table, check, run_##name, returns }
 
 const dsr_entry dsr_entries[] = {
     ENTRY(if_forward, IF_FORWARD, NULL, 0),

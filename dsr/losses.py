@@ -1,0 +1,56 @@
+"""Losses on output rates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dsr.lanes import Values
+
+
+def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0) -> tuple[float, Values]:
+    """Softmax cross-entropy, mean over the batch.
+
+    Parameters
+    ----------
+    rates : ndarray, shape (B, classes)
+        Output of a network.
+    labels : array_like of int, shape (B,)
+        True classes.
+    label_smoothing : float
+        Share of the target spread over all classes, in [0, 1).
+
+    Returns
+    -------
+    loss : float
+    grad_rate : ndarray of float32, shape (B, classes)
+
+    Raises
+    ------
+    ValueError
+        Shapes do not fit, or a label is no class.
+    """
+    targets = np.asarray(labels)
+    if rates.ndim != 2 or targets.shape != rates.shape[:1] or targets.dtype.kind not in "iu":
+        raise ValueError(
+            f"cross_entropy: argument 'labels': expected {rates.shape[0]} integers, got {targets.dtype} of shape "
+            f"{targets.shape}"
+        )
+    batch, classes = rates.shape
+    if batch == 0:
+        raise ValueError("cross_entropy: argument 'rates': expected at least one sample, got none")
+    if targets.min() < 0 or targets.max() >= classes:
+        raise ValueError(
+            f"cross_entropy: argument 'labels': expected classes 0 to {classes - 1}, got {targets.min()} to "
+            f"{targets.max()}"
+        )
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: argument 'label_smoothing': expected a number in [0, 1), got {label_smoothing}")
+    shifted = rates.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    log_probability = shifted - log_sum
+    wanted = np.full((batch, classes), label_smoothing / classes)
+    wanted[np.arange(batch), targets] += 1 - label_smoothing
+    loss = -(wanted * log_probability).sum() / batch
+    return float(loss), ((np.exp(log_probability) - wanted) / batch).astype(np.float32)

@@ -1,0 +1,180 @@
+"""IF and LIF neuron layers: currents in, spikes out, gradients through the mapping of representations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dsr import functional, lanes
+from dsr.currents import Backward, Current, Gradient, Signal, as_wanted
+from dsr.functional import threshold_factor
+from dsr.layers import Layer, Parameter, Run, saved_state
+from dsr.lanes import Values
+from dsr.spikes import SpikeTrain, decaying_weights, uniform_weights
+
+
+class Neuron(Layer):
+    """What IF and LIF share.
+
+    The threshold is trained. Before each forward pass it is clamped from below:
+    ``V = max(V - bound, 0) + bound``.
+    """
+
+    def __init__(self, v_threshold: float, alpha: float, v_threshold_lower_bound: float) -> None:
+        name = type(self).__name__
+        _require(name, "v_threshold", v_threshold, v_threshold > 0, "a number > 0")
+        _require(name, "alpha", alpha, 0 < alpha <= 1, "a number in (0, 1]")
+        _require(name, "v_threshold_lower_bound", v_threshold_lower_bound, v_threshold_lower_bound > 0, "a number > 0")
+        self.alpha, self.v_threshold_lower_bound = alpha, v_threshold_lower_bound
+        self.v_threshold = Parameter(np.array(v_threshold))
+        self._state: tuple[Current, Values, float] | None = None
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        """``v_threshold``, a scalar."""
+        return {"v_threshold": self.v_threshold}
+
+    def effective_threshold(self) -> float:
+        """The threshold that a forward pass uses: the trained one, clamped."""
+        bound = np.float32(self.v_threshold_lower_bound)
+        value = float(np.maximum(self.v_threshold.value - bound, np.float32(0)) + bound)
+        if not np.isfinite(value):
+            raise FloatingPointError(f"{type(self).__name__} {self.path}: v_threshold is {value}")
+        return value
+
+    def forward(self, signal: Signal, run: Run) -> Signal:
+        """Spikes of the current."""
+        if isinstance(signal, SpikeTrain):
+            signal = Current(
+                signal.values(), signal.timesteps, signal.features, time_weights=signal.time_weights
+            )
+        threshold = self.effective_threshold()
+        if run.training:
+            self.v_threshold.value[...] = threshold
+        words, mean_current = self._spikes(signal, threshold)
+        if run.training:
+            self._state = signal, mean_current, threshold
+        return SpikeTrain(words, signal.features, self._amplitude(threshold), self._weights(signal.timesteps))
+
+    def backward(self, gradient: Backward) -> Backward | None:
+        """The same gradient for every step of the current, and the threshold's."""
+        current, mean_current, threshold = saved_state(self, self._state)
+        self._state = None
+        if isinstance(gradient, Gradient):
+            gradient = gradient.summed(self._weights(current.timesteps))
+        grad_current, grad_threshold = self._mapping_gradient(gradient, mean_current, threshold)
+        grad_current /= np.float32(current.timesteps)
+        self.v_threshold.grad = np.array(grad_threshold, np.float32)
+        return as_wanted(current, Gradient(grad_current, current.timesteps)) if current.needs_gradient else None
+
+    def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
+        raise NotImplementedError
+
+    def _amplitude(self, threshold: float) -> float:
+        raise NotImplementedError
+
+    def _weights(self, timesteps: int) -> Values:
+        raise NotImplementedError
+
+    def _mapping_gradient(self, grad: Values, mean_current: Values, threshold: float) -> tuple[Values, float]:
+        raise NotImplementedError
+
+
+class IF(Neuron):
+    """Integrate-and-fire neurons with a trained threshold.
+
+    Parameters
+    ----------
+    v_threshold : float
+        Initial threshold and height of a spike, > 0.
+    alpha : float
+        Fraction of the threshold at which a neuron fires, in (0, 1].
+    v_threshold_lower_bound : float
+        The threshold never falls below it.
+
+    Notes
+    -----
+    Meng et al. 2022; see `dsr.functional.if_forward` and `dsr.functional.if_backward`.
+    """
+
+    def __init__(self, v_threshold: float = 6.0, alpha: float = 0.5, v_threshold_lower_bound: float = 0.01) -> None:
+        super().__init__(v_threshold, alpha, v_threshold_lower_bound)
+
+    def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
+        return lanes.if_spikes(
+            current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
+        )
+
+    def _amplitude(self, threshold: float) -> float:
+        return threshold
+
+    def _weights(self, timesteps: int) -> Values:
+        return uniform_weights(timesteps)
+
+    def _mapping_gradient(self, grad: Values, mean_current: Values, threshold: float) -> tuple[Values, float]:
+        return functional.if_rate_backward(grad, mean_current, threshold)
+
+
+class LIF(Neuron):
+    """Leaky integrate-and-fire neurons with a trained threshold.
+
+    Parameters
+    ----------
+    v_threshold : float
+        Initial threshold, > 0; a spike is worth ``v_threshold / delta_t``.
+    tau, delta_t : float
+        Membrane time constant and time step, > 0, in the same unit.
+    alpha : float
+        Fraction of the threshold at which a neuron fires, in (0, 1].
+    v_threshold_lower_bound : float
+        The threshold never falls below it.
+    gradient : {"published", "exact"}
+        Factor of the threshold's gradient, see `dsr.functional.lif_backward`.
+
+    Notes
+    -----
+    Meng et al. 2022; see `dsr.functional.lif_forward` and `dsr.functional.lif_backward`.
+    """
+
+    def __init__(
+        self,
+        v_threshold: float = 0.3,
+        tau: float = 1.0,
+        delta_t: float = 0.05,
+        alpha: float = 0.3,
+        v_threshold_lower_bound: float = 0.0005,
+        gradient: functional.Gradient = "published",
+    ) -> None:
+        super().__init__(v_threshold, alpha, v_threshold_lower_bound)
+        _require("LIF", "tau", tau, tau > 0, "a number > 0")
+        _require("LIF", "delta_t", delta_t, delta_t > 0, "a number > 0")
+        threshold_factor("LIF", delta_t, gradient)  # refuses an unknown name
+        self.tau, self.delta_t, self.gradient = tau, delta_t, gradient
+
+    def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
+        return lanes.lif_spikes(
+            current.values,
+            current.timesteps,
+            threshold,
+            self.tau,
+            self.delta_t,
+            self.alpha,
+            current.scale,
+            current.shift,
+        )
+
+    def _amplitude(self, threshold: float) -> float:
+        return float(np.float32(threshold) / np.float32(self.delta_t))
+
+    def _weights(self, timesteps: int) -> Values:
+        return decaying_weights(timesteps, self.tau, self.delta_t)
+
+    def _mapping_gradient(self, grad: Values, mean_current: Values, threshold: float) -> tuple[Values, float]:
+        return functional.lif_rate_backward(
+            grad, mean_current, threshold, self.tau, self.delta_t, gradient=self.gradient
+        )
+
+
+def _require(function: str, name: str, value: float, good: bool, expected: str) -> None:
+    if not good or not np.isfinite(value):
+        raise ValueError(f"{function}: argument '{name}': expected {expected}, got {value!r}")

@@ -1,0 +1,24 @@
+"""Learning-rate schedules: plain functions of the step, so that a resumed run needs no state."""
+
+from __future__ import annotations
+
+from math import cos, pi
+
+
+def cosine(step: int, *, base: float, epochs: int, steps_per_epoch: int, warmup_steps: int = 0) -> float:
+    """Cosine over epochs with linear warm-up over the first steps.
+
+    ``base * (1 + cos(pi epoch / epochs)) / 2``, times ``(step + 1) / warmup_steps`` while this is below 1.
+
+    Parameters
+    ----------
+    step : int
+        Steps done before, over all epochs.
+    base : float
+        Largest learning rate.
+    epochs, steps_per_epoch, warmup_steps : int
+        Lengths.
+    """
+    epoch = step // max(steps_per_epoch, 1)
+    rate = base * (1 + cos(pi * epoch / max(epochs, 1))) / 2
+    return rate * min(1.0, (step + 1) / warmup_steps) if warmup_steps else rate

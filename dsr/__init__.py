@@ -1,1 +1,45 @@
-"""dsr: spiking neural networks trained by Differentiation on Spike Representation, on the CPU."""
+"""dsr: spiking neural networks trained by Differentiation on Spike Representation, on the CPU.
+
+>>> import dsr
+>>> net = dsr.Network(dsr.Sequential(dsr.Linear(64, 10), dsr.BatchNorm(10), dsr.IF(1.0)), timesteps=5)
+
+`dsr.functional` has the neurons, gradients and encoders as functions on NumPy arrays; the layers here are built on
+the same kernels. `dsr train digits` on the command line trains a first network.
+"""
+
+from importlib.metadata import version as _version
+
+from dsr import functional
+from dsr.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear, Parameter, Residual, Sequential
+from dsr.losses import cross_entropy
+from dsr.network import Network, spike_rates
+from dsr.neurons import IF, LIF
+from dsr.optim import SGD, Adam
+from dsr.spikes import SpikeTrain
+from dsr.threads import get_num_threads, set_num_threads
+
+__version__ = _version("dsr")
+
+__all__ = [
+    "IF",
+    "LIF",
+    "SGD",
+    "Adam",
+    "AvgPool2d",
+    "BatchNorm",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "Linear",
+    "Network",
+    "Parameter",
+    "Residual",
+    "Sequential",
+    "SpikeTrain",
+    "cross_entropy",
+    "functional",
+    "get_num_threads",
+    "set_num_threads",
+    "spike_rates",
+]

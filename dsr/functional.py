@@ -269,8 +269,8 @@ def lif_rate(
 
     Notes
     -----
-    Meng et al. 2022: the sub-differentiable mapping of LIF neurons. The slope of a real train is ``(1 - exp(-delta_t / tau)) / delta_t``, which ``1 / tau``
-    approximates for small steps.
+    Meng et al. 2022: the sub-differentiable mapping of LIF neurons. The slope of a real train is
+    ``(1 - exp(-delta_t / tau)) / delta_t``, which ``1 / tau`` approximates for small steps.
     """
     x = as_array("lif_rate", "mean_current", mean_current)
     dtype = common_real("lif_rate", mean_current=x)
@@ -585,9 +585,7 @@ def encode_latency(value: ArrayLike, timesteps: int, *, out: NDArray[Any] | None
     return result.finish()
 
 
-def encode_phase(
-    value: ArrayLike, timesteps: int, bits: int = 8, *, out: NDArray[Any] | None = None
-) -> NDArray[Any]:
+def encode_phase(value: ArrayLike, timesteps: int, bits: int = 8, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Phase coding: the binary digits of the value, most significant first, one a step, repeated.
 
     Decoder: over any whole period of `bits` steps, ``sum_t 2**-(1 + t % bits) train[t]``, at most ``2**-bits`` below

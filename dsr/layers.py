@@ -180,7 +180,9 @@ class Residual(Layer):
         other = signal if self.shortcut is None else self.shortcut(signal, run)
         if isinstance(body, SpikeTrain) or body.features != other.features:
             given = "spikes" if isinstance(body, SpikeTrain) else f"{body.features} and {other.features}"
-            raise ValueError(f"Residual {self.path}: expected currents of one shape from body and shortcut, got {given}")
+            raise ValueError(
+                f"Residual {self.path}: expected currents of one shape from body and shortcut, got {given}"
+            )
         if run.training:
             self._input = signal
         return Current(body.final_values() + signal_values(other), body.timesteps, body.features)
@@ -216,7 +218,13 @@ class Conv2d(Layer):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
     ) -> None:
         _positive("Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         if padding < 0:
@@ -365,7 +373,9 @@ class BatchNorm(Layer):
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Statistics, and the scale and shift that follow from them."""
         if signal.channels != len(self.running_mean):
-            raise ValueError(f"BatchNorm {self.path}: expected {len(self.running_mean)} channels, got {signal.features}")
+            raise ValueError(
+                f"BatchNorm {self.path}: expected {len(self.running_mean)} channels, got {signal.features}"
+            )
         current = Current(
             signal_values(signal),
             signal.timesteps,
@@ -559,9 +569,7 @@ class Dropout(Layer):
         factors = lanes.unpack_words(mask, channels, 1 / keep)
         self._state = signal, factors
         if isinstance(signal, SpikeTrain):
-            return replace(
-                signal, words=signal.words & mask, amplitude=signal.amplitude / keep, time_weights=None
-            )
+            return replace(signal, words=signal.words & mask, amplitude=signal.amplitude / keep, time_weights=None)
         values = signal.final_values() * factors
         return Current(values, signal.timesteps, signal.features, needs_gradient=signal.needs_gradient)
 

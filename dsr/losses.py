@@ -45,7 +45,9 @@ def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0
             f"{targets.max()}"
         )
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"cross_entropy: argument 'label_smoothing': expected a number in [0, 1), got {label_smoothing}")
+        raise ValueError(
+            f"cross_entropy: argument 'label_smoothing': expected a number in [0, 1), got {label_smoothing}"
+        )
     shifted = rates.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))

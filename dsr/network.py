@@ -104,9 +104,7 @@ class Network:
         grad = np.asarray(grad_rate, np.float32)
         expected = (output.batch, int(np.prod(output.features)))
         if grad.shape != expected:
-            raise ValueError(
-                f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}"
-            )
+            raise ValueError(f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}")
         image = output.features if len(output.features) == 3 else (*output.features, 1, 1)
         lanes = np.ascontiguousarray(grad.T).reshape(*image, output.batch)
         if output.time_weights is None:

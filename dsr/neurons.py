@@ -9,8 +9,8 @@ import numpy as np
 from dsr import functional, lanes
 from dsr.currents import Backward, Current, Gradient, Signal, as_wanted
 from dsr.functional import threshold_factor
-from dsr.layers import Layer, Parameter, Run, saved_state
 from dsr.lanes import Values
+from dsr.layers import Layer, Parameter, Run, saved_state
 from dsr.spikes import SpikeTrain, decaying_weights, uniform_weights
 
 
@@ -45,9 +45,7 @@ class Neuron(Layer):
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Spikes of the current."""
         if isinstance(signal, SpikeTrain):
-            signal = Current(
-                signal.values(), signal.timesteps, signal.features, time_weights=signal.time_weights
-            )
+            signal = Current(signal.values(), signal.timesteps, signal.features, time_weights=signal.time_weights)
         threshold = self.effective_threshold()
         if run.training:
             self.v_threshold.value[...] = threshold
@@ -101,9 +99,7 @@ class IF(Neuron):
         super().__init__(v_threshold, alpha, v_threshold_lower_bound)
 
     def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
-        return lanes.if_spikes(
-            current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
-        )
+        return lanes.if_spikes(current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift)
 
     def _amplitude(self, threshold: float) -> float:
         return threshold

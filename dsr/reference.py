@@ -20,7 +20,7 @@ def _real(x: Any) -> Array:
     return x.astype(np.result_type(x.dtype, np.float32))
 
 
-# ---- neurons, time first ----------------------------------------------------------------------------------------------
+# ---- neurons, time first -------------------------------------------------------------------------------------------
 
 
 def if_forward(current: Array, v_threshold: float, alpha: float = 0.5) -> Array:
@@ -87,7 +87,7 @@ def lif_rate(mean_current: Array, v_threshold: float, tau: float, delta_t: float
     return np.clip(z / kind(tau), kind(0), kind(v_threshold) / kind(delta_t))
 
 
-# ---- gradients --------------------------------------------------------------------------------------------------------
+# ---- gradients -----------------------------------------------------------------------------------------------------
 
 
 def if_rate_backward(
@@ -142,7 +142,7 @@ def lif_backward(
     return np.broadcast_to(share, d.shape).copy(), grad_threshold
 
 
-# ---- encoders ---------------------------------------------------------------------------------------------------------
+# ---- encoders ------------------------------------------------------------------------------------------------------
 
 
 def philox(block: Array, seed: int) -> Array:
@@ -210,7 +210,7 @@ def encode_delta(signal: Array, threshold: float) -> Array:
     return train
 
 
-# ---- lanes ------------------------------------------------------------------------------------------------------------
+# ---- lanes ---------------------------------------------------------------------------------------------------------
 
 
 def pack_words(values: Array) -> Array:

@@ -1,0 +1,98 @@
+"""Plots of a run; needs matplotlib (``pip install dsr[plot]``), which is imported only here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsr.currents import Signal
+from dsr.lanes import Values
+from dsr.layers import Layer
+from dsr.network import Network
+from dsr.spikes import SpikeTrain
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def _figure(rows: int, height: float) -> tuple[Any, Any]:
+    if not available():
+        raise ImportError("dsr.plot: matplotlib is not installed; pip install dsr[plot]")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # a figure of its own: no global state, and no display is needed
+    figure = Figure(figsize=(8, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, 1, squeeze=False)[:, 0]
+
+
+def curves(metrics: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Loss, accuracy, firing rates and thresholds over the epochs, as a picture at `path`."""
+    figure, (loss, right, rates, thresholds) = _figure(4, 2.2)
+    epochs = [m["epoch"] for m in metrics]
+    loss.plot(epochs, [m["loss"] for m in metrics])
+    loss.set_ylabel("training loss")
+    for key, label in (("train_accuracy", "train"), ("test_accuracy", "test")):
+        right.plot(epochs, [100 * m[key] for m in metrics], label=label)
+    right.set_ylabel("accuracy, %")
+    for axis, key, title in ((rates, "firing_rate", "firing rate"), (thresholds, "v_threshold", "v_threshold")):
+        for layer in metrics[0][key]:
+            axis.plot(epochs, [m[key][layer] for m in metrics], label=layer)
+        axis.set_ylabel(title)
+    for axis in (rates, thresholds):
+        axis.set_ylim(bottom=0)
+    for axis in (right, rates, thresholds):
+        axis.legend(fontsize="small")
+    for axis in (loss, right, rates, thresholds):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    thresholds.set_xlabel("epoch")
+    figure.savefig(path)
+
+
+def raster(network: Network, image: Values, path: str | Path, most: int = 200) -> None:
+    """Spikes of each layer while the network sees one image (C, H, W), as a picture at `path`.
+
+    Of layers with more than `most` neurons every k-th is drawn.
+    """
+    trains: dict[str, SpikeTrain] = {}
+
+    def observe(name: str, layer: Layer, output: Signal) -> None:
+        if isinstance(output, SpikeTrain) and not layer.children():
+            trains[name] = output
+
+    network.forward(image[np.newaxis], observer=observe)
+    if not trains:
+        raise ValueError("raster: expected a network with spiking layers, got none")
+    figure, axes = _figure(len(trains), 1.8)
+    for axis, (name, train) in zip(axes, trains.items(), strict=True):
+        spikes = train.dense().reshape(train.timesteps, -1) != 0
+        step = -(-spikes.shape[1] // most)
+        drawn = spikes[:, ::step].T
+        edges = (0.5, train.timesteps + 0.5, -0.5, len(drawn) * step - 0.5)
+        axis.imshow(drawn, cmap="binary", aspect="auto", origin="lower", interpolation="nearest", extent=edges)
+        axis.set_xticks(range(1, train.timesteps + 1))
+        axis.set_xticks([t + 0.5 for t in range(train.timesteps + 1)], minor=True)
+        axis.grid(axis="x", which="minor", color="0.85")
+        axis.set_ylabel(f"{name}\nneuron", fontsize="small")
+        axis.set_title(f"{100 * spikes.mean():.1f} % of all neurons and steps fire", fontsize="small", loc="right")
+    axes[-1].set_xlabel("time step")
+    figure.savefig(path)
+
+
+def run_pictures(folder: str | Path, network: Network, image: Values) -> list[Path]:
+    """`curves` and `raster` of a run, into its folder."""
+    folder = Path(folder)
+    with open(folder / "metrics.jsonl", encoding="utf-8") as log:
+        metrics = [json.loads(line) for line in log]
+    pictures = [folder / "curves.png", folder / "raster.png"]
+    curves(metrics, pictures[0])
+    raster(network, image, pictures[1])
+    return pictures

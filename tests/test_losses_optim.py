@@ -1,0 +1,99 @@
+"""Loss, optimisers and schedule against their formulas."""
+
+import numpy as np
+import pytest
+
+import dsr
+from dsr.schedule import cosine
+
+
+def test_cross_entropy_and_its_gradient():
+    rng = np.random.default_rng(0)
+    rates, labels = rng.normal(size=(6, 4)), np.array([0, 1, 2, 3, 0, 1])
+    for smoothing in (0.0, 0.2):
+        loss, grad = dsr.cross_entropy(rates, labels, smoothing)
+        probability = np.exp(rates) / np.exp(rates).sum(axis=1, keepdims=True)
+        wanted = np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
+        assert loss == pytest.approx(-(wanted * np.log(probability)).sum() / 6, rel=1e-12)
+        np.testing.assert_allclose(grad, (probability - wanted) / 6, atol=2.0**-24)
+
+
+def test_cross_entropy_of_large_rates_is_finite():
+    loss, grad = dsr.cross_entropy(np.array([[1e4, -1e4]]), np.array([1]))
+    assert loss == pytest.approx(2e4)
+    np.testing.assert_allclose(grad, [[1, -1]])
+
+
+@pytest.mark.parametrize("labels", [[0, 4], [-1, 0], [0.0, 1.0], [0]])
+def test_cross_entropy_refuses_wrong_labels(labels):
+    with pytest.raises(ValueError, match="cross_entropy: argument 'labels'"):
+        dsr.cross_entropy(np.zeros((2, 4)), np.array(labels))
+
+
+def parameter(value):
+    result = dsr.Parameter(np.array(value))
+    return result
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd(nesterov):
+    p = parameter([1.0, -2.0])
+    optimizer = dsr.SGD([("p", p)], 0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov)
+    value, buffer = np.array([1.0, -2.0]), None
+    for step in range(5):
+        grad = np.array([0.5, 0.25]) * (step + 1)
+        p.grad = grad.astype(np.float32)
+        optimizer.step()
+        d = grad + 0.01 * value
+        buffer = d if buffer is None else 0.9 * buffer + d
+        value = value - 0.1 * (d + 0.9 * buffer if nesterov else buffer)
+    np.testing.assert_allclose(p.value, value, rtol=1e-5)
+
+
+def test_adam():
+    p = parameter([1.0, -2.0])
+    optimizer = dsr.Adam([("p", p)], 0.1, weight_decay=0.01)
+    value, m, v = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
+    for step in range(1, 6):
+        grad = np.array([0.5, -0.25]) * step
+        p.grad = grad.astype(np.float32)
+        optimizer.step()
+        d = grad + 0.01 * value
+        m, v = 0.9 * m + 0.1 * d, 0.999 * v + 0.001 * d * d
+        value = value - 0.1 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+    np.testing.assert_allclose(p.value, value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda p: dsr.SGD(p, 0.1, momentum=0.9), lambda p: dsr.Adam(p, 0.1)])
+def test_state_carries_an_optimiser_on(make):
+    def run(optimizer, p, steps):
+        for step in steps:
+            p.grad = np.float32([step + 1, -step])
+            optimizer.step()
+
+    whole, first = parameter([1.0, 2.0]), parameter([1.0, 2.0])
+    run(make([("p", whole)]), whole, range(6))
+    before = make([("p", first)])
+    run(before, first, range(3))
+    after = make([("p", first)])
+    after.load_state(before.state())
+    run(after, first, range(3, 6))
+    np.testing.assert_array_equal(whole.value, first.value)
+
+
+def test_optimisers_refuse_states_that_do_not_fit():
+    optimizer = dsr.SGD([("p", parameter([1.0, 2.0]))], 0.1, momentum=0.9)
+    with pytest.raises(ValueError, match=r"SGD.load_state: 'momentum.q'"):
+        optimizer.load_state({"momentum.q": np.zeros(2)})
+    with pytest.raises(ValueError, match="SGD: argument 'momentum'"):
+        dsr.SGD([], 0.1, momentum=1.5)
+
+
+def test_cosine_with_warm_up():
+    def rate(step):
+        return cosine(step, base=2.0, epochs=4, steps_per_epoch=10, warmup_steps=5)
+
+    assert rate(0) == pytest.approx(0.4)
+    assert rate(9) == pytest.approx(2.0)
+    assert rate(20) == pytest.approx(1.0)
+    assert rate(39) == pytest.approx(2.0 * (1 + np.cos(0.75 * np.pi)) / 2)

@@ -10,10 +10,12 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 from importlib.metadata import version as _version
 
 from dsr import functional
-from dsr.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear, Parameter, Residual, Sequential
+from dsr.layer import Layer, Parameter, Residual, Sequential
+from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
 from dsr.network import Network, spike_rates
 from dsr.neurons import IF, LIF
+from dsr.norm import BatchNorm
 from dsr.optim import SGD, Adam
 from dsr.spikes import SpikeTrain
 from dsr.threads import get_num_threads, set_num_threads

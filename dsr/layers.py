@@ -1,15 +1,9 @@
-"""Layers: objects with a forward pass, a backward pass and parameters; containers wire them.
-
-There is no tape. `forward(signal, run)` takes and gives a `SpikeTrain` or a `Current`; in training it keeps what
-`backward(gradient)` needs, which takes the gradient of the layer's output and gives that of its input, in the form
-that the input's `time_weights` ask for (see `dsr.currents`). A forward pass without training keeps nothing and
-changes nothing, so threads may share a network.
-"""
+"""Layers between neurons: convolution, linear, pooling, flattening, dropout; batch normalisation is in norm.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -17,185 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
-from dsr.currents import (
-    Backward,
-    Current,
-    Gradient,
-    Signal,
-    add_gradients,
-    as_wanted,
-    needs_gradient,
-    signal_values,
-)
+from dsr.currents import Backward, Current, Gradient, Signal, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
+from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
 from dsr.spikes import SpikeTrain
-
-
-class Parameter:
-    """A trained array and its gradient.
-
-    Attributes
-    ----------
-    value : ndarray of float32
-        Changed in place by an optimiser.
-    grad : ndarray of float32 or None
-        Gradient of the loss of the last backward pass.
-    """
-
-    def __init__(self, value: NDArray[Any]) -> None:
-        self.value: Values = np.asarray(value, np.float32)
-        self.grad: Values | None = None
-
-    def __repr__(self) -> str:
-        return f"Parameter(shape={self.value.shape})"
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a pass through a network is for.
-
-    Attributes
-    ----------
-    training : bool
-        Batch statistics, dropout, and state for `backward`; else running statistics and nothing kept.
-    observer : callable or None
-        Called as ``observer(path, layer, output)`` after each layer's forward pass.
-    """
-
-    training: bool = False
-    observer: Callable[[str, Layer, Signal], None] | None = None
-
-
-class Layer:
-    """Base of all layers."""
-
-    path: str = ""
-    """Where the layer is in its network, such as ``block1.conv2``; set by `dsr.Network`."""
-
-    def forward(self, signal: Signal, run: Run) -> Signal:
-        """Output of the layer."""
-        raise NotImplementedError
-
-    def backward(self, gradient: Backward) -> Backward | None:
-        """Gradient of the input, after `forward` in training; gradients of parameters go to their `grad`."""
-        raise NotImplementedError
-
-    def __call__(self, signal: Signal, run: Run) -> Signal:
-        """`forward`, seen by the run's observer."""
-        output = self.forward(signal, run)
-        if run.observer is not None:
-            run.observer(self.path, self, output)
-        return output
-
-    def children(self) -> Mapping[str, Layer]:
-        """Layers inside this one, by name."""
-        return {}
-
-    def parameters(self) -> Mapping[str, Parameter]:
-        """The layer's own trained arrays, by name."""
-        return {}
-
-    def buffers(self) -> Mapping[str, NDArray[Any]]:
-        """The layer's own arrays that are state but not trained, by name."""
-        return {}
-
-    def initialise(self, rng: np.random.Generator) -> None:
-        """Draw the layer's own parameters."""
-
-    def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
-        """This layer and all inside it with their paths, outside first, in forward order."""
-        yield path, self
-        for name, child in self.children().items():
-            yield from child.walk(f"{path}.{name}" if path else name)
-
-
-def saved_state(layer: Layer, state: Any) -> Any:
-    """What the forward pass kept, or an error that says that there was none."""
-    if state is None:
-        raise RuntimeError(
-            f"{type(layer).__name__} {layer.path}: backward without a forward pass in training before it"
-        )
-    return state
-
-
-class Sequential(Layer):
-    """Layers one after the other.
-
-    Parameters
-    ----------
-    *layers : Layer
-        Named ``"0"``, ``"1"``, ... in checkpoints.
-    **named : Layer
-        Named by their keywords.
-    """
-
-    def __init__(self, *layers: Layer, **named: Layer) -> None:
-        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(layers)} | named
-        for name, layer in self.layers.items():
-            if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential: argument '{name}': expected a layer, got {type(layer).__name__}")
-
-    def children(self) -> Mapping[str, Layer]:
-        """The layers."""
-        return self.layers
-
-    def forward(self, signal: Signal, run: Run) -> Signal:
-        """All layers in order."""
-        for layer in self.layers.values():
-            signal = layer(signal, run)
-        return signal
-
-    def backward(self, gradient: Backward) -> Backward | None:
-        """All layers in reverse; stops where nothing below needs a gradient."""
-        below: Backward | None = gradient
-        for layer in reversed(self.layers.values()):
-            if below is None:
-                break
-            below = layer.backward(below)
-        return below
-
-
-class Residual(Layer):
-    """``body(x) + shortcut(x)``.
-
-    Parameters
-    ----------
-    body : Layer
-        Gives a current.
-    shortcut : Layer, optional
-        By default x itself.
-    """
-
-    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        self.body, self.shortcut = body, shortcut
-        self._input: Signal | None = None
-
-    def children(self) -> Mapping[str, Layer]:
-        """Body and shortcut."""
-        return {"body": self.body} if self.shortcut is None else {"body": self.body, "shortcut": self.shortcut}
-
-    def forward(self, signal: Signal, run: Run) -> Signal:
-        """Sum of the two ways."""
-        body = self.body(signal, run)
-        other = signal if self.shortcut is None else self.shortcut(signal, run)
-        if isinstance(body, SpikeTrain) or body.features != other.features:
-            given = "spikes" if isinstance(body, SpikeTrain) else f"{body.features} and {other.features}"
-            raise ValueError(
-                f"Residual {self.path}: expected currents of one shape from body and shortcut, got {given}"
-            )
-        if run.training:
-            self._input = signal
-        return Current(body.final_values() + signal_values(other), body.timesteps, body.features)
-
-    def backward(self, gradient: Backward) -> Backward | None:
-        """Sum of the gradients of the two ways."""
-        signal, self._input = saved_state(self, self._input), None
-        assert isinstance(gradient, Gradient)
-        below = self.body.backward(gradient)
-        other = as_wanted(signal, gradient) if self.shortcut is None else self.shortcut.backward(gradient)
-        if below is None or other is None or not needs_gradient(signal):
-            return None
-        return add_gradients(below, other)
 
 
 class Conv2d(Layer):
@@ -226,7 +45,9 @@ class Conv2d(Layer):
         padding: int = 0,
         bias: bool = True,
     ) -> None:
-        _positive("Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
+        require_positive(
+            "Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride
+        )
         if padding < 0:
             raise ValueError(f"Conv2d: argument 'padding': expected an integer >= 0, got {padding}")
         self.stride, self.padding = stride, padding
@@ -314,7 +135,7 @@ class Linear(Conv2d):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        _positive("Linear", in_features=in_features, out_features=out_features)
+        require_positive("Linear", in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, 1, bias=bias)
 
     def initialise(self, rng: np.random.Generator) -> None:
@@ -336,109 +157,6 @@ class Linear(Conv2d):
         return replace(output, features=(output.channels,))
 
 
-class BatchNorm(Layer):
-    """Batch normalisation of currents, over time, batch and pixels.
-
-    Parameters
-    ----------
-    channels : int
-        C, or N of a vector.
-    eps : float
-        Added to the variance.
-    momentum : float
-        Weight of the batch in the running statistics.
-
-    Notes
-    -----
-    The output is the input with a scale and a shift still to be applied, which the neuron above does as it reads. The
-    gradient is exact: of every step's deviation from the mean, as a slope on the input current.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        _positive("BatchNorm", channels=channels)
-        self.eps, self.momentum = eps, momentum
-        self.weight, self.bias = Parameter(np.ones(channels)), Parameter(np.zeros(channels))
-        self.running_mean = np.zeros(channels, np.float32)
-        self.running_var = np.ones(channels, np.float32)
-        self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64]] | None = None
-
-    def parameters(self) -> Mapping[str, Parameter]:
-        """``weight`` and ``bias``, (C,)."""
-        return {"weight": self.weight, "bias": self.bias}
-
-    def buffers(self) -> Mapping[str, NDArray[Any]]:
-        """``running_mean`` and ``running_var``, (C,)."""
-        return {"running_mean": self.running_mean, "running_var": self.running_var}
-
-    def forward(self, signal: Signal, run: Run) -> Signal:
-        """Statistics, and the scale and shift that follow from them."""
-        if signal.channels != len(self.running_mean):
-            raise ValueError(
-                f"BatchNorm {self.path}: expected {len(self.running_mean)} channels, got {signal.features}"
-            )
-        current = Current(
-            signal_values(signal),
-            signal.timesteps,
-            signal.features,
-            time_weights=signal.time_weights,
-            needs_gradient=needs_gradient(signal),
-        )
-        mean: NDArray[np.float64] = self.running_mean.astype(np.float64)
-        variance: NDArray[np.float64] = self.running_var.astype(np.float64)
-        if run.training:
-            mean, variance = self._batch_statistics(current)
-            self._state = current, mean, 1 / np.sqrt(variance + self.eps)
-        scale = self.weight.value / np.sqrt(variance + self.eps)
-        shift = self.bias.value - mean * scale
-        return replace(current, scale=scale.astype(np.float32), shift=shift.astype(np.float32), time_weights=None)
-
-    def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        sums, squares = lanes.moments(current.values)
-        stored = current.values[0].size
-        if stored == 0:
-            raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
-        mean = sums / stored
-        variance = np.maximum(squares / stored - mean * mean, 0)
-        # a held current counts T times, as the copies it stands for would
-        count = stored * (current.timesteps if current.held else 1)
-        unbiased = variance * (count / max(count - 1, 1))
-        self.running_mean += self.momentum * (mean - self.running_mean).astype(np.float32)
-        self.running_var += self.momentum * (unbiased - self.running_var).astype(np.float32)
-        return mean, variance
-
-    def backward(self, gradient: Backward) -> Backward | None:
-        """``(weight / sigma) (g - mean(g) - xhat mean(g xhat))``, exactly, at every step."""
-        current, mean, inverse = saved_state(self, self._state)
-        self._state = None
-        assert isinstance(gradient, Gradient)
-        steps = 1 if current.held else current.timesteps
-        if current.held:
-            gradient = Gradient(gradient.total(), 1)
-        sums, products = self._sums(gradient, current.values)
-        count = current.values[0].size
-        self.bias.grad = sums.astype(np.float32)
-        centred = (products - mean * sums) * inverse  # sum of g xhat
-        self.weight.grad = centred.astype(np.float32)
-        factor = self.weight.value * inverse
-        slope = -factor * inverse * centred / count
-        offset = -factor * sums / count - slope * mean
-        constant = _channels(factor, 4) * gradient.constant + _channels(offset, 4)
-        terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
-        below = Gradient(constant, steps, [*terms, (slope.astype(np.float32), current.values)])
-        if current.held:
-            # the sum over the steps, spread evenly over them
-            below = Gradient(below.dense()[:, :, :, 0] / np.float32(current.timesteps), current.timesteps)
-        return as_wanted(current, below) if current.needs_gradient else None
-
-    @staticmethod
-    def _sums(gradient: Gradient, values: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if not gradient.terms:
-            return lanes.gradient_moments(gradient.constant, values)
-        dense = gradient.dense()
-        flat = (*values.shape[:3], 1, -1)
-        return lanes.gradient_moments(dense.reshape(*values.shape[:3], -1), values.reshape(flat))
-
-
 class AvgPool2d(Layer):
     """Mean over square windows; padding counts as zeros.
 
@@ -454,7 +172,7 @@ class AvgPool2d(Layer):
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         stride = kernel_size if stride is None else stride
-        _positive("AvgPool2d", kernel_size=kernel_size, stride=stride)
+        require_positive("AvgPool2d", kernel_size=kernel_size, stride=stride)
         if not 0 <= padding <= kernel_size // 2:
             raise ValueError(f"AvgPool2d: argument 'padding': expected 0 to kernel_size / 2, got {padding}")
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
@@ -594,13 +312,3 @@ def map_gradient(gradient: Backward, function: Callable[[Values], Values]) -> Ba
     dense = gradient.dense()
     mapped = function(dense.reshape(*dense.shape[:3], -1))
     return Gradient.from_dense(mapped.reshape(*mapped.shape[:3], *dense.shape[3:]))
-
-
-def _channels(values: NDArray[Any], axes: int) -> Values:
-    return values.astype(np.float32).reshape(-1, *[1] * (axes - 1))
-
-
-def _positive(function: str, **arguments: int) -> None:
-    for name, value in arguments.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{function}: argument '{name}': expected an integer >= 1, got {value!r}")

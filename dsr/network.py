@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dsr._arrays import as_array
 from dsr.currents import Current, Gradient, Signal
 from dsr.lanes import Values
-from dsr.layers import Layer, Parameter, Run
+from dsr.layer import Layer, Parameter, Run
 from dsr.neurons import Neuron
 from dsr.spikes import SpikeTrain
 

@@ -10,7 +10,7 @@ from dsr import functional, lanes
 from dsr.currents import Backward, Current, Gradient, Signal, as_wanted
 from dsr.functional import threshold_factor
 from dsr.lanes import Values
-from dsr.layers import Layer, Parameter, Run, saved_state
+from dsr.layer import Layer, Parameter, Run, saved_state
 from dsr.spikes import SpikeTrain, decaying_weights, uniform_weights
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.layers import Parameter
+from dsr.layer import Parameter
 
 
 class Optimizer:

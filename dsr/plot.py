@@ -12,7 +12,7 @@ import numpy as np
 
 from dsr.currents import Signal
 from dsr.lanes import Values
-from dsr.layers import Layer
+from dsr.layer import Layer
 from dsr.network import Network
 from dsr.spikes import SpikeTrain
 

@@ -1,0 +1,107 @@
+"""Measurements: seconds and memory of whole steps, medians of repetitions on the machine at hand."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dsr import _core, models
+from dsr.losses import cross_entropy
+from dsr.optim import SGD
+from dsr.recipe import Recipe
+
+
+def seconds(call: Callable[[], object], repeats: int) -> list[float]:
+    """Wall time of each of `repeats` calls after one that is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def step(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:
+    """Measure training and evaluation steps of a model on random 32x32 images, in this process.
+
+    Returns
+    -------
+    dict
+        Median seconds of a training step and of an evaluation step, the same per sample in ms, peak memory in MB of
+        training, and what was measured.
+    """
+    recipe = Recipe(
+        data="random",
+        model=model,
+        width=64,
+        neuron="lif" if neuron == "lif" else "if",
+        timesteps=timesteps,
+        **({"v_threshold": 0.6, "v_threshold_lower_bound": 0.001} if neuron == "lif" else {}),
+    )
+    network = models.build(recipe, (3, 32, 32), 10)
+    optimizer = SGD(network.parameters(), 0.05, 0.9, 5e-4)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(batch, 3, 32, 32)).astype(np.float32)
+    labels = rng.integers(10, size=batch)
+
+    def train() -> None:
+        _, grad = cross_entropy(network.forward(images, training=True), labels)
+        network.backward(grad)
+        optimizer.step()
+
+    training = median(seconds(train, repeats))
+    memory = peak_memory()
+    evaluation = median(seconds(lambda: network.forward(images), repeats))
+    return {
+        "model": model,
+        "neuron": neuron,
+        "timesteps": timesteps,
+        "batch": batch,
+        "threads": _core.threads(),
+        "level": _core.level(),
+        "train_seconds": training,
+        "train_ms_per_sample": 1000 * training / batch,
+        "evaluate_seconds": evaluation,
+        "evaluate_ms_per_sample": 1000 * evaluation / batch,
+        "peak_memory_mb": memory,
+    }
+
+
+def steps(model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats: int) -> list[dict[str, Any]]:
+    """`step` for each T, each in a process of its own so that peak memory is that of one T."""
+    results = []
+    for t in timesteps:
+        call = f"import json; from dsr import bench; print(json.dumps(bench.step({model!r}, {neuron!r}, {t}, {batch}, {repeats})))"
+        done = subprocess.run([sys.executable, "-c", call], check=True, stdout=subprocess.PIPE, text=True)
+        results.append(json.loads(done.stdout))
+    return results
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The results of `steps` as text."""
+    first = results[0]
+    lines = [
+        f"{first['model']}, {first['neuron'].upper()}, batch {first['batch']}, level {first['level']}, "
+        f"{first['threads']} threads; medians",
+        f"{'T':>3} {'train s':>9} {'ms/sample':>10} {'evaluate s':>11} {'ms/sample':>10} {'peak MB':>8}",
+    ]
+    lines += [
+        f"{r['timesteps']:3d} {r['train_seconds']:9.3f} {r['train_ms_per_sample']:10.2f} "
+        f"{r['evaluate_seconds']:11.3f} {r['evaluate_ms_per_sample']:10.2f} {r['peak_memory_mb']:8.0f}"
+        for r in results
+    ]
+    return "\n".join(lines)

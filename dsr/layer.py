@@ -1,0 +1,194 @@
+"""Layer: an object with a forward pass, a backward pass and parameters; and the containers that wire layers.
+
+There is no tape. `forward(signal, run)` takes and gives a `SpikeTrain` or a `Current`; in training it keeps what
+`backward(gradient)` needs, which takes the gradient of the layer's output and gives that of its input, in the form
+that the input's `time_weights` ask for (see `dsr.currents`). A forward pass without training keeps nothing and
+changes nothing, so threads may share a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.currents import Backward, Current, Gradient, Signal, add_gradients, as_wanted, needs_gradient, signal_values
+from dsr.lanes import Values
+from dsr.spikes import SpikeTrain
+
+
+class Parameter:
+    """A trained array and its gradient.
+
+    Attributes
+    ----------
+    value : ndarray of float32
+        Changed in place by an optimiser.
+    grad : ndarray of float32 or None
+        Gradient of the loss of the last backward pass.
+    """
+
+    def __init__(self, value: NDArray[Any]) -> None:
+        self.value: Values = np.asarray(value, np.float32)
+        self.grad: Values | None = None
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.value.shape})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a pass through a network is for.
+
+    Attributes
+    ----------
+    training : bool
+        Batch statistics, dropout, and state for `backward`; else running statistics and nothing kept.
+    observer : callable or None
+        Called as ``observer(path, layer, output)`` after each layer's forward pass.
+    """
+
+    training: bool = False
+    observer: Callable[[str, Layer, Signal], None] | None = None
+
+
+class Layer:
+    """Base of all layers."""
+
+    path: str = ""
+    """Where the layer is in its network, such as ``block1.conv2``; set by `dsr.Network`."""
+
+    def forward(self, signal: Signal, run: Run) -> Signal:
+        """Output of the layer."""
+        raise NotImplementedError
+
+    def backward(self, gradient: Backward) -> Backward | None:
+        """Gradient of the input, after `forward` in training; gradients of parameters go to their `grad`."""
+        raise NotImplementedError
+
+    def __call__(self, signal: Signal, run: Run) -> Signal:
+        """`forward`, seen by the run's observer."""
+        output = self.forward(signal, run)
+        if run.observer is not None:
+            run.observer(self.path, self, output)
+        return output
+
+    def children(self) -> Mapping[str, Layer]:
+        """Layers inside this one, by name."""
+        return {}
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The layer's own trained arrays, by name."""
+        return {}
+
+    def buffers(self) -> Mapping[str, NDArray[Any]]:
+        """The layer's own arrays that are state but not trained, by name."""
+        return {}
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        """Draw the layer's own parameters."""
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
+        """This layer and all inside it with their paths, outside first, in forward order."""
+        yield path, self
+        for name, child in self.children().items():
+            yield from child.walk(f"{path}.{name}" if path else name)
+
+
+def saved_state(layer: Layer, state: Any) -> Any:
+    """What the forward pass kept, or an error that says that there was none."""
+    if state is None:
+        raise RuntimeError(
+            f"{type(layer).__name__} {layer.path}: backward without a forward pass in training before it"
+        )
+    return state
+
+
+class Sequential(Layer):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Named ``"0"``, ``"1"``, ... in checkpoints.
+    **named : Layer
+        Named by their keywords.
+    """
+
+    def __init__(self, *layers: Layer, **named: Layer) -> None:
+        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(layers)} | named
+        for name, layer in self.layers.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential: argument '{name}': expected a layer, got {type(layer).__name__}")
+
+    def children(self) -> Mapping[str, Layer]:
+        """The layers."""
+        return self.layers
+
+    def forward(self, signal: Signal, run: Run) -> Signal:
+        """All layers in order."""
+        for layer in self.layers.values():
+            signal = layer(signal, run)
+        return signal
+
+    def backward(self, gradient: Backward) -> Backward | None:
+        """All layers in reverse; stops where nothing below needs a gradient."""
+        below: Backward | None = gradient
+        for layer in reversed(self.layers.values()):
+            if below is None:
+                break
+            below = layer.backward(below)
+        return below
+
+
+class Residual(Layer):
+    """``body(x) + shortcut(x)``.
+
+    Parameters
+    ----------
+    body : Layer
+        Gives a current.
+    shortcut : Layer, optional
+        By default x itself.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body, self.shortcut = body, shortcut
+        self._input: Signal | None = None
+
+    def children(self) -> Mapping[str, Layer]:
+        """Body and shortcut."""
+        return {"body": self.body} if self.shortcut is None else {"body": self.body, "shortcut": self.shortcut}
+
+    def forward(self, signal: Signal, run: Run) -> Signal:
+        """Sum of the two ways."""
+        body = self.body(signal, run)
+        other = signal if self.shortcut is None else self.shortcut(signal, run)
+        if isinstance(body, SpikeTrain) or body.features != other.features:
+            given = "spikes" if isinstance(body, SpikeTrain) else f"{body.features} and {other.features}"
+            raise ValueError(
+                f"Residual {self.path}: expected currents of one shape from body and shortcut, got {given}"
+            )
+        if run.training:
+            self._input = signal
+        return Current(body.final_values() + signal_values(other), body.timesteps, body.features)
+
+    def backward(self, gradient: Backward) -> Backward | None:
+        """Sum of the gradients of the two ways."""
+        signal, self._input = saved_state(self, self._input), None
+        assert isinstance(gradient, Gradient)
+        below = self.body.backward(gradient)
+        other = as_wanted(signal, gradient) if self.shortcut is None else self.shortcut.backward(gradient)
+        if below is None or other is None or not needs_gradient(signal):
+            return None
+        return add_gradients(below, other)
+
+
+def require_positive(function: str, **arguments: int) -> None:
+    """Raise ValueError unless every argument is an integer >= 1."""
+    for name, value in arguments.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{function}: argument '{name}': expected an integer >= 1, got {value!r}")

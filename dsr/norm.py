@@ -1,0 +1,122 @@
+"""Batch normalisation of currents, with the exact gradient of every step in two numbers a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr import lanes
+from dsr.currents import Backward, Current, Gradient, Signal, as_wanted, needs_gradient, signal_values
+from dsr.lanes import Values
+from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
+
+
+class BatchNorm(Layer):
+    """Batch normalisation of currents, over time, batch and pixels.
+
+    Parameters
+    ----------
+    channels : int
+        C, or N of a vector.
+    eps : float
+        Added to the variance.
+    momentum : float
+        Weight of the batch in the running statistics.
+
+    Notes
+    -----
+    The output is the input with a scale and a shift still to be applied, which the neuron above does as it reads. The
+    gradient is exact: of every step's deviation from the mean, as a slope on the input current.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        require_positive("BatchNorm", channels=channels)
+        self.eps, self.momentum = eps, momentum
+        self.weight, self.bias = Parameter(np.ones(channels)), Parameter(np.zeros(channels))
+        self.running_mean = np.zeros(channels, np.float32)
+        self.running_var = np.ones(channels, np.float32)
+        self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        """``weight`` and ``bias``, (C,)."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def buffers(self) -> Mapping[str, NDArray[Any]]:
+        """``running_mean`` and ``running_var``, (C,)."""
+        return {"running_mean": self.running_mean, "running_var": self.running_var}
+
+    def forward(self, signal: Signal, run: Run) -> Signal:
+        """Statistics, and the scale and shift that follow from them."""
+        if signal.channels != len(self.running_mean):
+            raise ValueError(
+                f"BatchNorm {self.path}: expected {len(self.running_mean)} channels, got {signal.features}"
+            )
+        current = Current(
+            signal_values(signal),
+            signal.timesteps,
+            signal.features,
+            time_weights=signal.time_weights,
+            needs_gradient=needs_gradient(signal),
+        )
+        mean: NDArray[np.float64] = self.running_mean.astype(np.float64)
+        variance: NDArray[np.float64] = self.running_var.astype(np.float64)
+        if run.training:
+            mean, variance = self._batch_statistics(current)
+            self._state = current, mean, 1 / np.sqrt(variance + self.eps)
+        scale = self.weight.value / np.sqrt(variance + self.eps)
+        shift = self.bias.value - mean * scale
+        return replace(current, scale=scale.astype(np.float32), shift=shift.astype(np.float32), time_weights=None)
+
+    def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        sums, squares = lanes.moments(current.values)
+        stored = current.values[0].size
+        if stored == 0:
+            raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
+        mean = sums / stored
+        variance = np.maximum(squares / stored - mean * mean, 0)
+        # a held current counts T times, as the copies it stands for would
+        count = stored * (current.timesteps if current.held else 1)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean += self.momentum * (mean - self.running_mean).astype(np.float32)
+        self.running_var += self.momentum * (unbiased - self.running_var).astype(np.float32)
+        return mean, variance
+
+    def backward(self, gradient: Backward) -> Backward | None:
+        """``(weight / sigma) (g - mean(g) - xhat mean(g xhat))``, exactly, at every step."""
+        current, mean, inverse = saved_state(self, self._state)
+        self._state = None
+        assert isinstance(gradient, Gradient)
+        steps = 1 if current.held else current.timesteps
+        if current.held:
+            gradient = Gradient(gradient.total(), 1)
+        sums, products = self._sums(gradient, current.values)
+        count = current.values[0].size
+        self.bias.grad = sums.astype(np.float32)
+        centred = (products - mean * sums) * inverse  # sum of g xhat
+        self.weight.grad = centred.astype(np.float32)
+        factor = self.weight.value * inverse
+        slope = -factor * inverse * centred / count
+        offset = -factor * sums / count - slope * mean
+        constant = _channels(factor, 4) * gradient.constant + _channels(offset, 4)
+        terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
+        below = Gradient(constant, steps, [*terms, (slope.astype(np.float32), current.values)])
+        if current.held:
+            # the sum over the steps, spread evenly over them
+            below = Gradient(below.dense()[:, :, :, 0] / np.float32(current.timesteps), current.timesteps)
+        return as_wanted(current, below) if current.needs_gradient else None
+
+    @staticmethod
+    def _sums(gradient: Gradient, values: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if not gradient.terms:
+            return lanes.gradient_moments(gradient.constant, values)
+        dense = gradient.dense()
+        flat = (*values.shape[:3], 1, -1)
+        return lanes.gradient_moments(dense.reshape(*values.shape[:3], -1), values.reshape(flat))
+
+
+def _channels(values: NDArray[Any], axes: int) -> Values:
+    return values.astype(np.float32).reshape(-1, *[1] * (axes - 1))

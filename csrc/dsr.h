@@ -56,15 +56,14 @@ typedef struct {
 /* A strip of the lanes layout: `channels` (at most 32) rows, each `pixels` * T * B long. */
 typedef struct {
     size_t channels, pixels, timesteps, batch;
-    size_t stride, mean_stride; /* from channel to channel, of the current and of its mean */
-    int held;                   /* the current has one step, the same at every t */
+    size_t stride, sum_stride; /* from channel to channel, of the current and of its sums over time */
+    int held;                  /* the current has one step, the same at every t */
 } dsr_strip;
 
 /* One neuron layer on lanes. scale, shift: per channel, applied to the current first (batch normalisation). */
 typedef struct {
     const float *scale, *shift; /* NULL: none */
-    const float *weights;       /* T weights of the representation; NULL: all one */
-    float norm;                 /* their sum */
+    const float *weights;       /* LIF: T weights of the representation */
     float v_threshold, fire, decay, gain;
 } dsr_neuron;
 
@@ -73,21 +72,29 @@ typedef struct {
     size_t channels, height, width, lanes, kernel, stride, padding, out_height, out_width;
 } dsr_pool;
 
+/* One step of stochastic gradient descent. first: the momentum buffer is not yet filled. */
+typedef struct {
+    float learning_rate, momentum, weight_decay;
+    int nesterov, first;
+} dsr_sgd;
+
 #define DSR_LANE_KERNELS(X)                                                                                            \
-    X(if_spikes, (const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron))     \
-    X(lif_spikes, (const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron))    \
+    X(if_spikes, (const float *current, uint32_t *words, float *sums, dsr_strip strip, dsr_neuron neuron))             \
+    X(lif_spikes,                                                                                                      \
+      (const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip, dsr_neuron neuron))       \
     X(pack_words, (const float *values, uint32_t *words, size_t channels, size_t n, size_t stride))                    \
     X(unpack_words, (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude)) \
     X(count_words, (const uint32_t *words, int64_t *counts, size_t channels, size_t n))                                \
     X(add_words, (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))    \
     X(dropout_words, (const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep))    \
     X(moments, (const float *values, size_t n, double *sums, double *squares))                                         \
-    X(gradient_moments, (const float *constant, const float *values, size_t pixels, size_t timesteps, size_t batch,    \
-                         double *sums, double *products))                                                              \
+    X(product_moments, (const float *a, const float *b, size_t n, double *sums, double *products))                     \
     X(expand_gradient, (const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps,     \
                         size_t batch, float slope))                                                                    \
-    X(sum_gradient, (const float *constant, const float *values, const float *weights, float *sum, size_t pixels,      \
-                     size_t timesteps, size_t batch, float slope, float total))                                        \
+    X(weighted_sum,                                                                                                    \
+      (const float *values, const float *weights, float *sum, size_t pixels, size_t timesteps, size_t batch))          \
+    X(transpose_words, (const uint32_t *words, uint32_t *channels, size_t n))                                          \
+    X(sgd_update, (float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd))                             \
     X(avg_pool, (const float *input, float *output, dsr_pool pool))                                                    \
     X(avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
 
@@ -145,26 +152,28 @@ typedef struct {
     size_t channels, pixels, timesteps, batch;
 } dsr_lanes;
 
-/* scale and shift (per channel, applied to the current first) may be NULL. mean_current: [C][P][B].
- * held: the current is [C][P][B], the same at every step (direct coding). */
-dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                         float *mean_current, dsr_lanes shape, int held, double v_threshold, double alpha);
-dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                          float *mean_current, dsr_lanes shape, int held, double v_threshold, dsr_time time,
-                          double alpha);
+/* scale and shift (per channel, applied to the current first) may be NULL. held: the current is [C][P][B], the same at
+ * every step (direct coding). sums [C][P][B]: of the current over time, before scale and shift; weighted: with the T
+ * `weights` of the representation. */
+dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words, float *sums,
+                         dsr_lanes shape, int held, double v_threshold, double alpha);
+dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, const float *weights,
+                          uint32_t *words, float *sums, float *weighted, dsr_lanes shape, int held, double v_threshold,
+                          dsr_time time, double alpha);
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
+/* The same bits with 32 lanes a word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
+dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels, size_t lanes);
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n);
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep);
 /* Per channel: sum and sum of squares over n values. */
 dsr_status dsr_moments(const float *values, double *sums, double *squares, size_t channels, size_t n);
-/* Per channel, of the gradient g(t) = constant and the current x(t): sum of g(t) and of g(t) x(t). */
-dsr_status dsr_gradient_moments(const float *constant, const float *values, double *sums, double *products,
-                                dsr_lanes shape);
-/* sum = total * constant + slope * (sum over t of weights[t] values(t)), total being the sum of the weights. */
-dsr_status dsr_sum_gradient(const float *constant, const float *values, const float *slope, const float *weights,
-                            float *sum, dsr_lanes shape);
+/* Per channel: sums of a and of a b over n values. */
+dsr_status dsr_product_moments(const float *a, const float *b, double *sums, double *products, size_t channels,
+                               size_t n);
+/* sum = sum over t of weights[t] values(t). */
+dsr_status dsr_weighted_sum(const float *values, const float *weights, float *sum, dsr_lanes shape);
 /* dense(t) = constant + slope * values(t). */
 dsr_status dsr_expand_gradient(const float *constant, const float *values, const float *slope, float *dense,
                                dsr_lanes shape);
@@ -180,6 +189,12 @@ typedef struct {
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
+
+/* ---- ops: optimiser -----------------------------------------------------------------------------------------------
+ */
+/* d = grad + weight_decay value; buffer = momentum buffer + d (d itself at first); value -= learning_rate buffer, or
+ * with Nesterov learning_rate (d + momentum buffer). */
+dsr_status dsr_sgd_update(float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd);
 
 /* ---- threads and BLAS ------------------------------------------------------------------------------------------- */
 /* Threads of the regions that follow, in every thread of the process. */

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -44,14 +45,9 @@ def step(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) 
         Median seconds of a training step and of an evaluation step, the same per sample in ms, peak memory in MB of
         training, and what was measured.
     """
-    recipe = Recipe(
-        data="random",
-        model=model,
-        width=64,
-        neuron="lif" if neuron == "lif" else "if",
-        timesteps=timesteps,
-        **({"v_threshold": 0.6, "v_threshold_lower_bound": 0.001} if neuron == "lif" else {}),
-    )
+    recipe = Recipe(data="random", model=model, width=64, timesteps=timesteps)
+    if neuron == "lif":
+        recipe = replace(recipe, neuron="lif", v_threshold=0.6, v_threshold_lower_bound=0.001)
     network = models.build(recipe, (3, 32, 32), 10)
     optimizer = SGD(network.parameters(), 0.05, 0.9, 5e-4)
     rng = np.random.default_rng(0)
@@ -85,8 +81,9 @@ def steps(model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats
     """`step` for each T, each in a process of its own so that peak memory is that of one T."""
     results = []
     for t in timesteps:
-        call = f"import json; from dsr import bench; print(json.dumps(bench.step({model!r}, {neuron!r}, {t}, {batch}, {repeats})))"
-        done = subprocess.run([sys.executable, "-c", call], check=True, stdout=subprocess.PIPE, text=True)
+        call = f"bench.step({model!r}, {neuron!r}, {t}, {batch}, {repeats})"
+        program = f"import json; from dsr import bench; print(json.dumps({call}))"
+        done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
         results.append(json.loads(done.stdout))
     return results
 

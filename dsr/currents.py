@@ -45,6 +45,7 @@ class Current:
     shift: Values | None = None
     time_weights: Values | None = None
     needs_gradient: bool = True
+    _sums: dict[bytes, Values] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_dense(cls, train: Values) -> Current:
@@ -70,6 +71,20 @@ class Current:
     def channels(self) -> int:
         """C, or N of a vector."""
         return self.features[0]
+
+    def weighted_sum(self, weights: Values) -> Values:
+        """``sum_t weights[t] values[t]``, (C, H, W, B); computed once for each weights."""
+        key = weights.tobytes()
+        if key not in self._sums:
+            if self.held:
+                self._sums[key] = self.values[:, :, :, 0] * weights.sum(dtype=np.float32)
+            else:
+                self._sums[key] = lanes.weighted_sum(self.values, weights)
+        return self._sums[key]
+
+    def keep_sum(self, weights: Values, total: Values) -> None:
+        """Note a weighted sum that a neuron computed on its way."""
+        self._sums[weights.tobytes()] = total
 
     def final_values(self) -> Values:
         """`values` with scale and shift applied."""
@@ -97,7 +112,7 @@ def needs_gradient(signal: Signal) -> bool:
 
 @dataclass(eq=False, repr=False)
 class Gradient:
-    """``g[t] = constant + sum over terms of slope * values[t]``.
+    """``g[t] = constant + sum over terms of slope * current.values[t]``.
 
     Attributes
     ----------
@@ -105,32 +120,30 @@ class Gradient:
         The part that is the same at every step.
     timesteps : int
         T.
-    terms : sequence of (slope (C,), values (C, H, W, T, B))
-        The parts that vary.
+    terms : sequence of (slope (C,), Current)
+        The parts that vary; none of these currents is held.
     """
 
     constant: Values
     timesteps: int
-    terms: Sequence[tuple[Values, Values]] = ()
+    terms: Sequence[tuple[Values, Current]] = ()
     _dense: Values | None = field(default=None, init=False)
 
     @classmethod
     def from_dense(cls, dense: Values) -> Gradient:
         """A gradient given at every step, (C, H, W, T, B)."""
         channels, height, width, timesteps, batch = dense.shape
-        one = np.ones(channels, np.float32)
-        gradient = cls(np.zeros((channels, height, width, batch), np.float32), timesteps, [(one, dense)])
+        current = Current(dense, timesteps, (channels, height, width))
+        constant = np.zeros((channels, height, width, batch), np.float32)
+        gradient = cls(constant, timesteps, [(np.ones(channels, np.float32), current)])
         gradient._dense = dense
         return gradient
 
     def summed(self, weights: Values) -> Values:
         """``sum_t weights[t] g[t]``, (C, H, W, B)."""
-        if not self.terms:
-            return self.constant * weights.sum(dtype=np.float32)
-        (slope, values), *rest = self.terms
-        total = lanes.sum_gradient(self.constant, values, slope, weights)
-        for slope, values in rest:
-            total += lanes.sum_gradient(np.zeros_like(self.constant), values, slope, weights)
+        total = self.constant * weights.sum(dtype=np.float32)
+        for slope, current in self.terms:
+            total += slope.reshape(-1, 1, 1, 1) * current.weighted_sum(weights)
         return total
 
     def dense(self) -> Values:
@@ -140,10 +153,10 @@ class Gradient:
                 steps = (*self.constant.shape[:3], self.timesteps, self.constant.shape[3])
                 self._dense = np.ascontiguousarray(np.broadcast_to(self.constant[:, :, :, np.newaxis], steps))
             else:
-                (slope, values), *rest = self.terms
-                dense = lanes.expand_gradient(self.constant, values, slope)
-                for slope, values in rest:
-                    dense += slope.reshape(-1, 1, 1, 1, 1) * values
+                (slope, current), *rest = self.terms
+                dense = lanes.expand_gradient(self.constant, current.values, slope)
+                for slope, current in rest:
+                    dense += slope.reshape(-1, 1, 1, 1, 1) * current.values
                 self._dense = dense
         return self._dense
 

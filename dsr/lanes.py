@@ -45,36 +45,46 @@ def if_spikes(
     scale: Values | None = None,
     shift: Values | None = None,
 ) -> tuple[Words, Values]:
-    """IF neurons: spikes as words, and the mean current (C, H, W, B) that the gradient needs. EXACT.
+    """IF neurons: spikes as words, and the sum of the current over time (C, H, W, B). EXACT.
 
-    A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first:
-    ``scale * x + shift``.
+    A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first,
+    ``scale * x + shift``; the sum is of x itself.
     """
     shape = current.shape
     words = np.empty((word_count(shape[0]), *shape[1:3], timesteps, shape[4]), np.uint32)
-    mean = np.empty((*shape[:3], shape[4]), np.float32)
-    _core.if_spikes(_pixels(current, 2), scale, shift, v_threshold, alpha, _pixels(words, 2), _pixels(mean, 1))
-    return words, mean
+    sums = np.empty((*shape[:3], shape[4]), np.float32)
+    _core.if_spikes(_pixels(current, 2), scale, shift, v_threshold, alpha, _pixels(words, 2), _pixels(sums, 1))
+    return words, sums
 
 
 def lif_spikes(
     current: Values,
-    timesteps: int,
+    weights: Values,
     v_threshold: float,
     tau: float,
     delta_t: float,
     alpha: float,
     scale: Values | None = None,
     shift: Values | None = None,
-) -> tuple[Words, Values]:
-    """LIF neurons: spikes as words, and the weighted mean current (C, H, W, B). EXACT. Arguments as `if_spikes`."""
+) -> tuple[Words, Values, Values]:
+    """LIF neurons: as `if_spikes`, and the sum over time with the weights (T,) of the representation. EXACT."""
     shape = current.shape
-    words = np.empty((word_count(shape[0]), *shape[1:3], timesteps, shape[4]), np.uint32)
-    mean = np.empty((*shape[:3], shape[4]), np.float32)
+    words = np.empty((word_count(shape[0]), *shape[1:3], len(weights), shape[4]), np.uint32)
+    sums, weighted = (np.empty((*shape[:3], shape[4]), np.float32) for _ in range(2))
     _core.lif_spikes(
-        _pixels(current, 2), scale, shift, v_threshold, tau, delta_t, alpha, _pixels(words, 2), _pixels(mean, 1)
+        _pixels(current, 2),
+        scale,
+        shift,
+        weights,
+        v_threshold,
+        tau,
+        delta_t,
+        alpha,
+        _pixels(words, 2),
+        _pixels(sums, 1),
+        _pixels(weighted, 1),
     )
-    return words, mean
+    return words, sums, weighted
 
 
 def pack_words(values: Values) -> Words:
@@ -82,6 +92,14 @@ def pack_words(values: Values) -> Words:
     words = np.empty((word_count(len(values)), *values.shape[1:]), np.uint32)
     _core.pack_words(_rows(values), _rows(words))
     return words
+
+
+def transpose_words(words: Words) -> Words:
+    """The same bits with 32 lanes a word, (H W, ceil(T B / 32), 32 ceil(C / 32)); bits beyond are zero. EXACT."""
+    groups, height, width, timesteps, batch = words.shape
+    transposed = np.empty((height * width, word_count(timesteps * batch), 32 * groups), np.uint32)
+    _core.transpose_words(words.reshape(groups, height * width, timesteps * batch), transposed)
+    return transposed
 
 
 def unpack_words(words: Words, channels: int, amplitude: float = 1.0) -> Values:
@@ -117,10 +135,10 @@ def moments(values: Values) -> tuple[Sums, Sums]:
     return sums, squares
 
 
-def gradient_moments(constant: Values, values: Values) -> tuple[Sums, Sums]:
-    """Per channel, the sums over pixels, steps and batch of g and of g x, for ``g[t] = constant``. EXACT."""
-    sums, products = np.empty(len(values)), np.empty(len(values))
-    _core.gradient_moments(_pixels(constant, 1), _pixels(values, 2), sums, products)
+def product_moments(a: Values, b: Values) -> tuple[Sums, Sums]:
+    """Per channel, the sums of a and of a b, added in double. EXACT."""
+    sums, products = np.empty(len(a)), np.empty(len(a))
+    _core.product_moments(_rows(a), _rows(b), sums, products)
     return sums, products
 
 
@@ -131,10 +149,10 @@ def expand_gradient(constant: Values, values: Values, slope: Values) -> Values:
     return dense
 
 
-def sum_gradient(constant: Values, values: Values, slope: Values, weights: Values) -> Values:
-    """``sum_t weights[t] (constant + slope * values[t])`` without forming the terms. EXACT."""
-    total = np.empty_like(constant)
-    _core.sum_gradient(_pixels(constant, 1), _pixels(values, 2), slope, weights, _pixels(total, 1))
+def weighted_sum(values: Values, weights: Values) -> Values:
+    """``sum_t weights[t] values[t]``, (C, H, W, B). EXACT."""
+    total = np.empty((*values.shape[:3], values.shape[4]), np.float32)
+    _core.weighted_sum(_pixels(values, 2), weights, _pixels(total, 1))
     return total
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from dsr import functional, lanes
 from dsr.currents import Backward, Current, Gradient, Signal, as_wanted
 from dsr.functional import threshold_factor
-from dsr.lanes import Values
+from dsr.lanes import Values, Words
 from dsr.layer import Layer, Parameter, Run, saved_state
 from dsr.spikes import SpikeTrain, decaying_weights, uniform_weights
 
@@ -28,7 +28,7 @@ class Neuron(Layer):
         _require(name, "v_threshold_lower_bound", v_threshold_lower_bound, v_threshold_lower_bound > 0, "a number > 0")
         self.alpha, self.v_threshold_lower_bound = alpha, v_threshold_lower_bound
         self.v_threshold = Parameter(np.array(v_threshold))
-        self._state: tuple[Current, Values, float] | None = None
+        self._state: tuple[Current, float] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
         """``v_threshold``, a scalar."""
@@ -47,25 +47,30 @@ class Neuron(Layer):
         if isinstance(signal, SpikeTrain):
             signal = Current(signal.values(), signal.timesteps, signal.features, time_weights=signal.time_weights)
         threshold = self.effective_threshold()
+        words = self._spikes(signal, threshold)
+        weights = self._weights(signal.timesteps)
         if run.training:
             self.v_threshold.value[...] = threshold
-        words, mean_current = self._spikes(signal, threshold)
-        if run.training:
-            self._state = signal, mean_current, threshold
-        return SpikeTrain(words, signal.features, self._amplitude(threshold), self._weights(signal.timesteps))
+            self._state = signal, threshold
+        return SpikeTrain(words, signal.features, self._amplitude(threshold), weights)
 
     def backward(self, gradient: Backward) -> Backward | None:
         """The same gradient for every step of the current, and the threshold's."""
-        current, mean_current, threshold = saved_state(self, self._state)
+        current, threshold = saved_state(self, self._state)
         self._state = None
+        weights = self._weights(current.timesteps)
         if isinstance(gradient, Gradient):
-            gradient = gradient.summed(self._weights(current.timesteps))
+            gradient = gradient.summed(weights)
+        mean_current = current.weighted_sum(weights) / np.float32(current.timesteps)
+        if current.scale is not None and current.shift is not None:
+            mean_current *= current.scale.reshape(-1, 1, 1, 1)
+            mean_current += current.shift.reshape(-1, 1, 1, 1)
         grad_current, grad_threshold = self._mapping_gradient(gradient, mean_current, threshold)
         grad_current /= np.float32(current.timesteps)
         self.v_threshold.grad = np.array(grad_threshold, np.float32)
         return as_wanted(current, Gradient(grad_current, current.timesteps)) if current.needs_gradient else None
 
-    def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
+    def _spikes(self, current: Current, threshold: float) -> Words:
         raise NotImplementedError
 
     def _amplitude(self, threshold: float) -> float:
@@ -98,8 +103,12 @@ class IF(Neuron):
     def __init__(self, v_threshold: float = 6.0, alpha: float = 0.5, v_threshold_lower_bound: float = 0.01) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound)
 
-    def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
-        return lanes.if_spikes(current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift)
+    def _spikes(self, current: Current, threshold: float) -> Words:
+        words, sums = lanes.if_spikes(
+            current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
+        )
+        current.keep_sum(uniform_weights(current.timesteps), sums)
+        return words
 
     def _amplitude(self, threshold: float) -> float:
         return threshold
@@ -147,17 +156,14 @@ class LIF(Neuron):
         threshold_factor("LIF", delta_t, gradient)  # refuses an unknown name
         self.tau, self.delta_t, self.gradient = tau, delta_t, gradient
 
-    def _spikes(self, current: Current, threshold: float) -> tuple[lanes.Words, Values]:
-        return lanes.lif_spikes(
-            current.values,
-            current.timesteps,
-            threshold,
-            self.tau,
-            self.delta_t,
-            self.alpha,
-            current.scale,
-            current.shift,
+    def _spikes(self, current: Current, threshold: float) -> Words:
+        weights = self._weights(current.timesteps)
+        words, sums, weighted = lanes.lif_spikes(
+            current.values, weights, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
         )
+        current.keep_sum(uniform_weights(current.timesteps), sums)
+        current.keep_sum(weights, weighted)
+        return words
 
     def _amplitude(self, threshold: float) -> float:
         return float(np.float32(threshold) / np.float32(self.delta_t))

@@ -13,6 +13,7 @@ from dsr import lanes
 from dsr.currents import Backward, Current, Gradient, Signal, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
+from dsr.spikes import uniform_weights
 
 
 class BatchNorm(Layer):
@@ -90,11 +91,8 @@ class BatchNorm(Layer):
         current, mean, inverse = saved_state(self, self._state)
         self._state = None
         assert isinstance(gradient, Gradient)
-        steps = 1 if current.held else current.timesteps
-        if current.held:
-            gradient = Gradient(gradient.total(), 1)
-        sums, products = self._sums(gradient, current.values)
-        count = current.values[0].size
+        sums, products = self._sums(gradient, current)
+        count = current.values[0].size * (current.timesteps if current.held else 1)
         self.bias.grad = sums.astype(np.float32)
         centred = (products - mean * sums) * inverse  # sum of g xhat
         self.weight.grad = centred.astype(np.float32)
@@ -103,19 +101,22 @@ class BatchNorm(Layer):
         offset = -factor * sums / count - slope * mean
         constant = _channels(factor, 4) * gradient.constant + _channels(offset, 4)
         terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
-        below = Gradient(constant, steps, [*terms, (slope.astype(np.float32), current.values)])
         if current.held:
-            # the sum over the steps, spread evenly over them
-            below = Gradient(below.dense()[:, :, :, 0] / np.float32(current.timesteps), current.timesteps)
-        return as_wanted(current, below) if current.needs_gradient else None
+            constant += _channels(slope, 4) * current.values[:, :, :, 0]
+        else:
+            terms.append((slope.astype(np.float32), current))
+        return as_wanted(current, Gradient(constant, gradient.timesteps, terms)) if current.needs_gradient else None
 
     @staticmethod
-    def _sums(gradient: Gradient, values: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if not gradient.terms:
-            return lanes.gradient_moments(gradient.constant, values)
-        dense = gradient.dense()
-        flat = (*values.shape[:3], 1, -1)
-        return lanes.gradient_moments(dense.reshape(*values.shape[:3], -1), values.reshape(flat))
+    def _sums(gradient: Gradient, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Per channel, the sums over pixels, steps and samples of g and of g x."""
+        if gradient.terms and not current.held:
+            return lanes.product_moments(gradient.dense(), current.values)
+        if current.held:
+            return lanes.product_moments(gradient.total(), np.ascontiguousarray(current.values[:, :, :, 0]))
+        total = current.weighted_sum(uniform_weights(current.timesteps))
+        sums, products = lanes.product_moments(gradient.constant, total)
+        return current.timesteps * sums, products
 
 
 def _channels(values: NDArray[Any], axes: int) -> Values:

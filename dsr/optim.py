@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import _core
 from dsr.layer import Parameter
 
 
@@ -80,17 +81,25 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
         self.buffers: dict[str, NDArray[Any]] = {}
 
-    def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
-        momentum = np.float32(self.momentum)
-        if self.momentum:
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is None:
+                continue
             buffer = self.buffers.get(name)
+            first = buffer is None
             if buffer is None:
-                self.buffers[name] = buffer = np.array(grad)
-            else:
-                buffer *= momentum
-                buffer += grad
-            grad = grad + momentum * buffer if self.nesterov else buffer
-        value -= np.float32(self.learning_rate) * grad
+                self.buffers[name] = buffer = np.empty_like(parameter.value)
+            _core.sgd_update(
+                parameter.value.reshape(-1),
+                np.ascontiguousarray(parameter.grad).reshape(-1),
+                buffer.reshape(-1),
+                self.learning_rate,
+                self.momentum,
+                self.weight_decay,
+                self.nesterov,
+                first,
+            )
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Momentum by parameter."""

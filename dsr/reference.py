@@ -222,6 +222,30 @@ def pack_words(values: Array) -> Array:
     return words
 
 
+def transpose_words(words: Array) -> Array:
+    """See `dsr.lanes.transpose_words`."""
+    channels, pixels = 32 * len(words), words.shape[1] * words.shape[2]
+    lanes = words.shape[3] * words.shape[4]
+    bits = unpack_words(words, channels).reshape(channels, pixels, lanes)
+    return np.ascontiguousarray(pack_words(bits.transpose(2, 1, 0)).transpose(1, 0, 2))
+
+
+def sgd_update(
+    value: Array,
+    grad: Array,
+    buffer: Array | None,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> tuple[Array, Array]:
+    """New value and momentum buffer of a step of `dsr.SGD`; buffer None: the first step."""
+    rate, keep, decay = np.float32(learning_rate), np.float32(momentum), np.float32(weight_decay)
+    d = grad + decay * value
+    new = d if buffer is None else keep * buffer + d
+    return value - rate * (d + keep * new if nesterov else new), new
+
+
 def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
     """See `dsr.lanes.unpack_words`."""
     bits = np.stack([words[c // 32] >> np.uint32(c % 32) & np.uint32(1) for c in range(channels)])
@@ -265,25 +289,25 @@ def if_spikes(
     shift: Array | None = None,
 ) -> tuple[Array, Array]:
     """See `dsr.lanes.if_spikes`."""
-    x = _steps_first(current, timesteps, scale, shift)
-    spikes = np.moveaxis(if_forward(x, v_threshold, alpha), 0, -2)
-    return pack_words(spikes), firing_rate(x)
+    spikes = if_forward(_steps_first(current, timesteps, scale, shift), v_threshold, alpha)
+    sums = weighted_sum(current, np.ones(timesteps, np.float32))
+    return pack_words(np.moveaxis(spikes, 0, -2)), sums
 
 
 def lif_spikes(
     current: Array,
-    timesteps: int,
+    weights: Array,
     v_threshold: float,
     tau: float,
     delta_t: float,
     alpha: float,
     scale: Array | None = None,
     shift: Array | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """See `dsr.lanes.lif_spikes`."""
-    x = _steps_first(current, timesteps, scale, shift)
-    spikes = np.moveaxis(lif_forward(x, v_threshold, tau, delta_t, alpha), 0, -2)
-    return pack_words(spikes), weighted_firing_rate(x, tau, delta_t)
+    spikes = lif_forward(_steps_first(current, len(weights), scale, shift), v_threshold, tau, delta_t, alpha)
+    sums = weighted_sum(current, np.ones(len(weights), np.float32))
+    return pack_words(np.moveaxis(spikes, 0, -2)), sums, weighted_sum(current, weights)
 
 
 def moments(values: Array) -> tuple[Array, Array]:
@@ -292,11 +316,10 @@ def moments(values: Array) -> tuple[Array, Array]:
     return x.sum(axis=1), (x * x).sum(axis=1)
 
 
-def gradient_moments(constant: Array, values: Array) -> tuple[Array, Array]:
-    """See `dsr.lanes.gradient_moments`."""
-    g = np.broadcast_to(np.expand_dims(constant, -2), values.shape).astype(np.float64)
-    axes = tuple(range(1, values.ndim))
-    return g.sum(axis=axes), (g * values).sum(axis=axes)
+def product_moments(a: Array, b: Array) -> tuple[Array, Array]:
+    """See `dsr.lanes.product_moments`."""
+    x, y = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
+    return x.sum(axis=1), (x * y).sum(axis=1)
 
 
 def expand_gradient(constant: Array, values: Array, slope: Array) -> Array:
@@ -304,13 +327,13 @@ def expand_gradient(constant: Array, values: Array, slope: Array) -> Array:
     return np.expand_dims(constant, -2) + slope.reshape(-1, *[1] * (values.ndim - 1)) * values
 
 
-def sum_gradient(constant: Array, values: Array, slope: Array, weights: Array) -> Array:
-    """See `dsr.lanes.sum_gradient`."""
-    total, sums = np.float32(0), np.zeros_like(constant)
-    for t, w in enumerate(weights.astype(np.float32)):
-        total = total + w
-        sums = sums + w * values[..., t, :]
-    return total * constant + slope.reshape(-1, *[1] * (constant.ndim - 1)) * sums
+def weighted_sum(values: Array, weights: Array) -> Array:
+    """See `dsr.lanes.weighted_sum`; one step of values stands for all."""
+    steps = np.broadcast_to(np.moveaxis(values, -2, 0), (len(weights), *values.shape[:-2], values.shape[-1]))
+    total = np.zeros_like(steps[0])
+    for w, step in zip(weights, steps, strict=True):
+        total = total + w * step
+    return total
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import dsr
 from dsr import reference
 from dsr.currents import Current, Gradient
-from dsr.layers import Run
+from dsr.layer import Run
 from dsr.spikes import to_lanes
 
 TRAINING = Run(training=True)
@@ -29,7 +29,7 @@ def set_path_weights(layer, seed=1):
 def test_gradient_forms_agree():
     constant, x, y = normal((5, 2, 3, 4)), normal((5, 2, 3, 6, 4), 1), normal((5, 2, 3, 6, 4), 2)
     slope, other = normal(5, 3), normal(5, 4)
-    gradient = Gradient(constant, 6, [(slope, x), (other, y)])
+    gradient = Gradient(constant, 6, [(slope, Current(x, 6, (5, 2, 3))), (other, Current(y, 6, (5, 2, 3)))])
     dense = gradient.dense()
     expected = constant[:, :, :, None] + slope[:, None, None, None, None] * x + other[:, None, None, None, None] * y
     np.testing.assert_allclose(dense, expected, rtol=1e-6, atol=1e-6)
@@ -74,7 +74,7 @@ def test_batch_norm_with_a_gradient_that_varies_in_time():
     x, z = normal((2, 2, 2, 3, 5)), normal((2, 2, 2, 3, 5), 1)
     constant, slope = normal((2, 2, 2, 5), 2), normal(2, 3)
     first, second = dsr.BatchNorm(2), dsr.BatchNorm(2)
-    gradient = Gradient(constant, 3, [(slope, z)])
+    gradient = Gradient(constant, 3, [(slope, Current(z, 3, (2, 2, 2)))])
     first.forward(Current(x, 3, (2, 2, 2)), TRAINING)
     second.forward(Current(x, 3, (2, 2, 2)), TRAINING)
     a, b = first.backward(gradient), second.backward(Gradient.from_dense(gradient.dense()))

@@ -25,24 +25,20 @@ static void moments(const float *values, size_t n, double *sums, double *squares
     *squares = add_partials(square);
 }
 
-/* Of g(t) = constant, x(t) = values: the sums over pixels, t and b of g and of g x. Lane b goes to partial b % 16. */
-static void gradient_moments(const float *constant, const float *values, size_t pixels, size_t timesteps, size_t batch,
-                             double *sums, double *products) {
+/* Sums of a and of a b over n values. */
+static void product_moments(const float *a, const float *b, size_t n, double *sums, double *products) {
     double sum[DSR_PARTIALS] = {0}, product[DSR_PARTIALS] = {0};
-    for (size_t p = 0; p < pixels; p++)
-        for (size_t first = 0; first < batch; first += DSR_PARTIALS) {
-            size_t n = batch - first < DSR_PARTIALS ? batch - first : DSR_PARTIALS;
-            const float *g = constant + p * batch + first, *x = values + p * timesteps * batch + first;
-            double time_sum[DSR_PARTIALS] = {0};
-            for (size_t t = 0; t < timesteps; t++)
-                for (size_t j = 0; j < n; j++)
-                    time_sum[j] += (double)x[t * batch + j];
-            for (size_t j = 0; j < n; j++) {
-                sum[j] += (double)g[j];
-                product[j] += (double)g[j] * time_sum[j];
-            }
+    size_t i = 0;
+    for (; i + DSR_PARTIALS <= n; i += DSR_PARTIALS)
+        for (size_t j = 0; j < DSR_PARTIALS; j++) {
+            sum[j] += (double)a[i + j];
+            product[j] += (double)a[i + j] * (double)b[i + j];
         }
-    *sums = (double)timesteps * add_partials(sum);
+    for (size_t j = 0; i + j < n; j++) {
+        sum[j] += (double)a[i + j];
+        product[j] += (double)a[i + j] * (double)b[i + j];
+    }
+    *sums = add_partials(sum);
     *products = add_partials(product);
 }
 
@@ -56,8 +52,9 @@ static void expand_gradient(const float *constant, const float *values, float *d
         }
 }
 
-static void sum_gradient(const float *constant, const float *values, const float *weights, float *sum, size_t pixels,
-                         size_t timesteps, size_t batch, float slope, float total) {
+/* sum = sum over t of weights[t] values(t). */
+static void weighted_sum(const float *values, const float *weights, float *sum, size_t pixels, size_t timesteps,
+                         size_t batch) {
     for (size_t p = 0; p < pixels; p++) {
         float *out = sum + p * batch;
         for (size_t b = 0; b < batch; b++)
@@ -68,7 +65,5 @@ static void sum_gradient(const float *constant, const float *values, const float
             for (size_t b = 0; b < batch; b++)
                 out[b] += w * x[b];
         }
-        for (size_t b = 0; b < batch; b++)
-            out[b] = total * constant[p * batch + b] + slope * out[b];
     }
 }

@@ -1,10 +1,10 @@
 /* Spikes of the lanes layout: neurons that write bits, and what is done with bits. A word holds 32 channels. */
 
-/* Lanes of one (channel, pixel) are [T][B]; a chunk of B keeps its potentials and its mean in the first cache. */
+/* Lanes of one (channel, pixel) are [T][B]; a chunk of B keeps its potentials and its sums in the first cache. */
 enum { SPIKE_CHUNK = 128 };
 
-static inline __attribute__((always_inline)) void neuron_spikes(const float *current, uint32_t *words,
-                                                                float *mean_current, dsr_strip strip, dsr_neuron neuron,
+static inline __attribute__((always_inline)) void neuron_spikes(const float *current, uint32_t *words, float *sums,
+                                                                float *weighted, dsr_strip strip, dsr_neuron neuron,
                                                                 int leaky) {
     size_t batch = strip.batch, lanes = strip.timesteps * batch;
     float v_threshold = neuron.v_threshold, fire = neuron.fire, decay = neuron.decay, gain = neuron.gain;
@@ -15,37 +15,43 @@ static inline __attribute__((always_inline)) void neuron_spikes(const float *cur
         uint32_t bit = (uint32_t)1 << c;
         for (size_t p = 0; p < strip.pixels; p++) {
             const float *channel = current + c * strip.stride + p * (strip.held ? batch : lanes);
-            float *mean = mean_current + c * strip.mean_stride + p * batch;
+            size_t at = c * strip.sum_stride + p * batch;
             for (size_t first = 0; first < batch; first += SPIKE_CHUNK) {
                 size_t n = batch - first < SPIKE_CHUNK ? batch - first : SPIKE_CHUNK;
-                float v[SPIKE_CHUNK], sum[SPIKE_CHUNK];
+                float v[SPIKE_CHUNK], sum[SPIKE_CHUNK], other[SPIKE_CHUNK];
                 for (size_t b = 0; b < n; b++)
-                    v[b] = sum[b] = 0;
+                    v[b] = sum[b] = other[b] = 0;
                 for (size_t t = 0; t < strip.timesteps; t++) {
                     const float *x = channel + (strip.held ? 0 : t * batch) + first;
                     uint32_t *word = words + p * lanes + t * batch + first;
-                    float w = neuron.weights ? neuron.weights[t] : 1;
+                    float w = leaky ? neuron.weights[t] : 1;
                     for (size_t b = 0; b < n; b++) {
                         float input = scale * x[b] + shift;
                         float u = leaky ? decay * v[b] + gain * input : v[b] + input;
-                        sum[b] += w * input;
+                        sum[b] += x[b];
+                        if (leaky)
+                            other[b] += w * x[b];
                         word[b] |= u >= fire ? bit : 0;
                         v[b] = u - (u >= fire ? v_threshold : 0);
                     }
                 }
-                for (size_t b = 0; b < n; b++)
-                    mean[first + b] = sum[b] / neuron.norm;
+                for (size_t b = 0; b < n; b++) {
+                    sums[at + first + b] = sum[b];
+                    if (leaky)
+                        weighted[at + first + b] = other[b];
+                }
             }
         }
     }
 }
 
-static void if_spikes(const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron) {
-    neuron_spikes(current, words, mean_current, strip, neuron, 0);
+static void if_spikes(const float *current, uint32_t *words, float *sums, dsr_strip strip, dsr_neuron neuron) {
+    neuron_spikes(current, words, sums, NULL, strip, neuron, 0);
 }
 
-static void lif_spikes(const float *current, uint32_t *words, float *mean_current, dsr_strip strip, dsr_neuron neuron) {
-    neuron_spikes(current, words, mean_current, strip, neuron, 1);
+static void lif_spikes(const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip,
+                       dsr_neuron neuron) {
+    neuron_spikes(current, words, sums, weighted, strip, neuron, 1);
 }
 
 /* A bit is set where the value is not zero. `channels` <= 32 rows, `stride` apart. */
@@ -90,4 +96,22 @@ static void dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint6
             mask |= (uint32_t)((double)number[c] * 0x1p-32 < keep) << c;
         kept[i] = words[i] & mask;
     }
+}
+
+/* Word l of n <= 32 lanes, 32 channels each, becomes bit l of 32 words, one a channel, zeros beyond n. The matrix of 32
+ * x 32 bits is transposed by halves: blocks of 16, 8, 4, 2 and 1 swap across the diagonal. */
+static void transpose_words(const uint32_t *words, uint32_t *channels, size_t n) {
+    uint32_t m[32];
+    for (size_t l = 0; l < 32; l++)
+        m[l] = l < n ? words[l] : 0;
+    uint32_t mask = 0x0000ffff;
+    for (size_t half = 16; half; half /= 2, mask ^= mask << half)
+        for (size_t i = 0; i < 32; i += 2 * half)
+            for (size_t j = i; j < i + half; j++) {
+                uint32_t swap = (m[j] >> half ^ m[j + half]) & mask;
+                m[j + half] ^= swap;
+                m[j] ^= swap << half;
+            }
+    for (size_t c = 0; c < 32; c++)
+        channels[c] = m[c];
 }

@@ -23,6 +23,7 @@
 #include "spikes.h"
 #include "norm.h"
 #include "pool.h"
+#include "optim.h"
 
 #define DSR_PASTE(a, b) a##b
 #define DSR_TABLE(level) DSR_PASTE(dsr_, level)

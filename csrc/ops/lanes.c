@@ -12,31 +12,9 @@ static size_t tile_pixels(size_t lanes) {
     return lanes && lanes < TILE_LANES ? TILE_LANES / lanes : 1;
 }
 
-static dsr_status neuron_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                                float *mean_current, dsr_lanes shape, int held, double v_threshold, dsr_time time,
-                                double alpha) {
-    int leaky = time.delta_t != 0;
-    double b = leaky ? exp(-time.delta_t / time.tau) : 1;
-    dsr_neuron neuron = {.norm = (float)shape.timesteps,
-                         .v_threshold = (float)v_threshold,
-                         .fire = (float)alpha * (float)v_threshold,
-                         .decay = (float)b,
-                         .gain = (float)(1 - b)};
-    float *weights = NULL;
-    if (leaky) {
-        double *exact = dsr_scratch(shape.timesteps, sizeof *exact);
-        weights = dsr_scratch(shape.timesteps, sizeof *weights);
-        if (!exact || !weights) {
-            free(exact);
-            free(weights);
-            return DSR_NO_MEMORY;
-        }
-        neuron.norm = (float)dsr_time_weights(exact, shape.timesteps, time);
-        for (size_t t = 0; t < shape.timesteps; t++)
-            weights[t] = (float)exact[t];
-        free(exact);
-        neuron.weights = weights;
-    }
+/* weighted NULL: IF. */
+static dsr_status neuron_spikes(const float *current, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
+                                int held, dsr_neuron neuron) {
     size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
     size_t input_lanes = held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
     size_t groups = dsr_pieces(shape.channels, WORD), tiles = dsr_pieces(shape.pixels, pixels);
@@ -44,36 +22,45 @@ static dsr_status neuron_spikes(const float *current, const float *scale, const 
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, first = (size_t)i % tiles * pixels;
         dsr_neuron mine = neuron;
-        mine.scale = scale ? scale + group * WORD : NULL;
-        mine.shift = shift ? shift + group * WORD : NULL;
+        mine.scale = neuron.scale ? neuron.scale + group * WORD : NULL;
+        mine.shift = neuron.shift ? neuron.shift + group * WORD : NULL;
         dsr_strip strip = {.channels = dsr_piece(shape.channels, WORD, group),
                            .pixels = dsr_piece(shape.pixels, pixels, (size_t)i % tiles),
                            .timesteps = shape.timesteps,
                            .batch = shape.batch,
                            .stride = input_row,
-                           .mean_stride = shape.pixels * shape.batch,
+                           .sum_stride = shape.pixels * shape.batch,
                            .held = held};
         const float *x = current + group * WORD * input_row + first * input_lanes;
         uint32_t *word = words + group * row + first * lanes;
-        float *mean = mean_current + (group * WORD * shape.pixels + first) * shape.batch;
-        if (leaky)
-            dsr_kernel->lif_spikes(x, word, mean, strip, mine);
+        size_t at = (group * WORD * shape.pixels + first) * shape.batch;
+        if (weighted)
+            dsr_kernel->lif_spikes(x, word, sums + at, weighted + at, strip, mine);
         else
-            dsr_kernel->if_spikes(x, word, mean, strip, mine);
+            dsr_kernel->if_spikes(x, word, sums + at, strip, mine);
     }
-    free(weights);
     return DSR_OK;
 }
 
-dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                         float *mean_current, dsr_lanes shape, int held, double v_threshold, double alpha) {
-    return neuron_spikes(current, scale, shift, words, mean_current, shape, held, v_threshold, (dsr_time){0, 0}, alpha);
+dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words, float *sums,
+                         dsr_lanes shape, int held, double v_threshold, double alpha) {
+    dsr_neuron neuron = {
+        .scale = scale, .shift = shift, .v_threshold = (float)v_threshold, .fire = (float)alpha * (float)v_threshold};
+    return neuron_spikes(current, words, sums, NULL, shape, held, neuron);
 }
 
-dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, uint32_t *words,
-                          float *mean_current, dsr_lanes shape, int held, double v_threshold, dsr_time time,
-                          double alpha) {
-    return neuron_spikes(current, scale, shift, words, mean_current, shape, held, v_threshold, time, alpha);
+dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, const float *weights,
+                          uint32_t *words, float *sums, float *weighted, dsr_lanes shape, int held, double v_threshold,
+                          dsr_time time, double alpha) {
+    double decay = exp(-time.delta_t / time.tau);
+    dsr_neuron neuron = {.scale = scale,
+                         .shift = shift,
+                         .weights = weights,
+                         .v_threshold = (float)v_threshold,
+                         .fire = (float)alpha * (float)v_threshold,
+                         .decay = (float)decay,
+                         .gain = (float)(1 - decay)};
+    return neuron_spikes(current, words, sums, weighted, shape, held, neuron);
 }
 
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n) {
@@ -84,6 +71,19 @@ dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels,
         dsr_kernel->pack_words(values + group * WORD * n + first, words + group * n + first,
                                dsr_piece(channels, WORD, group), dsr_piece(n, TILE_LANES, tile), n);
     }
+    return DSR_OK;
+}
+
+dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels,
+                               size_t lanes) {
+    size_t blocks = dsr_pieces(lanes, WORD), row = blocks * groups * WORD;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(groups *pixels *lanes))
+    for (ptrdiff_t p = 0; p < (ptrdiff_t)pixels; p++)
+        for (size_t block = 0; block < blocks; block++)
+            for (size_t group = 0; group < groups; group++)
+                dsr_kernel->transpose_words(words + (group * pixels + (size_t)p) * lanes + block * WORD,
+                                            transposed + (size_t)p * row + (block * groups + group) * WORD,
+                                            dsr_piece(lanes, WORD, block));
     return DSR_OK;
 }
 
@@ -140,26 +140,20 @@ dsr_status dsr_moments(const float *values, double *sums, double *squares, size_
     return DSR_OK;
 }
 
-dsr_status dsr_gradient_moments(const float *constant, const float *values, double *sums, double *products,
-                                dsr_lanes shape) {
-    size_t row = shape.pixels * shape.batch;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
-    for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++)
-        dsr_kernel->gradient_moments(constant + (size_t)c * row, values + (size_t)c * row * shape.timesteps,
-                                     shape.pixels, shape.timesteps, shape.batch, sums + c, products + c);
+dsr_status dsr_product_moments(const float *a, const float *b, double *sums, double *products, size_t channels,
+                               size_t n) {
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++)
+        dsr_kernel->product_moments(a + (size_t)c * n, b + (size_t)c * n, n, sums + c, products + c);
     return DSR_OK;
 }
 
-dsr_status dsr_sum_gradient(const float *constant, const float *values, const float *slope, const float *weights,
-                            float *sum, dsr_lanes shape) {
+dsr_status dsr_weighted_sum(const float *values, const float *weights, float *sum, dsr_lanes shape) {
     size_t row = shape.pixels * shape.batch;
-    float total = 0;
-    for (size_t t = 0; t < shape.timesteps; t++)
-        total += weights[t];
 #pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++)
-        dsr_kernel->sum_gradient(constant + (size_t)c * row, values + (size_t)c * row * shape.timesteps, weights,
-                                 sum + (size_t)c * row, shape.pixels, shape.timesteps, shape.batch, slope[c], total);
+        dsr_kernel->weighted_sum(values + (size_t)c * row * shape.timesteps, weights, sum + (size_t)c * row,
+                                 shape.pixels, shape.timesteps, shape.batch);
     return DSR_OK;
 }
 

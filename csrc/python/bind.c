@@ -139,10 +139,10 @@ static dsr_status run_encode_delta(dsr_call *c) {
 
 /* ---- lanes ------------------------------------------------------------------------------------------------------ */
 static const dsr_arg IF_SPIKES[] = {
-    {"current", ARG_F32, "CPSB", ARG_IN},      {"scale", ARG_F32, "C", ARG_MAYBE},
-    {"shift", ARG_F32, "C", ARG_MAYBE},        {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
-    {"alpha", ARG_ALPHA, NULL, ARG_IN},        {"words", ARG_U32, "WPTB", ARG_OUT},
-    {"mean_current", ARG_F32, "CPB", ARG_OUT},
+    {"current", ARG_F32, "CPSB", ARG_IN}, {"scale", ARG_F32, "C", ARG_MAYBE},
+    {"shift", ARG_F32, "C", ARG_MAYBE},   {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
+    {"alpha", ARG_ALPHA, NULL, ARG_IN},   {"words", ARG_U32, "WPTB", ARG_OUT},
+    {"sums", ARG_F32, "CPB", ARG_OUT},
 };
 
 static dsr_lanes lanes_of(const dsr_call *c) {
@@ -166,20 +166,22 @@ static dsr_status run_if_spikes(dsr_call *c) {
 }
 
 static const dsr_arg LIF_SPIKES[] = {
-    {"current", ARG_F32, "CPSB", ARG_IN},      {"scale", ARG_F32, "C", ARG_MAYBE},
-    {"shift", ARG_F32, "C", ARG_MAYBE},        {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
-    {"tau", ARG_POSITIVE, NULL, ARG_IN},       {"delta_t", ARG_POSITIVE, NULL, ARG_IN},
-    {"alpha", ARG_ALPHA, NULL, ARG_IN},        {"words", ARG_U32, "WPTB", ARG_OUT},
-    {"mean_current", ARG_F32, "CPB", ARG_OUT},
+    {"current", ARG_F32, "CPSB", ARG_IN},        {"scale", ARG_F32, "C", ARG_MAYBE},
+    {"shift", ARG_F32, "C", ARG_MAYBE},          {"weights", ARG_F32, "T", ARG_IN},
+    {"v_threshold", ARG_POSITIVE, NULL, ARG_IN}, {"tau", ARG_POSITIVE, NULL, ARG_IN},
+    {"delta_t", ARG_POSITIVE, NULL, ARG_IN},     {"alpha", ARG_ALPHA, NULL, ARG_IN},
+    {"words", ARG_U32, "WPTB", ARG_OUT},         {"sums", ARG_F32, "CPB", ARG_OUT},
+    {"weighted", ARG_F32, "CPB", ARG_OUT},
 };
 
 static int check_lif_spikes(const dsr_call *c) {
-    return check_spikes(c, 7);
+    return check_spikes(c, 8);
 }
 
 static dsr_status run_lif_spikes(dsr_call *c) {
-    return dsr_lif_spikes(c->value[0].data, c->value[1].data, c->value[2].data, c->value[7].data, c->value[8].data,
-                          lanes_of(c), AXIS(c, 'S') == 1, c->value[3].number, time_of(c, 4), c->value[6].number);
+    return dsr_lif_spikes(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, c->value[8].data,
+                          c->value[9].data, c->value[10].data, lanes_of(c), AXIS(c, 'S') == 1, c->value[4].number,
+                          time_of(c, 5), c->value[7].number);
 }
 
 static const dsr_arg PACK_WORDS[] = {{"values", ARG_F32, "CN", ARG_IN}, {"out", ARG_U32, "WN", ARG_OUT}};
@@ -190,6 +192,18 @@ static int check_pack_words(const dsr_call *c) {
 
 static dsr_status run_pack_words(dsr_call *c) {
     return dsr_pack_words(c->value[0].data, c->value[1].data, AXIS(c, 'C'), AXIS(c, 'N'));
+}
+
+static const dsr_arg TRANSPOSE_WORDS[] = {{"words", ARG_U32, "WPL", ARG_IN}, {"out", ARG_U32, "PKC", ARG_OUT}};
+
+static int check_transpose_words(const dsr_call *c) {
+    if (dsr_expect_axis(c, 1, 'K', words_of(AXIS(c, 'L')), "32 lanes a word") < 0)
+        return -1;
+    return dsr_expect_axis(c, 1, 'C', AXIS(c, 'W') * WORD, "32 channels a word of 'words'");
+}
+
+static dsr_status run_transpose_words(dsr_call *c) {
+    return dsr_transpose_words(c->value[0].data, c->value[1].data, AXIS(c, 'W'), AXIS(c, 'P'), AXIS(c, 'L'));
 }
 
 static const dsr_arg UNPACK_WORDS[] = {
@@ -229,13 +243,14 @@ static dsr_status run_moments(dsr_call *c) {
     return dsr_moments(c->value[0].data, c->value[1].data, c->value[2].data, AXIS(c, 'C'), AXIS(c, 'N'));
 }
 
-static const dsr_arg GRADIENT_MOMENTS[] = {{"constant", ARG_F32, "CPB", ARG_IN},
-                                           {"values", ARG_F32, "CPTB", ARG_IN},
-                                           {"sums", ARG_F64, "C", ARG_OUT},
-                                           {"products", ARG_F64, "C", ARG_OUT}};
+static const dsr_arg PRODUCT_MOMENTS[] = {{"a", ARG_F32, "CN", ARG_IN},
+                                          {"b", ARG_F32, "CN", ARG_IN},
+                                          {"sums", ARG_F64, "C", ARG_OUT},
+                                          {"products", ARG_F64, "C", ARG_OUT}};
 
-static dsr_status run_gradient_moments(dsr_call *c) {
-    return dsr_gradient_moments(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, lanes_of(c));
+static dsr_status run_product_moments(dsr_call *c) {
+    return dsr_product_moments(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, AXIS(c, 'C'),
+                               AXIS(c, 'N'));
 }
 
 static const dsr_arg EXPAND_GRADIENT[] = {{"constant", ARG_F32, "CPB", ARG_IN},
@@ -247,15 +262,11 @@ static dsr_status run_expand_gradient(dsr_call *c) {
     return dsr_expand_gradient(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, lanes_of(c));
 }
 
-static const dsr_arg SUM_GRADIENT[] = {{"constant", ARG_F32, "CPB", ARG_IN},
-                                       {"values", ARG_F32, "CPTB", ARG_IN},
-                                       {"slope", ARG_F32, "C", ARG_IN},
-                                       {"weights", ARG_F32, "T", ARG_IN},
-                                       {"out", ARG_F32, "CPB", ARG_OUT}};
+static const dsr_arg WEIGHTED_SUM[] = {
+    {"values", ARG_F32, "CPTB", ARG_IN}, {"weights", ARG_F32, "T", ARG_IN}, {"out", ARG_F32, "CPB", ARG_OUT}};
 
-static dsr_status run_sum_gradient(dsr_call *c) {
-    return dsr_sum_gradient(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, c->value[4].data,
-                            lanes_of(c));
+static dsr_status run_weighted_sum(dsr_call *c) {
+    return dsr_weighted_sum(c->value[0].data, c->value[1].data, c->value[2].data, lanes_of(c));
 }
 
 /* The output has as many elements as windows fit; -1 with ValueError set if not. */
@@ -374,6 +385,22 @@ static dsr_status run_conv2d_weight_gradient(dsr_call *c) {
     return dsr_conv2d_weight_gradient(c->value[0].data, c->value[1].data, c->value[4].data, conv_of(c, 2));
 }
 
+/* value and buffer are changed in place: outputs that are read, too. */
+static const dsr_arg SGD_UPDATE[] = {
+    {"value", ARG_F32, "N", ARG_OUT},       {"grad", ARG_F32, "N", ARG_IN},
+    {"buffer", ARG_F32, "N", ARG_OUT},      {"learning_rate", ARG_NUMBER, NULL, ARG_IN},
+    {"momentum", ARG_CHANCE, NULL, ARG_IN}, {"weight_decay", ARG_NUMBER, NULL, ARG_IN},
+    {"nesterov", ARG_SIZE, NULL, ARG_IN},   {"first", ARG_SIZE, NULL, ARG_IN}};
+
+static dsr_status run_sgd_update(dsr_call *c) {
+    dsr_sgd sgd = {.learning_rate = (float)c->value[3].number,
+                   .momentum = (float)c->value[4].number,
+                   .weight_decay = (float)c->value[5].number,
+                   .nesterov = c->value[6].size != 0,
+                   .first = c->value[7].size != 0};
+    return dsr_sgd_update(c->value[0].data, c->value[1].data, c->value[2].data, AXIS(c, 'N'), sgd);
+}
+
 #define ENTRY(name, table, check, returns)                                                                             \
     { #name, table, sizeof table / sizeof *table, check, run_##name, returns }
 
@@ -395,14 +422,16 @@ const dsr_entry dsr_entries[] = {
     ENTRY(if_spikes, IF_SPIKES, check_if_spikes, 0),
     ENTRY(lif_spikes, LIF_SPIKES, check_lif_spikes, 0),
     ENTRY(pack_words, PACK_WORDS, check_pack_words, 0),
+    ENTRY(transpose_words, TRANSPOSE_WORDS, check_transpose_words, 0),
+    ENTRY(sgd_update, SGD_UPDATE, NULL, 0),
     ENTRY(unpack_words, UNPACK_WORDS, check_unpack_words, 0),
     ENTRY(add_words, UNPACK_WORDS, check_unpack_words, 0),
     ENTRY(count_words, COUNT_WORDS, check_unpack_words, 0),
     ENTRY(dropout_words, DROPOUT_WORDS, NULL, 0),
     ENTRY(moments, MOMENTS, NULL, 0),
-    ENTRY(gradient_moments, GRADIENT_MOMENTS, NULL, 0),
+    ENTRY(product_moments, PRODUCT_MOMENTS, NULL, 0),
     ENTRY(expand_gradient, EXPAND_GRADIENT, NULL, 0),
-    ENTRY(sum_gradient, SUM_GRADIENT, NULL, 0),
+    ENTRY(weighted_sum, WEIGHTED_SUM, NULL, 0),
     ENTRY(avg_pool, AVG_POOL, check_avg_pool, 0),
     ENTRY(avg_pool_backward, AVG_POOL_BACKWARD, check_avg_pool, 0),
     ENTRY(conv2d, CONV2D, check_conv2d, 0),

@@ -38,20 +38,22 @@ typedef struct {
 /* ---- kernels ------------------------------------------------------------------------------------------------ */
 /* S is the suffix f32 or f64, R the type. `stride` is the distance between time steps. n <= DSR_CHUNK. */
 #define DSR_REAL_KERNELS(X, R, S)                                                                                      \
-    X(if_forward_##S, (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire)) \
-    X(lif_forward_##S, (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire, \
-                        R decay, R gain, R amplitude))                                                                 \
-    X(time_mean_##S,                                                                                                   \
+    X(void, if_forward_##S,                                                                                            \
+      (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire))                 \
+    X(void, lif_forward_##S,                                                                                           \
+      (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire, R decay, R gain, \
+       R amplitude))                                                                                                   \
+    X(void, time_mean_##S,                                                                                             \
       (const R *train, R *mean, size_t timesteps, size_t n, size_t stride, const R *weights, R norm, R factor))        \
-    X(rate_##S, (const R *mean_current, R *rate, size_t n, R divisor, R top))                                          \
-    X(if_rate_backward_##S,                                                                                            \
+    X(void, rate_##S, (const R *mean_current, R *rate, size_t n, R divisor, R top))                                    \
+    X(void, if_rate_backward_##S,                                                                                      \
       (const R *grad, const R *mean_current, R *grad_current, size_t n, R top, R divisor, double *above))              \
-    X(lif_rate_backward_##S,                                                                                           \
+    X(void, lif_rate_backward_##S,                                                                                     \
       (const R *grad, const R *mean_current, R *grad_current, size_t n, R top, R divisor, double *above))              \
-    X(encode_bernoulli_##S, (const R *rate, R *train, size_t n, uint64_t first, uint64_t seed))                        \
-    X(encode_latency_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride))                       \
-    X(encode_phase_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride, size_t bits))            \
-    X(encode_delta_##S, (const R *signal, R *train, size_t timesteps, size_t n, size_t stride, R threshold))
+    X(void, encode_bernoulli_##S, (const R *rate, R *train, size_t n, uint64_t first, uint64_t seed))                  \
+    X(void, encode_latency_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride))                 \
+    X(void, encode_phase_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride, size_t bits))      \
+    X(void, encode_delta_##S, (const R *signal, R *train, size_t timesteps, size_t n, size_t stride, R threshold))
 
 /* A strip of the lanes layout: `channels` (at most 32) rows, each `pixels` * T * B long. */
 typedef struct {
@@ -72,6 +74,36 @@ typedef struct {
     size_t channels, height, width, lanes, kernel, stride, padding, out_height, out_width;
 } dsr_pool;
 
+/* Floats of a row, see kernels/rows.h. */
+enum { DSR_ROW = 32 };
+
+/* Which rows a byte of a word selects, with 1, 2 or 4 bits a group; `rows` are the rows of a whole word. */
+typedef struct {
+    uint8_t row[256][8], count[256];
+    uint32_t group, rows;
+} dsr_row_code;
+
+/* Expanded words of neighbouring targets, and the first entry of their rows. */
+typedef struct {
+    const uint8_t *rows, *counts;
+    uint16_t first;
+} dsr_row_source;
+
+#define DSR_ROW_KERNELS(X)                                                                                             \
+    X(void, expand_words, (const dsr_row_code *code, const uint32_t *words, size_t n, uint8_t *rows, uint8_t *counts)) \
+    X(uint32_t, build_lists,                                                                                           \
+      (const dsr_row_source *sources, size_t count, uint16_t step, size_t n, uint16_t *lists, uint32_t end,            \
+       uint32_t *ends))                                                                                                \
+    X(void, sum_rows, (const float *rows, const uint16_t *lists, const uint32_t *ends, size_t n, float *sums))         \
+    X(void, build_table, (const float *rows, size_t groups, uint32_t group, size_t phases, float *table))              \
+    X(void, rows_to_lanes,                                                                                             \
+      (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \
+       int accumulate))                                                                                                \
+    X(void, lanes_to_rows, (const float *from, size_t lanes, size_t channels, size_t stride, float *rows))             \
+    X(void, gradient_lanes,                                                                                            \
+      (const float *constant, const float *values, float slope, size_t batch, size_t first, size_t lanes,              \
+       float *dense))
+
 /* One step of stochastic gradient descent. first: the momentum buffer is not yet filled. */
 typedef struct {
     float learning_rate, momentum, weight_decay;
@@ -79,33 +111,39 @@ typedef struct {
 } dsr_sgd;
 
 #define DSR_LANE_KERNELS(X)                                                                                            \
-    X(if_spikes, (const float *current, uint32_t *words, float *sums, dsr_strip strip, dsr_neuron neuron))             \
-    X(lif_spikes,                                                                                                      \
+    X(void, if_spikes, (const float *current, uint32_t *words, float *sums, dsr_strip strip, dsr_neuron neuron))       \
+    X(void, lif_spikes,                                                                                                \
       (const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip, dsr_neuron neuron))       \
-    X(pack_words, (const float *values, uint32_t *words, size_t channels, size_t n, size_t stride))                    \
-    X(unpack_words, (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude)) \
-    X(count_words, (const uint32_t *words, int64_t *counts, size_t channels, size_t n))                                \
-    X(add_words, (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))    \
-    X(dropout_words, (const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep))    \
-    X(moments, (const float *values, size_t n, double *sums, double *squares))                                         \
-    X(product_moments, (const float *a, const float *b, size_t n, double *sums, double *products))                     \
-    X(expand_gradient, (const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps,     \
-                        size_t batch, float slope))                                                                    \
-    X(weighted_sum,                                                                                                    \
+    X(void, pack_words, (const float *values, uint32_t *words, size_t channels, size_t n, size_t stride))              \
+    X(void, unpack_words,                                                                                              \
+      (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))               \
+    X(uint64_t, count_bits, (const uint32_t *words, size_t n))                                                         \
+    X(void, count_words, (const uint32_t *words, int64_t *counts, size_t channels, size_t n))                          \
+    X(void, add_words,                                                                                                 \
+      (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))               \
+    X(void, dropout_words,                                                                                             \
+      (const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep))                   \
+    X(void, moments, (const float *values, size_t n, double *sums, double *squares))                                   \
+    X(void, product_moments, (const float *a, const float *b, size_t n, double *sums, double *products))               \
+    X(void, expand_gradient,                                                                                           \
+      (const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps, size_t batch,        \
+       float slope))                                                                                                   \
+    X(void, weighted_sum,                                                                                              \
       (const float *values, const float *weights, float *sum, size_t pixels, size_t timesteps, size_t batch))          \
-    X(transpose_words, (const uint32_t *words, uint32_t *channels, size_t n))                                          \
-    X(sgd_update, (float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd))                             \
-    X(avg_pool, (const float *input, float *output, dsr_pool pool))                                                    \
-    X(avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
+    X(void, transpose_words, (const uint32_t *words, uint32_t *channels, size_t n))                                    \
+    X(void, sgd_update, (float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd))                       \
+    X(void, avg_pool, (const float *input, float *output, dsr_pool pool))                                              \
+    X(void, avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
 
 #define DSR_KERNELS(X)                                                                                                 \
     DSR_REAL_KERNELS(X, float, f32)                                                                                    \
     DSR_REAL_KERNELS(X, double, f64)                                                                                   \
-    DSR_LANE_KERNELS(X)
+    DSR_LANE_KERNELS(X)                                                                                                \
+    DSR_ROW_KERNELS(X)
 
 typedef struct {
     const char *level;
-#define DSR_SLOT(name, arguments) void(*name) arguments;
+#define DSR_SLOT(type, name, arguments) type(*name) arguments;
     DSR_KERNELS(DSR_SLOT)
 #undef DSR_SLOT
 } dsr_kernels;
@@ -166,6 +204,7 @@ dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n);
+dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n);
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep);
 /* Per channel: sum and sum of squares over n values. */
 dsr_status dsr_moments(const float *values, double *sums, double *squares, size_t channels, size_t n);
@@ -189,6 +228,22 @@ typedef struct {
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
+
+/* The same over spikes, 32 channels a word: output = bias + amplitude * sums, added to the output where `accumulate`.
+ * group: 1, 2 or 4 bits share a table of sums; the larger, the better for dense trains. EXACT for a given group, and
+ * each output within the bound above. At most DSR_MOST_TAPS / group taps. */
+enum { DSR_MOST_TAPS = 121 };
+dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                             float *output, dsr_conv conv, unsigned group, int accumulate);
+
+/* A gradient constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: the constant alone. */
+typedef struct {
+    const float *constant, *slope, *values;
+} dsr_gradient;
+
+/* transposed: [P][ceil(L / 32)][32 W], see dsr_transpose_words. */
+dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
+                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned group);
 
 /* ---- ops: optimiser -----------------------------------------------------------------------------------------------
  */

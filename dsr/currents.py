@@ -36,6 +36,8 @@ class Current:
         As in `SpikeTrain`: the producer wants the gradient summed with these weights. None: it wants every step.
     needs_gradient : bool
         False for data.
+    owned : bool
+        Nobody else holds `values`: who receives the current may change them in place.
     """
 
     values: Values
@@ -45,6 +47,7 @@ class Current:
     shift: Values | None = None
     time_weights: Values | None = None
     needs_gradient: bool = True
+    owned: bool = False
     _sums: dict[bytes, Values] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -145,6 +148,15 @@ class Gradient:
         for slope, current in self.terms:
             total += slope.reshape(-1, 1, 1, 1) * current.weighted_sum(weights)
         return total
+
+    def as_one_term(self) -> tuple[Values, Values | None, Values | None]:
+        """The gradient as ``constant + slope * values[t]``; slope and values are None where nothing varies."""
+        if not self.terms:
+            return self.constant, None, None
+        if len(self.terms) > 1:
+            return Gradient.from_dense(self.dense()).as_one_term()
+        slope, current = self.terms[0]
+        return self.constant, slope, current.values
 
     def dense(self) -> Values:
         """Every step written out, (C, H, W, T, B); kept, since a shortcut asks for it again."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import lanes
 from dsr.currents import Backward, Current, Gradient, Signal, add_gradients, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
 from dsr.spikes import SpikeTrain
@@ -32,7 +33,7 @@ class Parameter:
     """
 
     def __init__(self, value: NDArray[Any]) -> None:
-        self.value: Values = np.asarray(value, np.float32)
+        self.value: Values = np.array(value, np.float32, order="C")
         self.grad: Values | None = None
 
     def __repr__(self) -> str:
@@ -144,6 +145,17 @@ class Sequential(Layer):
         return below
 
 
+@runtime_checkable
+class AddsInPlace(Protocol):
+    """A layer that can add its output to a current that is there already, as convolutions can."""
+
+    def output_features(self, signal: Signal) -> tuple[int, ...]:
+        """Shape of the output for an input."""
+
+    def add_to(self, current: Current, signal: Signal, run: Run) -> None:
+        """Add the output to `current.values`."""
+
+
 class Residual(Layer):
     """``body(x) + shortcut(x)``.
 
@@ -166,15 +178,29 @@ class Residual(Layer):
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Sum of the two ways."""
         body = self.body(signal, run)
+        if run.training:
+            self._input = signal
+        if isinstance(body, Current) and body.owned and run.observer is None and self._add_in_place(body, signal, run):
+            return body
         other = signal if self.shortcut is None else self.shortcut(signal, run)
         if isinstance(body, SpikeTrain) or body.features != other.features:
             given = "spikes" if isinstance(body, SpikeTrain) else f"{body.features} and {other.features}"
             raise ValueError(
                 f"Residual {self.path}: expected currents of one shape from body and shortcut, got {given}"
             )
-        if run.training:
-            self._input = signal
-        return Current(body.final_values() + signal_values(other), body.timesteps, body.features)
+        return Current(body.final_values() + signal_values(other), body.timesteps, body.features, owned=True)
+
+    def _add_in_place(self, body: Current, signal: Signal, run: Run) -> bool:
+        """Add the shortcut of spikes to the body's values, without an array of its own; False: not possible."""
+        if not isinstance(signal, SpikeTrain) or body.held:
+            return False
+        if self.shortcut is None and body.features == signal.features:
+            lanes.add_words(signal.words, body.values, signal.amplitude)
+            return True
+        if isinstance(self.shortcut, AddsInPlace) and body.features == self.shortcut.output_features(signal):
+            self.shortcut.add_to(body, signal, run)
+            return True
+        return False
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Sum of the gradients of the two ways."""

@@ -66,57 +66,94 @@ class Conv2d(Layer):
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Convolve; a held current is convolved once."""
-        weight = self.weight.value
-        if len(signal.features) != 3 or signal.channels != weight.shape[1]:
+        self._accept(signal, run)
+        return self._convolve(signal)
+
+    def _accept(self, signal: Signal, run: Run) -> None:
+        """Refuse what does not fit; keep the rest for the backward pass."""
+        channels = self.weight.value.shape[1]
+        if len(signal.features) != 3 or signal.channels != channels:
             raise ValueError(
-                f"{type(self).__name__} {self.path}: expected features ({weight.shape[1]}, H, W), got {signal.features}"
+                f"{type(self).__name__} {self.path}: expected features ({channels}, H, W), got {signal.features}"
             )
         if run.training:
             self._input = signal
-        return self._convolve(signal)
 
-    def _convolve(self, signal: Signal) -> Current:
-        values = signal_values(signal)
-        out = lanes.conv2d(
-            values.reshape(*values.shape[:3], -1),
-            self.weight.value,
-            None if self.bias is None else self.bias.value,
-            self.stride,
-            self.padding,
+    def _convolve(self, signal: Signal, out: Values | None = None) -> Current:
+        """The convolution, added to `out` (which is changed) where it is given."""
+        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
+        if isinstance(signal, SpikeTrain) and self._taps() <= lanes.MOST_TAPS:
+            steps = lanes.conv2d_spikes(
+                signal.words, weight, bias, signal.amplitude, self.stride, self.padding, self._group(signal), out
+            )
+        else:
+            values = signal_values(signal)
+            flat = lanes.conv2d(values.reshape(*values.shape[:3], -1), weight, bias, self.stride, self.padding)
+            steps = flat.reshape(*flat.shape[:3], *values.shape[3:])
+            steps = steps if out is None else np.add(out, steps, out=out)
+        return Current(steps, signal.timesteps, steps.shape[:3], owned=True)
+
+    def output_features(self, signal: Signal) -> tuple[int, ...]:
+        """Shape of the output for an input, (O, H, W)."""
+        out, _, kernel_h, kernel_w = self.weight.value.shape
+        _, height, width = signal.features
+        return (
+            out,
+            lanes.output_size(height, kernel_h, self.stride, self.padding),
+            lanes.output_size(width, kernel_w, self.stride, self.padding),
         )
-        steps = out.reshape(*out.shape[:3], *values.shape[3:])
-        return Current(steps, signal.timesteps, out.shape[:3])
+
+    def add_to(self, current: Current, signal: Signal, run: Run) -> None:
+        """Add the convolution of `signal` to the values of `current`, which must be `owned`."""
+        self._accept(signal, run)
+        self._convolve(signal, current.values)
+
+    def _taps(self) -> int:
+        return int(self.weight.value.shape[2] * self.weight.value.shape[3])
+
+    def _group(self, train: SpikeTrain) -> int:
+        return lanes.row_group(train.firing_rate(), self._taps())
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Gradients of weight and bias; the input's is one convolution without a time axis."""
         signal, self._input = saved_state(self, self._input), None
         assert isinstance(gradient, Gradient)
-        _, _, kernel_h, kernel_w = self.weight.value.shape
-        total = gradient.total()
         if self.bias is not None:
-            self.bias.grad = total.sum(axis=(1, 2, 3))
-        values = signal_values(signal)
-        steps = total if values.shape[3] == 1 else gradient.dense()
-        self.weight.grad = lanes.conv2d_weight_gradient(
-            steps.reshape(*steps.shape[:3], -1),
-            values.reshape(*values.shape[:3], -1),
-            kernel_h,
-            kernel_w,
-            self.stride,
-            self.padding,
-        )
+            self.bias.grad = gradient.total().sum(axis=(1, 2, 3))
+        self.weight.grad = self._weight_gradient(signal, gradient)
         if not needs_gradient(signal):
             return None
         if signal.time_weights is not None:
-            return self._input_gradient(gradient.summed(signal.time_weights), values)
+            return self._input_gradient(gradient.summed(signal.time_weights), signal)
         dense = gradient.dense()
-        below = self._input_gradient(dense.reshape(*dense.shape[:3], -1), values)
+        below = self._input_gradient(dense.reshape(*dense.shape[:3], -1), signal)
         return Gradient.from_dense(below.reshape(*below.shape[:3], *dense.shape[3:]))
 
-    def _input_gradient(self, grad: Values, values: Values) -> Values:
-        return lanes.conv2d_input_gradient(
-            grad, self.weight.value, values.shape[1], values.shape[2], self.stride, self.padding
+    def _weight_gradient(self, signal: Signal, gradient: Gradient) -> Values:
+        if isinstance(signal, SpikeTrain) and self._taps() <= lanes.MOST_TAPS:
+            constant, slope, values = gradient.as_one_term()
+            return lanes.conv2d_spikes_weight_gradient(
+                constant,
+                slope,
+                values,
+                signal.words,
+                self.weight.value.shape,
+                signal.amplitude,
+                self.stride,
+                self.padding,
+                self._group(signal),
+            )
+        values = signal_values(signal)
+        steps = gradient.total() if values.shape[3] == 1 else gradient.dense()
+        flat = values.reshape(*values.shape[:3], -1)
+        _, _, kernel_h, kernel_w = self.weight.value.shape
+        return lanes.conv2d_weight_gradient(
+            steps.reshape(*steps.shape[:3], -1), flat, kernel_h, kernel_w, self.stride, self.padding
         )
+
+    def _input_gradient(self, grad: Values, signal: Signal) -> Values:
+        height, width = signal.features[1:] if len(signal.features) == 3 else (1, 1)
+        return lanes.conv2d_input_gradient(grad, self.weight.value, height, width, self.stride, self.padding)
 
 
 class Linear(Conv2d):

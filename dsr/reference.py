@@ -262,6 +262,11 @@ def count_words(words: Array, channels: int) -> Array:
     return unpack_words(words, channels).reshape(channels, -1).sum(axis=1, dtype=np.float64).astype(np.int64)
 
 
+def count_bits(words: Array) -> int:
+    """See `dsr.lanes.count_bits`."""
+    return int(np.unpackbits(np.ascontiguousarray(words).view(np.uint8)).sum(dtype=np.int64))
+
+
 def dropout_words(words: Array, keep: float, seed: int) -> Array:
     """See `dsr.lanes.dropout_words`."""
     uniform = random_words(words.size * 32, seed).reshape(*words.shape, 32) * 2.0**-32
@@ -406,3 +411,23 @@ def conv2d_weight_gradient(
             part = padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride]
             gradient[:, :, y, x] = np.einsum("ohwl,chwl->oc", grad_output, part)
     return gradient
+
+
+def conv2d_spikes(
+    words: Array, weight: Array, bias: Array | None, amplitude: float, stride: int = 1, padding: int = 0
+) -> Array:
+    """See `dsr.lanes.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
+    spikes = unpack_words(words, weight.shape[1]).astype(weight.dtype)
+    flat = spikes.reshape(*spikes.shape[:3], -1) * weight.dtype.type(amplitude)
+    out = conv2d(flat, weight, bias, stride, padding)
+    return out.reshape(*out.shape[:3], *words.shape[3:])
+
+
+def conv2d_spikes_weight_gradient(
+    grad_output: Array, words: Array, weight_shape: tuple[int, ...], amplitude: float, stride: int = 1, padding: int = 0
+) -> Array:
+    """See `dsr.lanes.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
+    spikes = unpack_words(words, weight_shape[1]).astype(grad_output.dtype)
+    flat = spikes.reshape(*spikes.shape[:3], -1) * grad_output.dtype.type(amplitude)
+    steps = grad_output.reshape(*grad_output.shape[:3], -1)
+    return conv2d_weight_gradient(steps, flat, weight_shape[2], weight_shape[3], stride, padding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -45,6 +45,7 @@ class SpikeTrain:
     features: tuple[int, ...]
     amplitude: float
     time_weights: Values | None
+    _cache: dict[str, float] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_dense(cls, train: ArrayLike, amplitude: float = 1.0, time_weights: Values | None = None) -> SpikeTrain:
@@ -112,8 +113,10 @@ class SpikeTrain:
 
     def firing_rate(self) -> float:
         """Spikes per neuron and time step, in [0, 1]."""
-        neurons = prod(self.shape)
-        return float(self.counts().sum()) / neurons if neurons else 0.0
+        if "rate" not in self._cache:
+            neurons = prod(self.shape)
+            self._cache["rate"] = lanes.count_bits(self.words) / neurons if neurons else 0.0
+        return self._cache["rate"]
 
     def rate(self) -> Values:
         """The representation of the train, (B, C, H, W) or (B, N): its (weighted) mean over time."""

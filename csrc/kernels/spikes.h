@@ -77,6 +77,19 @@ static void add_words(const uint32_t *words, float *values, size_t channels, siz
             values[c * stride + i] += words[i] >> c & 1 ? amplitude : 0;
 }
 
+/* Bits that are set, by adding neighbours: vectorises where there is no instruction for it. n < 2^27. */
+static uint64_t count_bits(const uint32_t *words, size_t n) {
+    uint32_t total = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t x = words[i];
+        x -= x >> 1 & 0x55555555u;
+        x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+        x = (x + (x >> 4)) & 0x0f0f0f0fu;
+        total += x * 0x01010101u >> 24;
+    }
+    return total;
+}
+
 /* counts[c] += number of words whose bit c is set. */
 static void count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n) {
     for (size_t c = 0; c < channels; c++) {

@@ -2,6 +2,8 @@
  * here does not compile. */
 #include "../dsr.h"
 
+#include <string.h>
+
 #include "random.h"
 
 #define REAL float
@@ -24,11 +26,12 @@
 #include "norm.h"
 #include "pool.h"
 #include "optim.h"
+#include "rows.h"
 
 #define DSR_PASTE(a, b) a##b
 #define DSR_TABLE(level) DSR_PASTE(dsr_, level)
 #define DSR_STRING(text) #text
 #define DSR_LEVEL_NAME(level) DSR_STRING(level)
-#define DSR_ENTRY(name, arguments) .name = name,
+#define DSR_ENTRY(type, name, arguments) .name = name,
 
 const dsr_kernels DSR_TABLE(LEVEL) = {.level = DSR_LEVEL_NAME(LEVEL), DSR_KERNELS(DSR_ENTRY)};

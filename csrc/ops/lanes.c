@@ -122,6 +122,16 @@ dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channe
     return DSR_OK;
 }
 
+dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n) {
+    double total = 0; /* exact: a whole number below 2^53 */
+#pragma omp parallel for schedule(static) reduction(+ : total) num_threads(dsr_team(n))
+    for (ptrdiff_t tile = 0; tile < (ptrdiff_t)dsr_pieces(n, TILE_LANES); tile++)
+        total +=
+            (double)dsr_kernel->count_bits(words + (size_t)tile * TILE_LANES, dsr_piece(n, TILE_LANES, (size_t)tile));
+    *count = total;
+    return DSR_OK;
+}
+
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep) {
     size_t tiles = dsr_pieces(n, TILE_LANES);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(WORD *n))

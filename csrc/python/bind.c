@@ -227,6 +227,12 @@ static dsr_status run_count_words(dsr_call *c) {
     return dsr_count_words(c->value[0].data, c->value[1].data, AXIS(c, 'C'), AXIS(c, 'N'));
 }
 
+static const dsr_arg COUNT_BITS[] = {{"words", ARG_U32, "N", ARG_IN}};
+
+static dsr_status run_count_bits(dsr_call *c) {
+    return dsr_count_bits(c->value[0].data, &c->result, AXIS(c, 'N'));
+}
+
 static const dsr_arg DROPOUT_WORDS[] = {{"words", ARG_U32, "N", ARG_IN},
                                         {"keep", ARG_CHANCE, NULL, ARG_IN},
                                         {"seed", ARG_SEED, NULL, ARG_IN},
@@ -317,13 +323,14 @@ static const dsr_arg CONV2D[] = {{"input", ARG_F32, "CHWL", ARG_IN},  {"weight",
                                  {"bias", ARG_F32, "O", ARG_MAYBE},   {"stride", ARG_COUNT, NULL, ARG_IN},
                                  {"padding", ARG_SIZE, NULL, ARG_IN}, {"out", ARG_F32, "OIJL", ARG_OUT}};
 
-static int check_conv(const dsr_call *c, size_t stride, size_t output) {
+/* width: the letter of the input's last axis but lanes. */
+static int check_conv(const dsr_call *c, char width, size_t stride, size_t output) {
     size_t s = c->value[stride].size, padding = c->value[stride + 1].size;
     size_t y = AXIS(c, 'Y'), x = AXIS(c, 'X');
     if (y == 0 || x == 0)
         return dsr_refuse(c, 1, "a kernel of at least 1x1");
     if (check_window(c, output, 'I', AXIS(c, 'H'), y, s, padding) ||
-        check_window(c, output, 'J', AXIS(c, 'W'), x, s, padding))
+        check_window(c, output, 'J', AXIS(c, width), x, s, padding))
         return -1;
     /* what BLAS counts with 32-bit integers; 64-bit products of 31-bit factors cannot wrap when taken one by one */
     const size_t most = 0x7fffffff;
@@ -340,25 +347,26 @@ static int check_conv(const dsr_call *c, size_t stride, size_t output) {
 }
 
 static int check_conv2d(const dsr_call *c) {
-    return check_conv(c, 3, 5);
+    return check_conv(c, 'W', 3, 5);
 }
 
-static dsr_conv conv_of(const dsr_call *c, size_t stride) {
+static dsr_conv conv_of(const dsr_call *c, char width, size_t lanes, size_t stride) {
     return (dsr_conv){.in_channels = AXIS(c, 'C'),
                       .out_channels = AXIS(c, 'O'),
                       .height = AXIS(c, 'H'),
-                      .width = AXIS(c, 'W'),
+                      .width = AXIS(c, width),
                       .kernel_h = AXIS(c, 'Y'),
                       .kernel_w = AXIS(c, 'X'),
                       .stride = c->value[stride].size,
                       .padding = c->value[stride + 1].size,
-                      .lanes = AXIS(c, 'L'),
+                      .lanes = lanes,
                       .out_height = AXIS(c, 'I'),
                       .out_width = AXIS(c, 'J')};
 }
 
 static dsr_status run_conv2d(dsr_call *c) {
-    return dsr_conv2d(c->value[0].data, c->value[1].data, c->value[2].data, c->value[5].data, conv_of(c, 3));
+    return dsr_conv2d(c->value[0].data, c->value[1].data, c->value[2].data, c->value[5].data,
+                      conv_of(c, 'W', AXIS(c, 'L'), 3));
 }
 
 static const dsr_arg CONV2D_INPUT_GRADIENT[] = {{"grad_output", ARG_F32, "OIJL", ARG_IN},
@@ -368,11 +376,12 @@ static const dsr_arg CONV2D_INPUT_GRADIENT[] = {{"grad_output", ARG_F32, "OIJL",
                                                 {"out", ARG_F32, "CHWL", ARG_OUT}};
 
 static int check_conv2d_input_gradient(const dsr_call *c) {
-    return check_conv(c, 2, 0);
+    return check_conv(c, 'W', 2, 0);
 }
 
 static dsr_status run_conv2d_input_gradient(dsr_call *c) {
-    return dsr_conv2d_input_gradient(c->value[0].data, c->value[1].data, c->value[4].data, conv_of(c, 2));
+    return dsr_conv2d_input_gradient(c->value[0].data, c->value[1].data, c->value[4].data,
+                                     conv_of(c, 'W', AXIS(c, 'L'), 2));
 }
 
 static const dsr_arg CONV2D_WEIGHT_GRADIENT[] = {{"grad_output", ARG_F32, "OIJL", ARG_IN},
@@ -382,7 +391,63 @@ static const dsr_arg CONV2D_WEIGHT_GRADIENT[] = {{"grad_output", ARG_F32, "OIJL"
                                                  {"out", ARG_F32, "OCYX", ARG_OUT}};
 
 static dsr_status run_conv2d_weight_gradient(dsr_call *c) {
-    return dsr_conv2d_weight_gradient(c->value[0].data, c->value[1].data, c->value[4].data, conv_of(c, 2));
+    return dsr_conv2d_weight_gradient(c->value[0].data, c->value[1].data, c->value[4].data,
+                                      conv_of(c, 'W', AXIS(c, 'L'), 2));
+}
+
+static const dsr_arg CONV2D_SPIKES[] = {{"words", ARG_U32, "WHVL", ARG_IN},  {"weight", ARG_F32, "OCYX", ARG_IN},
+                                        {"bias", ARG_F32, "O", ARG_MAYBE},   {"amplitude", ARG_NUMBER, NULL, ARG_IN},
+                                        {"stride", ARG_COUNT, NULL, ARG_IN}, {"padding", ARG_SIZE, NULL, ARG_IN},
+                                        {"group", ARG_COUNT, NULL, ARG_IN},  {"accumulate", ARG_SIZE, NULL, ARG_IN},
+                                        {"out", ARG_F32, "OIJL", ARG_OUT}};
+
+static int check_group(const dsr_call *c, size_t index) {
+    size_t group = c->value[index].size;
+    if (group != 1 && group != 2 && group != 4)
+        return dsr_refuse(c, index, "1, 2 or 4");
+    if (AXIS(c, 'Y') * AXIS(c, 'X') > DSR_MOST_TAPS / group)
+        return dsr_refuse(c, index, "at most 121 taps of the kernel divided by the group");
+    return 0;
+}
+
+static int check_conv2d_spikes(const dsr_call *c) {
+    if (dsr_expect_axis(c, 0, 'W', words_of(AXIS(c, 'C')), "32 channels a word") < 0 || check_conv(c, 'V', 4, 8) < 0)
+        return -1;
+    return check_group(c, 6);
+}
+
+static dsr_status run_conv2d_spikes(dsr_call *c) {
+    return dsr_conv2d_spikes(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].number, c->value[8].data,
+                             conv_of(c, 'V', AXIS(c, 'L'), 4), (unsigned)c->value[6].size, c->value[7].size != 0);
+}
+
+static const dsr_arg CONV2D_SPIKES_WEIGHT_GRADIENT[] = {
+    {"constant", ARG_F32, "OIJB", ARG_IN},   {"slope", ARG_F32, "O", ARG_MAYBE},
+    {"values", ARG_F32, "OIJTB", ARG_MAYBE}, {"transposed", ARG_U32, "HVKN", ARG_IN},
+    {"timesteps", ARG_COUNT, NULL, ARG_IN},  {"amplitude", ARG_NUMBER, NULL, ARG_IN},
+    {"stride", ARG_COUNT, NULL, ARG_IN},     {"padding", ARG_SIZE, NULL, ARG_IN},
+    {"group", ARG_COUNT, NULL, ARG_IN},      {"out", ARG_F32, "OCYX", ARG_OUT}};
+
+static int check_conv2d_spikes_weight_gradient(const dsr_call *c) {
+    size_t timesteps = c->value[4].size;
+    if ((c->value[1].data == NULL) != (c->value[2].data == NULL))
+        return dsr_refuse(c, 1, "an array where 'values' is one, None where it is None");
+    if (c->value[2].data && dsr_expect_axis(c, 2, 'T', timesteps, "argument 'timesteps'") < 0)
+        return -1;
+    if (AXIS(c, 'B') && timesteps > 0x7fffffff / AXIS(c, 'B'))
+        return dsr_refuse(c, 4, "fewer than 2**31 lanes");
+    if (dsr_expect_axis(c, 3, 'K', words_of(timesteps * AXIS(c, 'B')), "32 lanes a word") < 0 ||
+        dsr_expect_axis(c, 3, 'N', words_of(AXIS(c, 'C')) * WORD, "32 channels a word") < 0 ||
+        check_conv(c, 'V', 6, 0) < 0)
+        return -1;
+    return check_group(c, 8);
+}
+
+static dsr_status run_conv2d_spikes_weight_gradient(dsr_call *c) {
+    dsr_gradient gradient = {.constant = c->value[0].data, .slope = c->value[1].data, .values = c->value[2].data};
+    return dsr_conv2d_spikes_weight_gradient(gradient, c->value[3].data, c->value[5].number, c->value[9].data,
+                                             conv_of(c, 'V', c->value[4].size * AXIS(c, 'B'), 6), AXIS(c, 'B'),
+                                             (unsigned)c->value[8].size);
 }
 
 /* value and buffer are changed in place: outputs that are read, too. */
@@ -427,6 +492,7 @@ const dsr_entry dsr_entries[] = {
     ENTRY(unpack_words, UNPACK_WORDS, check_unpack_words, 0),
     ENTRY(add_words, UNPACK_WORDS, check_unpack_words, 0),
     ENTRY(count_words, COUNT_WORDS, check_unpack_words, 0),
+    ENTRY(count_bits, COUNT_BITS, NULL, 1),
     ENTRY(dropout_words, DROPOUT_WORDS, NULL, 0),
     ENTRY(moments, MOMENTS, NULL, 0),
     ENTRY(product_moments, PRODUCT_MOMENTS, NULL, 0),
@@ -436,6 +502,8 @@ const dsr_entry dsr_entries[] = {
     ENTRY(avg_pool_backward, AVG_POOL_BACKWARD, check_avg_pool, 0),
     ENTRY(conv2d, CONV2D, check_conv2d, 0),
     ENTRY(conv2d_input_gradient, CONV2D_INPUT_GRADIENT, check_conv2d_input_gradient, 0),
+    ENTRY(conv2d_spikes, CONV2D_SPIKES, check_conv2d_spikes, 0),
+    ENTRY(conv2d_spikes_weight_gradient, CONV2D_SPIKES_WEIGHT_GRADIENT, check_conv2d_spikes_weight_gradient, 0),
     ENTRY(conv2d_weight_gradient, CONV2D_WEIGHT_GRADIENT, check_conv2d_input_gradient, 0),
 };
 

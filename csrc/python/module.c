@@ -62,7 +62,7 @@ static PyObject *get_blas(PyObject *module, PyObject *unused) {
 
 static PyObject *get_kernels(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-#define NAME_ENTRY(name, arguments) #name,
+#define NAME_ENTRY(type, name, arguments) #name,
     static const char *const names[] = {DSR_KERNELS(NAME_ENTRY)};
 #undef NAME_ENTRY
     size_t count = sizeof names / sizeof *names;

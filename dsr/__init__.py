@@ -10,7 +10,7 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 from importlib.metadata import version as _version
 
 from dsr import functional
-from dsr.layer import Layer, Parameter, Residual, Sequential
+from dsr.layer import Layer, Parameter, Residual, Run, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
 from dsr.network import Network, spike_rates
@@ -37,6 +37,7 @@ __all__ = [
     "Network",
     "Parameter",
     "Residual",
+    "Run",
     "Sequential",
     "SpikeTrain",
     "cross_entropy",

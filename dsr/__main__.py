@@ -1,8 +1,9 @@
-"""The command line: ``dsr info``, ``dsr train``, ``dsr evaluate``."""
+"""The command line: ``dsr info``, ``dsr train``, ``dsr evaluate``, ``dsr bench``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,33 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("evaluate", help="test accuracy of a run folder")
     evaluation.add_argument("folder", type=Path, help="run folder of dsr train")
     evaluation.set_defaults(run=_evaluate)
+
+    bench = commands.add_parser("bench", help="measure kernels, or whole steps", description="Measure on this machine.")
+    kinds = bench.add_subparsers(required=True, metavar="WHAT")
+    kernels = kinds.add_parser(
+        "kernels",
+        help="convolutions and neurons",
+        description="Speed of kernels per level and number of threads, beside a GEMM (OpenBLAS) and, where it is "
+        "installed, PyTorch.",
+    )
+    kernels.add_argument("--density", type=float, default=0.1, help="share of bits that are set (default: 0.1)")
+    kernels.add_argument("--batch", type=int, default=128, help="samples; T is 5 (default: 128, 640 lanes)")
+    kernels.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
+    kernels.add_argument("--levels", nargs="+", default=["scalar", "avx2", "avx512"], help="(default: all there are)")
+    kernels.set_defaults(run=_bench_kernels)
+    step = kinds.add_parser(
+        "step",
+        help="training and evaluation steps of a model",
+        description="Median seconds of a training step and an evaluation step, and peak memory, for each T.",
+    )
+    step.add_argument("--model", default="preact_resnet18", help="(default: preact_resnet18)")
+    step.add_argument("--neuron", choices=["if", "lif"], default="if", help="(default: if)")
+    step.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
+    step.add_argument("--batch", type=int, default=16, help="samples of a step (default: 16)")
+    step.set_defaults(run=_bench_step)
+    for kind in (kernels, step):
+        kind.add_argument("--repeats", type=int, default=5, help="measurements of each (default: 5)")
+        kind.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
@@ -81,6 +109,24 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     print(f"test accuracy {100 * train.evaluate_run(options.folder):.2f} %")
+    return 0
+
+
+def _bench_kernels(options: argparse.Namespace) -> int:
+    from dsr.bench import kernels
+
+    results = kernels.measure_all(
+        options.levels, options.threads, density=options.density, batch=options.batch, repeats=options.repeats
+    )
+    print(json.dumps(results, indent=1) if options.json else kernels.table(results))
+    return 0
+
+
+def _bench_step(options: argparse.Namespace) -> int:
+    from dsr.bench import step
+
+    results = step.measure_all(options.model, options.neuron, options.timesteps, options.batch, options.repeats)
+    print(json.dumps(results, indent=1) if options.json else step.table(results))
     return 0
 
 

@@ -1,49 +1,32 @@
-"""Measurements: seconds and memory of whole steps, medians of repetitions on the machine at hand."""
+"""Seconds and memory of whole training and evaluation steps."""
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from dsr import _core, models
+from dsr.bench import peak_memory, seconds
 from dsr.losses import cross_entropy
+from dsr.network import spike_rates
 from dsr.optim import SGD
 from dsr.recipe import Recipe
 
 
-def seconds(call: Callable[[], object], repeats: int) -> list[float]:
-    """Wall time of each of `repeats` calls after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def step(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:
+def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:
     """Measure training and evaluation steps of a model on random 32x32 images, in this process.
 
     Returns
     -------
     dict
         Median seconds of a training step and of an evaluation step, the same per sample in ms, peak memory in MB of
-        training, and what was measured.
+        training, the mean firing rate of the layers, and what was measured.
     """
     recipe = Recipe(data="random", model=model, width=64, timesteps=timesteps)
     if neuron == "lif":
@@ -59,9 +42,10 @@ def step(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) 
         network.backward(grad)
         optimizer.step()
 
-    training = median(seconds(train, repeats))
+    training = seconds(train, repeats)
     memory = peak_memory()
-    evaluation = median(seconds(lambda: network.forward(images), repeats))
+    evaluation = seconds(lambda: network.forward(images), repeats)
+    rates = list(spike_rates(network, images).values())
     return {
         "model": model,
         "neuron": neuron,
@@ -74,31 +58,33 @@ def step(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) 
         "evaluate_seconds": evaluation,
         "evaluate_ms_per_sample": 1000 * evaluation / batch,
         "peak_memory_mb": memory,
+        "mean_firing_rate": sum(rates) / len(rates),
     }
 
 
-def steps(model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats: int) -> list[dict[str, Any]]:
-    """`step` for each T, each in a process of its own so that peak memory is that of one T."""
+def measure_all(model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats: int) -> list[dict[str, Any]]:
+    """`measure` for each T, each in a process of its own so that peak memory is that of one T."""
     results = []
     for t in timesteps:
-        call = f"bench.step({model!r}, {neuron!r}, {t}, {batch}, {repeats})"
-        program = f"import json; from dsr import bench; print(json.dumps({call}))"
+        call = f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats})"
+        program = f"import json; from dsr.bench import step; print(json.dumps({call}))"
         done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
         results.append(json.loads(done.stdout))
     return results
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """The results of `steps` as text."""
+    """The results of `measure_all` as text."""
     first = results[0]
     lines = [
         f"{first['model']}, {first['neuron'].upper()}, batch {first['batch']}, level {first['level']}, "
         f"{first['threads']} threads; medians",
-        f"{'T':>3} {'train s':>9} {'ms/sample':>10} {'evaluate s':>11} {'ms/sample':>10} {'peak MB':>8}",
+        f"{'T':>3} {'train s':>9} {'ms/sample':>10} {'evaluate s':>11} {'ms/sample':>10} {'peak MB':>8} {'rate':>6}",
     ]
     lines += [
         f"{r['timesteps']:3d} {r['train_seconds']:9.3f} {r['train_ms_per_sample']:10.2f} "
-        f"{r['evaluate_seconds']:11.3f} {r['evaluate_ms_per_sample']:10.2f} {r['peak_memory_mb']:8.0f}"
+        f"{r['evaluate_seconds']:11.3f} {r['evaluate_ms_per_sample']:10.2f} {r['peak_memory_mb']:8.0f} "
+        f"{r['mean_firing_rate']:6.3f}"
         for r in results
     ]
     return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Convolutions over spikes: exact with dyadic weights, within the bound with any, the same bits everywhere.
+
+Weights are multiples of 2**-6 below 1 and gradients multiples of 2**-6 below 16, so every partial sum of this file is
+a multiple of 2**-7 below 2**17 and exact in float32 whatever the order.
+"""
+
+import numpy as np
+import pytest
+
+import dsr
+from dsr import lanes, reference
+
+# in and out channels, height, width, T, B, kernel, stride, padding
+SHAPES = [
+    (1, 1, 1, 1, 1, 1, 1, 1, 0),
+    (33, 5, 5, 4, 3, 7, 3, 1, 1),
+    (64, 64, 4, 4, 5, 32, 3, 1, 1),
+    (40, 70, 6, 7, 3, 13, 3, 2, 1),
+    (32, 33, 4, 4, 4, 16, 1, 2, 0),
+    (3, 4, 9, 8, 2, 2, 5, 1, 2),
+    (100, 10, 1, 1, 5, 30, 1, 1, 0),
+    (7, 3, 12, 12, 1, 3, 11, 1, 5),
+    (31, 32, 6, 6, 2, 300, 2, 2, 0),
+    (5, 3, 7, 7, 2, 4, 3, 3, 2),
+]
+DENSITIES = [0.0, 0.05, 0.3, 1.0]
+
+
+def dyadic(rng, shape, most=64):
+    return (rng.integers(-most, most, size=shape) / 64).astype(np.float32)
+
+
+def case(shape, density, seed=0):
+    channels, out, height, width, timesteps, batch, kernel, stride, padding = shape
+    rng = np.random.default_rng(seed)
+    spikes = (rng.random((channels, height, width, timesteps, batch)) < density).astype(np.float32)
+    weight, bias = dyadic(rng, (out, channels, kernel, kernel)), dyadic(rng, out)
+    groups = [group for group in (1, 2, 4) if kernel * kernel <= lanes.MOST_TAPS // group]
+    return rng, lanes.pack_words(spikes), weight, bias, stride, padding, groups
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_is_exact(shape, density):
+    _, words, weight, bias, stride, padding, groups = case(shape, density)
+    expected = reference.conv2d_spikes(words, weight.astype(np.float64), bias.astype(np.float64), 0.5, stride, padding)
+    for group in groups:
+        out = lanes.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group)
+        np.testing.assert_array_equal(out, expected)
+        added = lanes.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group, np.ones_like(out))
+        np.testing.assert_array_equal(added, expected + 1)
+        plain = lanes.conv2d_spikes(words, weight, None, 0.5, stride, padding, group)
+        np.testing.assert_array_equal(plain, expected - bias.reshape(-1, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weight_gradient_is_exact(shape, density):
+    rng, words, weight, _, stride, padding, groups = case(shape, density)
+    rows = lanes.output_size(words.shape[1], weight.shape[2], stride, padding)
+    columns = lanes.output_size(words.shape[2], weight.shape[3], stride, padding)
+    steps = (len(weight), rows, columns, *words.shape[3:])
+    constant, values = dyadic(rng, (*steps[:3], steps[4])), dyadic(rng, steps, 8)
+    slope = dyadic(rng, len(weight), 8) * 8
+    for s, v in ((slope, values), (None, None)):
+        grad = np.broadcast_to(constant[:, :, :, np.newaxis], steps).astype(np.float64)
+        if v is not None:
+            grad = grad + s.astype(np.float64).reshape(-1, 1, 1, 1, 1) * v
+        expected = reference.conv2d_spikes_weight_gradient(grad, words, weight.shape, 0.5, stride, padding)
+        for group in groups:
+            out = lanes.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, stride, padding, group)
+            np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_random_weights_stay_within_the_bound(group):
+    rng = np.random.default_rng(1)
+    words = lanes.pack_words((rng.random((96, 6, 6, 4, 20)) < 0.3).astype(np.float32))
+    weight = rng.normal(size=(40, 96, 3, 3)).astype(np.float32)
+    out = lanes.conv2d_spikes(words, weight, None, 0.7, 1, 1, group)
+    exact = reference.conv2d_spikes(words, weight.astype(np.float64), None, float(np.float32(0.7)), 1, 1)
+    size = reference.conv2d_spikes(words, np.abs(weight).astype(np.float64), None, float(np.float32(0.7)), 1, 1)
+    assert (np.abs(out - exact) <= (9 * 96 + 2) * 2.0**-24 * size).all()
+
+
+def test_the_same_bits_for_any_number_of_threads():
+    rng = np.random.default_rng(2)
+    words = lanes.pack_words((rng.random((64, 9, 9, 3, 40)) < 0.1).astype(np.float32))
+    weight, values = rng.normal(size=(70, 64, 3, 3)), rng.normal(size=(70, 9, 9, 3, 40))
+    weight, values, slope = weight.astype(np.float32), values.astype(np.float32), np.ones(70, np.float32)
+    before, results = dsr.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 4):
+            dsr.set_num_threads(threads)
+            out = lanes.conv2d_spikes(words, weight, None, 1.0, 1, 1, 2)
+            constant = np.ascontiguousarray(values[:, :, :, 0])
+            grad = lanes.conv2d_spikes_weight_gradient(constant, slope, values, words, weight.shape, 1.0, 1, 1, 2)
+            results.append((out, grad))
+    finally:
+        dsr.set_num_threads(before)
+    for out, grad in results[1:]:
+        np.testing.assert_array_equal(out, results[0][0])
+        np.testing.assert_array_equal(grad, results[0][1])
+
+
+def test_group_follows_density_and_taps():
+    assert [lanes.row_group(rate) for rate in (0.01, 0.1, 0.2, 0.5)] == [1, 1, 4, 4]
+    assert lanes.row_group(0.5, taps=49) == 1
+
+
+def test_a_kernel_too_large_for_rows_takes_the_dense_way():
+    network = dsr.Network(dsr.Sequential(dsr.Conv2d(2, 3, 12), dsr.Flatten()), timesteps=2)
+    train = dsr.SpikeTrain.from_dense((np.random.default_rng(0).random((2, 3, 2, 12, 12)) < 0.5).astype(np.float32))
+    out = network.body.layers["0"].forward(train, dsr.Run())
+    expected = reference.conv2d_spikes(train.words, network.body.layers["0"].weight.value.astype(np.float64), None, 1.0)
+    assert np.abs(out.values - expected).max() < 290 * 2.0**-24 * 20

@@ -128,10 +128,12 @@ typedef struct {
     X(void, expand_gradient,                                                                                           \
       (const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps, size_t batch,        \
        float slope))                                                                                                   \
+    X(void, affine, (const float *x, const float *y, float *out, size_t n, float a, float b, float c))                 \
     X(void, weighted_sum,                                                                                              \
       (const float *values, const float *weights, float *sum, size_t pixels, size_t timesteps, size_t batch))          \
     X(void, transpose_words, (const uint32_t *words, uint32_t *channels, size_t n))                                    \
     X(void, sgd_update, (float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd))                       \
+    X(void, pool_planes, (const uint32_t *words, uint32_t *planes, size_t count, size_t stride, dsr_pool pool))        \
     X(void, avg_pool, (const float *input, float *output, dsr_pool pool))                                              \
     X(void, avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
 
@@ -211,12 +213,18 @@ dsr_status dsr_moments(const float *values, double *sums, double *squares, size_
 /* Per channel: sums of a and of a b over n values. */
 dsr_status dsr_product_moments(const float *a, const float *b, double *sums, double *products, size_t channels,
                                size_t n);
+/* out = a x + b y + c with a, b, c per channel; y and b may be NULL. */
+dsr_status dsr_affine(const float *x, const float *y, const float *a, const float *b, const float *c, float *out,
+                      size_t channels, size_t n);
 /* sum = sum over t of weights[t] values(t). */
 dsr_status dsr_weighted_sum(const float *values, const float *weights, float *sum, dsr_lanes shape);
 /* dense(t) = constant + slope * values(t). */
 dsr_status dsr_expand_gradient(const float *constant, const float *values, const float *slope, float *dense,
                                dsr_lanes shape);
 
+/* Spikes of each window counted, in binary: plane k, [W][P'][L], holds bit k of the counts. pool.channels is W; `count`
+ * planes are enough if 2^count > kernel^2. */
+dsr_status dsr_pool_planes(const uint32_t *words, uint32_t *planes, size_t count, dsr_pool pool);
 dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool);
 dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool);
 

@@ -8,8 +8,9 @@ only where a layer needs it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -18,14 +19,66 @@ from dsr.lanes import Values
 from dsr.spikes import SpikeTrain, from_lanes, to_lanes, uniform_weights
 
 
+class Store:
+    """Values that can be dropped and computed again, and their sums over time, which stay.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (C, H, W, T, B) or (C, H, W, 1, B)
+        The values.
+    again : callable, optional
+        Computes them once more, bit for bit; None: they cannot be dropped.
+    """
+
+    def __init__(self, values: Values, again: Callable[[], Values] | None = None) -> None:
+        self._values: Values | None = values
+        self.again = again
+        self.shape: tuple[int, ...] = values.shape
+        self._sums: dict[bytes, Values] = {}
+
+    @classmethod
+    def later(cls, shape: tuple[int, ...], again: Callable[[], Values]) -> Store:
+        """Values that are computed when somebody asks for them."""
+        store = cls(np.empty(0, np.float32), again)
+        store._values, store.shape = None, shape
+        return store
+
+    @property
+    def values(self) -> Values:
+        """The values, computed again if they were dropped."""
+        if self._values is None:
+            assert self.again is not None
+            self._values = self.again()
+        return self._values
+
+    def drop(self, larger_than: int) -> None:
+        """Forget values of more bytes than that, if they can be computed again."""
+        if self.again is not None and 4 * prod(self.shape) > larger_than:
+            self._values = None
+
+    def weighted_sum(self, weights: Values) -> Values:
+        """``sum_t weights[t] values[t]``, (C, H, W, B); computed once for each weights."""
+        key = weights.tobytes()
+        if key not in self._sums:
+            if self.shape[3] == 1:
+                self._sums[key] = self.values[:, :, :, 0] * weights.sum(dtype=np.float32)
+            else:
+                self._sums[key] = lanes.weighted_sum(self.values, weights)
+        return self._sums[key]
+
+    def keep_sum(self, weights: Values, total: Values) -> None:
+        """Note a weighted sum that a neuron computed on its way."""
+        self._sums[weights.tobytes()] = total
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Current:
     """Float values of a layer over time.
 
     Attributes
     ----------
-    values : ndarray of float32, shape (C, H, W, T, B) or (C, H, W, 1, B)
-        One step stands for a current that is held for all T steps (direct coding).
+    store : Store
+        The values, (C, H, W, T, B); or (C, H, W, 1, B), one step for a current that is held for all (direct coding).
     timesteps : int
         T.
     features : tuple of int
@@ -37,10 +90,12 @@ class Current:
     needs_gradient : bool
         False for data.
     owned : bool
-        Nobody else holds `values`: who receives the current may change them in place.
+        Nobody else holds the values: who receives the current may change them in place.
+    parts : tuple of SpikeTrain
+        Trains whose sum the values are, if it is one: pooled spikes, counted in binary. A convolution works on them.
     """
 
-    values: Values
+    store: Store
     timesteps: int
     features: tuple[int, ...]
     scale: Values | None = None
@@ -48,56 +103,55 @@ class Current:
     time_weights: Values | None = None
     needs_gradient: bool = True
     owned: bool = False
-    _sums: dict[bytes, Values] = field(default_factory=dict, init=False)
+    parts: tuple[SpikeTrain, ...] = ()
 
     @classmethod
     def from_dense(cls, train: Values) -> Current:
         """Data of every time step, (T, B, C, H, W) or (T, B, N)."""
-        return cls(to_lanes(train), len(train), train.shape[2:], needs_gradient=False)
+        return cls(Store(to_lanes(train)), len(train), train.shape[2:], needs_gradient=False)
 
     @classmethod
     def from_static(cls, sample: Values, timesteps: int) -> Current:
         """Data that is the same at every step, (B, C, H, W) or (B, N)."""
-        return cls(to_lanes(sample[np.newaxis]), timesteps, sample.shape[1:], needs_gradient=False)
+        return cls(Store(to_lanes(sample[np.newaxis])), timesteps, sample.shape[1:], needs_gradient=False)
+
+    @property
+    def values(self) -> Values:
+        """What the store holds, without scale and shift."""
+        return self.store.values
 
     @property
     def held(self) -> bool:
         """One step stands for all."""
-        return self.values.shape[3] == 1 and self.timesteps > 1
+        return self.store.shape[3] == 1 and self.timesteps > 1
 
     @property
     def batch(self) -> int:
         """B."""
-        return int(self.values.shape[4])
+        return int(self.store.shape[4])
 
     @property
     def channels(self) -> int:
         """C, or N of a vector."""
         return self.features[0]
 
-    def weighted_sum(self, weights: Values) -> Values:
-        """``sum_t weights[t] values[t]``, (C, H, W, B); computed once for each weights."""
-        key = weights.tobytes()
-        if key not in self._sums:
-            if self.held:
-                self._sums[key] = self.values[:, :, :, 0] * weights.sum(dtype=np.float32)
-            else:
-                self._sums[key] = lanes.weighted_sum(self.values, weights)
-        return self._sums[key]
-
-    def keep_sum(self, weights: Values, total: Values) -> None:
-        """Note a weighted sum that a neuron computed on its way."""
-        self._sums[weights.tobytes()] = total
-
     def final_values(self) -> Values:
         """`values` with scale and shift applied."""
         if self.scale is None or self.shift is None:
             return self.values
-        return self.scale.reshape(-1, 1, 1, 1, 1) * self.values + self.shift.reshape(-1, 1, 1, 1, 1)
+        return lanes.affine(self.values, self.scale, self.shift)
+
+    def mean(self, weights: Values) -> Values:
+        """Mean over time with `weights`, scale and shift applied, (C, H, W, B)."""
+        channels, total = self.store.shape[0], self.store.weighted_sum(weights)
+        scale = np.ones(channels, np.float32) if self.scale is None else self.scale
+        shift = np.zeros(channels, np.float32) if self.shift is None else self.shift
+        return lanes.affine(total, scale / np.float32(self.timesteps), shift)
 
     def rate(self) -> Values:
         """Mean over time, (B, *features)."""
-        return from_lanes(self.final_values().mean(axis=3, keepdims=True), self.features)[0]
+        mean = self.mean(uniform_weights(self.timesteps))
+        return from_lanes(mean[:, :, :, np.newaxis], self.features)[0]
 
 
 Signal = SpikeTrain | Current
@@ -115,7 +169,7 @@ def needs_gradient(signal: Signal) -> bool:
 
 @dataclass(eq=False, repr=False)
 class Gradient:
-    """``g[t] = constant + sum over terms of slope * current.values[t]``.
+    """``g[t] = constant + sum over terms of slope * store.values[t]``.
 
     Attributes
     ----------
@@ -123,30 +177,33 @@ class Gradient:
         The part that is the same at every step.
     timesteps : int
         T.
-    terms : sequence of (slope (C,), Current)
-        The parts that vary; none of these currents is held.
+    terms : sequence of (slope (C,), Store)
+        The parts that vary; each store has T steps.
     """
 
     constant: Values
     timesteps: int
-    terms: Sequence[tuple[Values, Current]] = ()
+    terms: Sequence[tuple[Values, Store]] = ()
     _dense: Values | None = field(default=None, init=False)
 
     @classmethod
     def from_dense(cls, dense: Values) -> Gradient:
         """A gradient given at every step, (C, H, W, T, B)."""
         channels, height, width, timesteps, batch = dense.shape
-        current = Current(dense, timesteps, (channels, height, width))
         constant = np.zeros((channels, height, width, batch), np.float32)
-        gradient = cls(constant, timesteps, [(np.ones(channels, np.float32), current)])
+        gradient = cls(constant, timesteps, [(np.ones(channels, np.float32), Store(dense))])
         gradient._dense = dense
         return gradient
 
     def summed(self, weights: Values) -> Values:
         """``sum_t weights[t] g[t]``, (C, H, W, B)."""
-        total = self.constant * weights.sum(dtype=np.float32)
-        for slope, current in self.terms:
-            total += slope.reshape(-1, 1, 1, 1) * current.weighted_sum(weights)
+        channels = len(self.constant)
+        total, factor = self.constant, np.full(channels, weights.sum(dtype=np.float32))
+        if not self.terms:
+            return total * factor[0]
+        for slope, store in self.terms:
+            total = lanes.affine(total, factor, np.zeros(channels), store.weighted_sum(weights), slope)
+            factor = np.ones(channels, np.float32)
         return total
 
     def as_one_term(self) -> tuple[Values, Values | None, Values | None]:
@@ -155,8 +212,8 @@ class Gradient:
             return self.constant, None, None
         if len(self.terms) > 1:
             return Gradient.from_dense(self.dense()).as_one_term()
-        slope, current = self.terms[0]
-        return self.constant, slope, current.values
+        slope, store = self.terms[0]
+        return self.constant, slope, store.values
 
     def dense(self) -> Values:
         """Every step written out, (C, H, W, T, B); kept, since a shortcut asks for it again."""
@@ -165,10 +222,10 @@ class Gradient:
                 steps = (*self.constant.shape[:3], self.timesteps, self.constant.shape[3])
                 self._dense = np.ascontiguousarray(np.broadcast_to(self.constant[:, :, :, np.newaxis], steps))
             else:
-                (slope, current), *rest = self.terms
-                dense = lanes.expand_gradient(self.constant, current.values, slope)
-                for slope, current in rest:
-                    dense += slope.reshape(-1, 1, 1, 1, 1) * current.values
+                (slope, store), *rest = self.terms
+                dense = lanes.expand_gradient(self.constant, store.values, slope)
+                for slope, store in rest:
+                    dense += slope.reshape(-1, 1, 1, 1, 1) * store.values
                 self._dense = dense
         return self._dense
 

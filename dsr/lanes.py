@@ -113,9 +113,10 @@ def unpack_words(words: Words, channels: int, amplitude: float = 1.0) -> Values:
     return values
 
 
-def add_words(words: Words, values: Values, amplitude: float) -> None:
-    """``values += unpack_words(words, len(values), amplitude)`` in place. EXACT."""
+def add_words(words: Words, values: Values, amplitude: float) -> Values:
+    """``values += unpack_words(words, len(values), amplitude)`` in place; returns `values`. EXACT."""
     _core.add_words(_rows(words), amplitude, _rows(values))
+    return values
 
 
 def count_words(words: Words, channels: int) -> NDArray[np.int64]:
@@ -158,6 +159,17 @@ def expand_gradient(constant: Values, values: Values, slope: Values) -> Values:
     return dense
 
 
+def affine(
+    x: Values, a: NDArray[Any], c: NDArray[Any], y: Values | None = None, b: NDArray[Any] | None = None
+) -> Values:
+    """``a * x + b * y + c`` with a, b, c (C,) per channel, rounded to float32; y and b may be missing. EXACT."""
+    out = np.empty_like(x)
+    factor, offset = (np.ascontiguousarray(array, np.float32) for array in (a, c))
+    other = None if b is None else np.ascontiguousarray(b, np.float32)
+    _core.affine(_rows(x), None if y is None else _rows(y), factor, other, offset, _rows(out))
+    return out
+
+
 def weighted_sum(values: Values, weights: Values) -> Values:
     """``sum_t weights[t] values[t]``, (C, H, W, B). EXACT."""
     total = np.empty((*values.shape[:3], values.shape[4]), np.float32)
@@ -168,6 +180,21 @@ def weighted_sum(values: Values, weights: Values) -> Values:
 def output_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
     """Windows along one direction."""
     return (size + 2 * padding - kernel_size) // stride + 1
+
+
+def pool_planes(words: Words, kernel_size: int, stride: int, padding: int = 0) -> Words:
+    """Spikes in each square window, counted in binary: plane k, words[k], holds bit k of the counts. EXACT.
+
+    words: (ceil(C / 32), H, W, T, B); result (planes, ceil(C / 32), H', W', T, B).
+    """
+    groups, height, width, timesteps, batch = words.shape
+    rows = output_size(height, kernel_size, stride, padding)
+    columns = output_size(width, kernel_size, stride, padding)
+    planes = (kernel_size**2).bit_length()
+    out = np.empty((planes, groups, rows, columns, timesteps, batch), np.uint32)
+    flat = (groups, height, width, timesteps * batch)
+    _core.pool_planes(words.reshape(flat), kernel_size, stride, padding, out.reshape(*out.shape[:4], -1))
+    return out
 
 
 def avg_pool(values: Values, kernel_size: int, stride: int, padding: int = 0) -> Values:

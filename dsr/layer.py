@@ -9,14 +9,24 @@ changes nothing, so threads may share a network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
-from dsr.currents import Backward, Current, Gradient, Signal, add_gradients, as_wanted, needs_gradient, signal_values
+from dsr.currents import (
+    Backward,
+    Current,
+    Gradient,
+    Signal,
+    Store,
+    add_gradients,
+    as_wanted,
+    needs_gradient,
+    signal_values,
+)
 from dsr.lanes import Values
 from dsr.spikes import SpikeTrain
 
@@ -50,10 +60,14 @@ class Run:
         Batch statistics, dropout, and state for `backward`; else running statistics and nothing kept.
     observer : callable or None
         Called as ``observer(path, layer, output)`` after each layer's forward pass.
+    keep_bytes : int
+        In training, a convolution's output current larger than this is dropped as soon as the neurons have read it, and
+        convolved again, bit for bit, in the backward pass.
     """
 
     training: bool = False
     observer: Callable[[str, Layer, Signal], None] | None = None
+    keep_bytes: int = 48 << 20
 
 
 class Layer:
@@ -147,13 +161,16 @@ class Sequential(Layer):
 
 @runtime_checkable
 class AddsInPlace(Protocol):
-    """A layer that can add its output to a current that is there already, as convolutions can."""
+    """A layer that can add its output to values that are there already, as convolutions can."""
 
     def output_features(self, signal: Signal) -> tuple[int, ...]:
         """Shape of the output for an input."""
 
-    def add_to(self, current: Current, signal: Signal, run: Run) -> None:
-        """Add the output to `current.values`."""
+    def accept(self, signal: Signal, run: Run) -> None:
+        """Check the input and keep what the backward pass needs."""
+
+    def add_to(self, values: Values, signal: Signal) -> Values:
+        """Add the output to `values` and return them."""
 
 
 class Residual(Layer):
@@ -180,27 +197,36 @@ class Residual(Layer):
         body = self.body(signal, run)
         if run.training:
             self._input = signal
-        if isinstance(body, Current) and body.owned and run.observer is None and self._add_in_place(body, signal, run):
-            return body
+        if isinstance(body, Current) and body.owned and run.observer is None:
+            add = self._adder(body, signal)
+            if add is not None:
+                self._accept_shortcut(signal, run)
+                again = body.store.again
+                store = Store(add(body.values), None if again is None else lambda: add(again()))
+                return replace(body, store=store)
         other = signal if self.shortcut is None else self.shortcut(signal, run)
         if isinstance(body, SpikeTrain) or body.features != other.features:
             given = "spikes" if isinstance(body, SpikeTrain) else f"{body.features} and {other.features}"
             raise ValueError(
                 f"Residual {self.path}: expected currents of one shape from body and shortcut, got {given}"
             )
-        return Current(body.final_values() + signal_values(other), body.timesteps, body.features, owned=True)
+        store = Store(body.final_values() + signal_values(other))
+        return Current(store, body.timesteps, body.features, owned=True)
 
-    def _add_in_place(self, body: Current, signal: Signal, run: Run) -> bool:
-        """Add the shortcut of spikes to the body's values, without an array of its own; False: not possible."""
+    def _adder(self, body: Current, signal: Signal) -> Callable[[Values], Values] | None:
+        """What adds the shortcut of spikes to the body's values in place; None where that is not possible."""
         if not isinstance(signal, SpikeTrain) or body.held:
-            return False
-        if self.shortcut is None and body.features == signal.features:
-            lanes.add_words(signal.words, body.values, signal.amplitude)
-            return True
-        if isinstance(self.shortcut, AddsInPlace) and body.features == self.shortcut.output_features(signal):
-            self.shortcut.add_to(body, signal, run)
-            return True
-        return False
+            return None
+        shortcut = self.shortcut
+        if shortcut is None and body.features == signal.features:
+            return lambda values: lanes.add_words(signal.words, values, signal.amplitude)
+        if isinstance(shortcut, AddsInPlace) and body.features == shortcut.output_features(signal):
+            return lambda values: shortcut.add_to(values, signal)
+        return None
+
+    def _accept_shortcut(self, signal: Signal, run: Run) -> None:
+        if isinstance(self.shortcut, AddsInPlace):
+            self.shortcut.accept(signal, run)
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Sum of the gradients of the two ways."""

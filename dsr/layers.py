@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
-from dsr.currents import Backward, Current, Gradient, Signal, as_wanted, needs_gradient, signal_values
+from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
 from dsr.spikes import SpikeTrain
@@ -66,10 +66,11 @@ class Conv2d(Layer):
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Convolve; a held current is convolved once."""
-        self._accept(signal, run)
-        return self._convolve(signal)
+        self.accept(signal, run)
+        store = Store(self._convolve(signal), lambda: self._convolve(signal))
+        return Current(store, signal.timesteps, self.output_features(signal), owned=True)
 
-    def _accept(self, signal: Signal, run: Run) -> None:
+    def accept(self, signal: Signal, run: Run) -> None:
         """Refuse what does not fit; keep the rest for the backward pass."""
         channels = self.weight.value.shape[1]
         if len(signal.features) != 3 or signal.channels != channels:
@@ -78,20 +79,6 @@ class Conv2d(Layer):
             )
         if run.training:
             self._input = signal
-
-    def _convolve(self, signal: Signal, out: Values | None = None) -> Current:
-        """The convolution, added to `out` (which is changed) where it is given."""
-        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
-        if isinstance(signal, SpikeTrain) and self._taps() <= lanes.MOST_TAPS:
-            steps = lanes.conv2d_spikes(
-                signal.words, weight, bias, signal.amplitude, self.stride, self.padding, self._group(signal), out
-            )
-        else:
-            values = signal_values(signal)
-            flat = lanes.conv2d(values.reshape(*values.shape[:3], -1), weight, bias, self.stride, self.padding)
-            steps = flat.reshape(*flat.shape[:3], *values.shape[3:])
-            steps = steps if out is None else np.add(out, steps, out=out)
-        return Current(steps, signal.timesteps, steps.shape[:3], owned=True)
 
     def output_features(self, signal: Signal) -> tuple[int, ...]:
         """Shape of the output for an input, (O, H, W)."""
@@ -103,16 +90,33 @@ class Conv2d(Layer):
             lanes.output_size(width, kernel_w, self.stride, self.padding),
         )
 
-    def add_to(self, current: Current, signal: Signal, run: Run) -> None:
-        """Add the convolution of `signal` to the values of `current`, which must be `owned`."""
-        self._accept(signal, run)
-        self._convolve(signal, current.values)
+    def add_to(self, values: Values, signal: Signal) -> Values:
+        """Add the convolution of `signal` to `values` and return them."""
+        return self._convolve(signal, values)
 
-    def _taps(self) -> int:
-        return int(self.weight.value.shape[2] * self.weight.value.shape[3])
+    def _convolve(self, signal: Signal, out: Values | None = None) -> Values:
+        """The convolution, added to `out` (which is changed) where it is given."""
+        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
+        for train in self._trains(signal):
+            group = self._group(train)
+            out = lanes.conv2d_spikes(train.words, weight, bias, train.amplitude, self.stride, self.padding, group, out)
+            bias = None
+        if self._trains(signal):
+            assert out is not None
+            return out
+        values = signal_values(signal)
+        flat = lanes.conv2d(values.reshape(*values.shape[:3], -1), weight, bias, self.stride, self.padding)
+        steps = flat.reshape(*flat.shape[:3], *values.shape[3:])
+        return steps if out is None else np.add(out, steps, out=out)
+
+    def _trains(self, signal: Signal) -> tuple[SpikeTrain, ...]:
+        """The trains that the convolution is computed on; none if it has to be done on dense values."""
+        if self.weight.value.shape[2] * self.weight.value.shape[3] > lanes.MOST_TAPS:
+            return ()
+        return (signal,) if isinstance(signal, SpikeTrain) else signal.parts
 
     def _group(self, train: SpikeTrain) -> int:
-        return lanes.row_group(train.firing_rate(), self._taps())
+        return lanes.row_group(train.firing_rate(), self.weight.value.shape[2] * self.weight.value.shape[3])
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Gradients of weight and bias; the input's is one convolution without a time axis."""
@@ -130,19 +134,17 @@ class Conv2d(Layer):
         return Gradient.from_dense(below.reshape(*below.shape[:3], *dense.shape[3:]))
 
     def _weight_gradient(self, signal: Signal, gradient: Gradient) -> Values:
-        if isinstance(signal, SpikeTrain) and self._taps() <= lanes.MOST_TAPS:
+        trains = self._trains(signal)
+        if trains:
             constant, slope, values = gradient.as_one_term()
-            return lanes.conv2d_spikes_weight_gradient(
-                constant,
-                slope,
-                values,
-                signal.words,
-                self.weight.value.shape,
-                signal.amplitude,
-                self.stride,
-                self.padding,
-                self._group(signal),
-            )
+            shape = self.weight.value.shape
+            parts = [
+                lanes.conv2d_spikes_weight_gradient(
+                    constant, slope, values, t.words, shape, t.amplitude, self.stride, self.padding, self._group(t)
+                )
+                for t in trains
+            ]
+            return sum(parts[1:], parts[0])
         values = signal_values(signal)
         steps = gradient.total() if values.shape[3] == 1 else gradient.dense()
         flat = values.reshape(*values.shape[:3], -1)
@@ -181,17 +183,20 @@ class Linear(Conv2d):
         bound = 1 / sqrt(shape[1])
         self.weight.value = rng.uniform(-bound, bound, shape).astype(np.float32)
 
-    def forward(self, signal: Signal, run: Run) -> Signal:
-        """Multiply; a held current is multiplied once."""
-        if signal.features != (self.weight.value.shape[1],):
+    def accept(self, signal: Signal, run: Run) -> None:
+        """Refuse what does not fit; keep the rest for the backward pass."""
+        features = self.weight.value.shape[1]
+        if signal.features != (features,):
             raise ValueError(
-                f"Linear {self.path}: expected features ({self.weight.value.shape[1]},), got {signal.features}; "
+                f"Linear {self.path}: expected features ({features},), got {signal.features}; "
                 "is a Flatten missing before it?"
             )
         if run.training:
             self._input = signal
-        output = self._convolve(signal)
-        return replace(output, features=(output.channels,))
+
+    def output_features(self, signal: Signal) -> tuple[int, ...]:
+        """Shape of the output for an input, (N,)."""
+        return (len(self.weight.value),)
 
 
 class AvgPool2d(Layer):
@@ -222,16 +227,31 @@ class AvgPool2d(Layer):
             raise ValueError(f"AvgPool2d {self.path}: expected images of at least {size}x{size}, got {signal.features}")
         if run.training:
             self._input = signal
-        values = signal_values(signal)
-        flat = values.reshape(*values.shape[:3], -1)
-        pooled = lanes.avg_pool(flat, self.kernel_size, self.stride, self.padding)
-        steps = pooled.reshape(*pooled.shape[:3], *values.shape[3:])
+        channels, height, width = signal.features
+        sizes = [lanes.output_size(size, self.kernel_size, self.stride, self.padding) for size in (height, width)]
+        features = (channels, *sizes)
+        steps = (*features, *(signal.words.shape if isinstance(signal, SpikeTrain) else signal.store.shape)[3:])
+
+        def pool() -> Values:
+            values = signal_values(signal)
+            flat = values.reshape(*values.shape[:3], -1)
+            return lanes.avg_pool(flat, self.kernel_size, self.stride, self.padding).reshape(steps)
+
         return Current(
-            steps,
+            Store.later(steps, pool),
             signal.timesteps,
-            pooled.shape[:3],
+            features,
             time_weights=signal.time_weights,
             needs_gradient=needs_gradient(signal),
+            parts=self._parts(signal, features) if isinstance(signal, SpikeTrain) else (),
+        )
+
+    def _parts(self, train: SpikeTrain, features: tuple[int, ...]) -> tuple[SpikeTrain, ...]:
+        """The pooled train as trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted."""
+        amplitude = train.amplitude / self.kernel_size**2
+        planes = lanes.pool_planes(train.words, self.kernel_size, self.stride, self.padding)
+        return tuple(
+            SpikeTrain(words, features, amplitude * 2**k, train.time_weights) for k, words in enumerate(planes)
         )
 
     def backward(self, gradient: Backward) -> Backward | None:
@@ -265,9 +285,8 @@ class Flatten(Layer):
                 words = lanes.pack_words(values.reshape(*features, 1, 1, *values.shape[3:]))
             return replace(signal, words=words, features=features)
         values = signal.final_values()
-        return replace(
-            signal, values=values.reshape(*features, 1, 1, *values.shape[3:]), features=features, scale=None, shift=None
-        )
+        store = Store(values.reshape(*features, 1, 1, *values.shape[3:]))
+        return replace(signal, store=store, features=features, scale=None, shift=None, parts=())
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Back to images."""
@@ -326,7 +345,7 @@ class Dropout(Layer):
         if isinstance(signal, SpikeTrain):
             return replace(signal, words=signal.words & mask, amplitude=signal.amplitude / keep, time_weights=None)
         values = signal.final_values() * factors
-        return Current(values, signal.timesteps, signal.features, needs_gradient=signal.needs_gradient)
+        return Current(Store(values), signal.timesteps, signal.features, needs_gradient=signal.needs_gradient)
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Mask the gradient of every step."""

@@ -27,6 +27,10 @@ class Network:
         T.
     seed : int
         Of the initial weights and of dropout.
+    keep_bytes : int
+        Training memory against time, without any effect on results: the output current of a convolution, if larger than
+        this, is dropped once the neurons have read it, and convolved again in the backward pass. 0 drops all (least
+        memory), a large number none (fastest).
 
     Examples
     --------
@@ -35,12 +39,12 @@ class Network:
     (32, 10)
     """
 
-    def __init__(self, body: Layer, timesteps: int, seed: int = 0) -> None:
+    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = Run.keep_bytes) -> None:
         if not isinstance(body, Layer):
             raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
         if not isinstance(timesteps, int) or timesteps < 1:
             raise ValueError(f"Network: argument 'timesteps': expected an integer >= 1, got {timesteps!r}")
-        self.body, self.timesteps = body, timesteps
+        self.body, self.timesteps, self.keep_bytes = body, timesteps, keep_bytes
         rng = np.random.default_rng(seed)
         seen: set[int] = set()
         for path, layer in body.walk():
@@ -78,7 +82,7 @@ class Network:
         TypeError, ValueError
             `data` is not such an array, or does not fit the network.
         """
-        output = self.body(self._current(data), Run(training, observer))
+        output = self.body(self._current(data), Run(training, observer, self.keep_bytes))
         if training:
             self._output = output
         return output.rate().reshape(output.batch, -1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dsr import functional, lanes
-from dsr.currents import Backward, Current, Gradient, Signal, as_wanted
+from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted
 from dsr.functional import threshold_factor
 from dsr.lanes import Values, Words
 from dsr.layer import Layer, Parameter, Run, saved_state
@@ -45,13 +45,15 @@ class Neuron(Layer):
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Spikes of the current."""
         if isinstance(signal, SpikeTrain):
-            signal = Current(signal.values(), signal.timesteps, signal.features, time_weights=signal.time_weights)
+            values = Store(signal.values())
+            signal = Current(values, signal.timesteps, signal.features, time_weights=signal.time_weights)
         threshold = self.effective_threshold()
         words = self._spikes(signal, threshold)
         weights = self._weights(signal.timesteps)
         if run.training:
             self.v_threshold.value[...] = threshold
             self._state = signal, threshold
+            signal.store.drop(run.keep_bytes)
         return SpikeTrain(words, signal.features, self._amplitude(threshold), weights)
 
     def backward(self, gradient: Backward) -> Backward | None:
@@ -61,10 +63,7 @@ class Neuron(Layer):
         weights = self._weights(current.timesteps)
         if isinstance(gradient, Gradient):
             gradient = gradient.summed(weights)
-        mean_current = current.weighted_sum(weights) / np.float32(current.timesteps)
-        if current.scale is not None and current.shift is not None:
-            mean_current *= current.scale.reshape(-1, 1, 1, 1)
-            mean_current += current.shift.reshape(-1, 1, 1, 1)
+        mean_current = current.mean(weights)
         grad_current, grad_threshold = self._mapping_gradient(gradient, mean_current, threshold)
         grad_current /= np.float32(current.timesteps)
         self.v_threshold.grad = np.array(grad_threshold, np.float32)
@@ -107,7 +106,7 @@ class IF(Neuron):
         words, sums = lanes.if_spikes(
             current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
         )
-        current.keep_sum(uniform_weights(current.timesteps), sums)
+        current.store.keep_sum(uniform_weights(current.timesteps), sums)
         return words
 
     def _amplitude(self, threshold: float) -> float:
@@ -161,8 +160,8 @@ class LIF(Neuron):
         words, sums, weighted = lanes.lif_spikes(
             current.values, weights, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
         )
-        current.keep_sum(uniform_weights(current.timesteps), sums)
-        current.keep_sum(weights, weighted)
+        current.store.keep_sum(uniform_weights(current.timesteps), sums)
+        current.store.keep_sum(weights, weighted)
         return words
 
     def _amplitude(self, threshold: float) -> float:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
-from dsr.currents import Backward, Current, Gradient, Signal, as_wanted, needs_gradient, signal_values
-from dsr.lanes import Values
+from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
 from dsr.spikes import uniform_weights
 
@@ -56,8 +56,9 @@ class BatchNorm(Layer):
             raise ValueError(
                 f"BatchNorm {self.path}: expected {len(self.running_mean)} channels, got {signal.features}"
             )
+        plain = isinstance(signal, Current) and signal.scale is None
         current = Current(
-            signal_values(signal),
+            signal.store if isinstance(signal, Current) and plain else Store(signal_values(signal)),
             signal.timesteps,
             signal.features,
             time_weights=signal.time_weights,
@@ -74,7 +75,7 @@ class BatchNorm(Layer):
 
     def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         sums, squares = lanes.moments(current.values)
-        stored = current.values[0].size
+        stored = prod(current.store.shape[1:])
         if stored == 0:
             raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
         mean = sums / stored
@@ -92,19 +93,20 @@ class BatchNorm(Layer):
         self._state = None
         assert isinstance(gradient, Gradient)
         sums, products = self._sums(gradient, current)
-        count = current.values[0].size * (current.timesteps if current.held else 1)
+        count = prod(current.store.shape[1:]) * (current.timesteps if current.held else 1)
         self.bias.grad = sums.astype(np.float32)
         centred = (products - mean * sums) * inverse  # sum of g xhat
         self.weight.grad = centred.astype(np.float32)
         factor = self.weight.value * inverse
         slope = -factor * inverse * centred / count
         offset = -factor * sums / count - slope * mean
-        constant = _channels(factor, 4) * gradient.constant + _channels(offset, 4)
         terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
         if current.held:
-            constant += _channels(slope, 4) * current.values[:, :, :, 0]
+            values = np.ascontiguousarray(current.values[:, :, :, 0])
+            constant = lanes.affine(gradient.constant, factor, offset, values, slope)
         else:
-            terms.append((slope.astype(np.float32), current))
+            constant = lanes.affine(gradient.constant, factor, offset)
+            terms.append((slope.astype(np.float32), current.store))
         return as_wanted(current, Gradient(constant, gradient.timesteps, terms)) if current.needs_gradient else None
 
     @staticmethod
@@ -114,10 +116,6 @@ class BatchNorm(Layer):
             return lanes.product_moments(gradient.dense(), current.values)
         if current.held:
             return lanes.product_moments(gradient.total(), np.ascontiguousarray(current.values[:, :, :, 0]))
-        total = current.weighted_sum(uniform_weights(current.timesteps))
+        total = current.store.weighted_sum(uniform_weights(current.timesteps))
         sums, products = lanes.product_moments(gradient.constant, total)
         return current.timesteps * sums, products
-
-
-def _channels(values: NDArray[Any], axes: int) -> Values:
-    return values.astype(np.float32).reshape(-1, *[1] * (axes - 1))

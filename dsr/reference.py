@@ -332,6 +332,18 @@ def expand_gradient(constant: Array, values: Array, slope: Array) -> Array:
     return np.expand_dims(constant, -2) + slope.reshape(-1, *[1] * (values.ndim - 1)) * values
 
 
+def affine(x: Array, a: Array, c: Array, y: Array | None = None, b: Array | None = None) -> Array:
+    """See `dsr.lanes.affine`."""
+
+    def channels(values: Array) -> Array:
+        return values.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+
+    total = channels(a) * x
+    if y is not None and b is not None:
+        total = total + channels(b) * y
+    return total + channels(c)
+
+
 def weighted_sum(values: Array, weights: Array) -> Array:
     """See `dsr.lanes.weighted_sum`; one step of values stands for all."""
     steps = np.broadcast_to(np.moveaxis(values, -2, 0), (len(weights), *values.shape[:-2], values.shape[-1]))
@@ -355,6 +367,14 @@ def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> 
         for x in range(kernel_size):
             total = total + padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride]
     return np.asarray(total / values.dtype.type(kernel_size**2))
+
+
+def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
+    """See `dsr.lanes.pool_planes`."""
+    spikes = unpack_words(words, 32 * len(words)).astype(np.float64)
+    pooled = avg_pool(spikes.reshape(*spikes.shape[:3], -1), kernel_size, stride, padding)
+    counts = np.rint(pooled * kernel_size**2).astype(np.int64).reshape(*pooled.shape[:3], *words.shape[3:])
+    return np.stack([pack_words(counts >> k & 1) for k in range((kernel_size**2).bit_length())])
 
 
 def avg_pool_backward(

@@ -9,6 +9,7 @@ import pytest
 
 import dsr
 from dsr import lanes, reference
+from dsr.currents import Gradient
 
 # in and out channels, height, width, T, B, kernel, stride, padding
 SHAPES = [
@@ -114,3 +115,61 @@ def test_a_kernel_too_large_for_rows_takes_the_dense_way():
     out = network.body.layers["0"].forward(train, dsr.Run())
     expected = reference.conv2d_spikes(train.words, network.body.layers["0"].weight.value.astype(np.float64), None, 1.0)
     assert np.abs(out.values - expected).max() < 290 * 2.0**-24 * 20
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 4, 0), (1, 1, 0)])
+def test_planes_count_the_spikes_of_a_window(kernel, stride, padding):
+    rng = np.random.default_rng(3)
+    words = lanes.pack_words((rng.random((35, 9, 8, 2, 5)) < 0.6).astype(np.float32))
+    planes = lanes.pool_planes(words, kernel, stride, padding)
+    np.testing.assert_array_equal(planes, reference.pool_planes(words, kernel, stride, padding))
+
+
+def test_a_convolution_of_pooled_spikes_is_that_of_the_pooled_values():
+    rng = np.random.default_rng(4)
+    train = dsr.SpikeTrain.from_dense((rng.random((3, 5, 40, 8, 8)) < 0.4).astype(np.float32), amplitude=0.5)
+    pool, conv = dsr.AvgPool2d(2), dsr.Conv2d(40, 6, 3, padding=1)
+    conv.weight.value = dyadic(rng, conv.weight.value.shape)
+    pooled = pool.forward(train, dsr.Run(training=True))
+    out = conv.forward(pooled, dsr.Run(training=True))
+    values = reference.avg_pool(train.values().reshape(40, 8, 8, -1), 2, 2)
+    np.testing.assert_array_equal(pooled.values.reshape(values.shape), values)
+    expected = reference.conv2d(values.astype(np.float64), conv.weight.value.astype(np.float64), None, 1, 1)
+    np.testing.assert_array_equal(out.values.reshape(expected.shape), expected)
+    grad = dyadic(rng, (6, 4, 4, 3, 5))
+    below = conv.backward(Gradient.from_dense(grad))
+    steps = grad.astype(np.float64).reshape(6, 4, 4, -1)
+    expected = reference.conv2d_weight_gradient(steps, values.astype(np.float64), 3, 3, 1, 1)
+    np.testing.assert_array_equal(conv.weight.grad, expected)
+    expected = reference.conv2d_input_gradient(steps, conv.weight.value.astype(np.float64), 4, 4, 1, 1)
+    np.testing.assert_array_equal(below, expected.reshape(40, 4, 4, 3, 5).sum(axis=3))
+
+
+@pytest.mark.parametrize("kind", ["if", "lif"])
+def test_dropped_currents_come_back_bit_for_bit(kind):
+    """`keep_bytes` trades memory for time and nothing else."""
+
+    def train(keep_bytes):
+        def neuron():
+            return dsr.IF(1.0) if kind == "if" else dsr.LIF(0.5, delta_t=0.2)
+
+        inner = dsr.Sequential(
+            dsr.Conv2d(8, 8, 3, padding=1), dsr.BatchNorm(8), neuron(), dsr.Conv2d(8, 8, 3, padding=1)
+        )
+        body = dsr.Sequential(
+            dsr.Conv2d(2, 8, 3, padding=1), dsr.BatchNorm(8), neuron(), dsr.Residual(inner), dsr.BatchNorm(8), neuron(),
+            dsr.Residual(dsr.Conv2d(8, 4, 3, 2, 1), dsr.Conv2d(8, 4, 1, 2)), dsr.BatchNorm(4), neuron(),
+            dsr.AvgPool2d(2), dsr.Conv2d(4, 4, 2), dsr.BatchNorm(4), neuron(), dsr.Flatten(), dsr.Linear(4, 3),
+        )  # fmt: skip
+        network = dsr.Network(body, timesteps=4, seed=1, keep_bytes=keep_bytes)
+        optimizer = dsr.SGD(network.parameters(), 0.1, momentum=0.9)
+        for step in range(3):
+            images = np.random.default_rng(step).normal(size=(6, 2, 8, 8))
+            _, grad = dsr.cross_entropy(network.forward(images, training=True), np.arange(6) % 3)
+            network.backward(grad)
+            optimizer.step()
+        return network.state()
+
+    kept, dropped = train(1 << 40), train(0)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(array, dropped[name], err_msg=name)

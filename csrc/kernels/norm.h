@@ -67,3 +67,13 @@ static void weighted_sum(const float *values, const float *weights, float *sum, 
         }
     }
 }
+
+/* out = a x + b y + c; y NULL: out = a x + c. */
+static void affine(const float *x, const float *y, float *out, size_t n, float a, float b, float c) {
+    if (y)
+        for (size_t i = 0; i < n; i++)
+            out[i] = a * x[i] + b * y[i] + c;
+    else
+        for (size_t i = 0; i < n; i++)
+            out[i] = a * x[i] + c;
+}

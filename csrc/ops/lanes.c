@@ -158,6 +158,16 @@ dsr_status dsr_product_moments(const float *a, const float *b, double *sums, dou
     return DSR_OK;
 }
 
+dsr_status dsr_affine(const float *x, const float *y, const float *a, const float *b, const float *c, float *out,
+                      size_t channels, size_t n) {
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)channels; i++) {
+        size_t at = (size_t)i * n;
+        dsr_kernel->affine(x + at, y ? y + at : NULL, out + at, n, a[i], y ? b[i] : 0, c[i]);
+    }
+    return DSR_OK;
+}
+
 dsr_status dsr_weighted_sum(const float *values, const float *weights, float *sum, dsr_lanes shape) {
     size_t row = shape.pixels * shape.batch;
 #pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
@@ -176,6 +186,14 @@ dsr_status dsr_expand_gradient(const float *constant, const float *values, const
         dsr_kernel->expand_gradient(constant + (size_t)c * row, values + at, dense + at, shape.pixels, shape.timesteps,
                                     shape.batch, slope[c]);
     }
+    return DSR_OK;
+}
+
+dsr_status dsr_pool_planes(const uint32_t *words, uint32_t *planes, size_t count, dsr_pool pool) {
+    size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(pool.channels *in))
+    for (ptrdiff_t w = 0; w < (ptrdiff_t)pool.channels; w++)
+        dsr_kernel->pool_planes(words + (size_t)w * in, planes + (size_t)w * out, count, pool.channels * out, pool);
     return DSR_OK;
 }
 

@@ -268,6 +268,21 @@ static dsr_status run_expand_gradient(dsr_call *c) {
     return dsr_expand_gradient(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, lanes_of(c));
 }
 
+static const dsr_arg AFFINE[] = {{"x", ARG_F32, "CN", ARG_IN}, {"y", ARG_F32, "CN", ARG_MAYBE},
+                                 {"a", ARG_F32, "C", ARG_IN},  {"b", ARG_F32, "C", ARG_MAYBE},
+                                 {"c", ARG_F32, "C", ARG_IN},  {"out", ARG_F32, "CN", ARG_OUT}};
+
+static int check_affine(const dsr_call *c) {
+    if ((c->value[1].data == NULL) != (c->value[3].data == NULL))
+        return dsr_refuse(c, 3, "an array where 'y' is one, None where it is None");
+    return 0;
+}
+
+static dsr_status run_affine(dsr_call *c) {
+    return dsr_affine(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data, c->value[4].data,
+                      c->value[5].data, AXIS(c, 'C'), AXIS(c, 'N'));
+}
+
 static const dsr_arg WEIGHTED_SUM[] = {
     {"values", ARG_F32, "CPTB", ARG_IN}, {"weights", ARG_F32, "T", ARG_IN}, {"out", ARG_F32, "CPB", ARG_OUT}};
 
@@ -307,6 +322,25 @@ static dsr_pool pool_of(const dsr_call *c) {
 
 static dsr_status run_avg_pool(dsr_call *c) {
     return dsr_avg_pool(c->value[0].data, c->value[4].data, pool_of(c));
+}
+
+static const dsr_arg POOL_PLANES[] = {{"words", ARG_U32, "CHWL", ARG_IN},
+                                      {"kernel_size", ARG_COUNT, NULL, ARG_IN},
+                                      {"stride", ARG_COUNT, NULL, ARG_IN},
+                                      {"padding", ARG_SIZE, NULL, ARG_IN},
+                                      {"out", ARG_U32, "KCIJL", ARG_OUT}};
+
+static int check_pool_planes(const dsr_call *c) {
+    size_t most = c->value[1].size * c->value[1].size, digits = 0;
+    while (most >> digits)
+        digits++;
+    if (dsr_expect_axis(c, 4, 'K', digits, "binary digits of kernel_size**2") < 0)
+        return -1;
+    return check_avg_pool(c);
+}
+
+static dsr_status run_pool_planes(dsr_call *c) {
+    return dsr_pool_planes(c->value[0].data, c->value[4].data, AXIS(c, 'K'), pool_of(c));
 }
 
 static const dsr_arg AVG_POOL_BACKWARD[] = {{"grad_output", ARG_F32, "CIJL", ARG_IN},
@@ -497,7 +531,9 @@ const dsr_entry dsr_entries[] = {
     ENTRY(moments, MOMENTS, NULL, 0),
     ENTRY(product_moments, PRODUCT_MOMENTS, NULL, 0),
     ENTRY(expand_gradient, EXPAND_GRADIENT, NULL, 0),
+    ENTRY(affine, AFFINE, check_affine, 0),
     ENTRY(weighted_sum, WEIGHTED_SUM, NULL, 0),
+    ENTRY(pool_planes, POOL_PLANES, check_pool_planes, 0),
     ENTRY(avg_pool, AVG_POOL, check_avg_pool, 0),
     ENTRY(avg_pool_backward, AVG_POOL_BACKWARD, check_avg_pool, 0),
     ENTRY(conv2d, CONV2D, check_conv2d, 0),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import prod
 
 import numpy as np
@@ -51,10 +52,15 @@ class Store:
             self._values = self.again()
         return self._values
 
-    def drop(self, larger_than: int) -> None:
-        """Forget values of more bytes than that, if they can be computed again."""
-        if self.again is not None and 4 * prod(self.shape) > larger_than:
+    def drop(self) -> None:
+        """Forget the values, if they can be computed again."""
+        if self.again is not None:
             self._values = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values, dropped or not."""
+        return 4 * prod(self.shape)
 
     def weighted_sum(self, weights: Values) -> Values:
         """``sum_t weights[t] values[t]``, (C, H, W, B); computed once for each weights."""
@@ -69,6 +75,35 @@ class Store:
     def keep_sum(self, weights: Values, total: Values) -> None:
         """Note a weighted sum that a neuron computed on its way."""
         self._sums[weights.tobytes()] = total
+
+
+class Keeper:
+    """Decides which currents a training pass keeps for its backward pass.
+
+    They are kept as long as they fit the budget together; beyond it the largest is dropped, and computed again when the
+    backward pass asks for it. (Convolutions cost about the same at every stage of a network, but the first stages have
+    the largest currents.)
+
+    Parameters
+    ----------
+    budget : int
+        Bytes.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.total = budget, 0
+        self._kept: list[tuple[int, int, Store]] = []  # a heap, largest first; the number breaks ties
+
+    def keep(self, store: Store) -> None:
+        """Keep the store's values if there is room, or if there are larger ones to drop."""
+        if store.again is None:
+            return
+        heappush(self._kept, (-store.nbytes, len(self._kept), store))
+        self.total += store.nbytes
+        while self.total > self.budget:
+            _, _, largest = heappop(self._kept)
+            self.total -= largest.nbytes
+            largest.drop()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

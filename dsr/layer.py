@@ -9,7 +9,7 @@ changes nothing, so threads may share a network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,7 @@ from dsr.currents import (
     Backward,
     Current,
     Gradient,
+    Keeper,
     Signal,
     Store,
     add_gradients,
@@ -60,14 +61,13 @@ class Run:
         Batch statistics, dropout, and state for `backward`; else running statistics and nothing kept.
     observer : callable or None
         Called as ``observer(path, layer, output)`` after each layer's forward pass.
-    keep_bytes : int
-        In training, a convolution's output current larger than this is dropped as soon as the neurons have read it, and
-        convolved again, bit for bit, in the backward pass.
+    keeper : Keeper
+        In training: which currents are kept for the backward pass.
     """
 
     training: bool = False
     observer: Callable[[str, Layer, Signal], None] | None = None
-    keep_bytes: int = 48 << 20
+    keeper: Keeper = field(default_factory=lambda: Keeper(0))
 
 
 class Layer:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr._arrays import as_array
-from dsr.currents import Current, Gradient, Signal
+from dsr.currents import Current, Gradient, Keeper, Signal
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run
 from dsr.neurons import Neuron
@@ -28,9 +28,9 @@ class Network:
     seed : int
         Of the initial weights and of dropout.
     keep_bytes : int
-        Training memory against time, without any effect on results: the output current of a convolution, if larger than
-        this, is dropped once the neurons have read it, and convolved again in the backward pass. 0 drops all (least
-        memory), a large number none (fastest).
+        Training memory against time, without any effect on results. Output currents of convolutions are kept for the
+        backward pass as long as they fit in so many bytes together; beyond it the largest are dropped, and convolved
+        again, bit for bit, when they are needed. 0 drops all (least memory), a large number none (fastest).
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Network:
     (32, 10)
     """
 
-    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = Run.keep_bytes) -> None:
+    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 256 << 20) -> None:
         if not isinstance(body, Layer):
             raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
         if not isinstance(timesteps, int) or timesteps < 1:
@@ -82,7 +82,7 @@ class Network:
         TypeError, ValueError
             `data` is not such an array, or does not fit the network.
         """
-        output = self.body(self._current(data), Run(training, observer, self.keep_bytes))
+        output = self.body(self._current(data), Run(training, observer, Keeper(self.keep_bytes)))
         if training:
             self._output = output
         return output.rate().reshape(output.batch, -1)

@@ -53,7 +53,7 @@ class Neuron(Layer):
         if run.training:
             self.v_threshold.value[...] = threshold
             self._state = signal, threshold
-            signal.store.drop(run.keep_bytes)
+            run.keeper.keep(signal.store)
         return SpikeTrain(words, signal.features, self._amplitude(threshold), weights)
 
     def backward(self, gradient: Backward) -> Backward | None:

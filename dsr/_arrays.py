@@ -14,8 +14,9 @@ def as_array(function: str, name: str, value: ArrayLike, *, least_axes: int = 0)
     """`value` as a NumPy array of numbers, or an error that names function and argument."""
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise TypeError(f"{function}: argument '{name}': expected an array of real numbers, got {error}") from None
+    except Exception as error:  # an object of the user's may raise anything
+        given = type(value).__name__
+        raise TypeError(f"{function}: argument '{name}': expected an array of real numbers, got {given}") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{function}: argument '{name}': expected real numbers, got dtype {array.dtype}")
     if array.ndim < least_axes:
@@ -57,7 +58,7 @@ class Output:
         if out is not None:
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"{function}: argument '{name}': expected an array, got {type(out).__name__}")
-            if out.dtype.newbyteorder("=") != dtype:
+            if (out.dtype.kind, out.dtype.itemsize) != (dtype.kind, dtype.itemsize):
                 raise TypeError(f"{function}: argument '{name}': expected dtype {dtype}, got {out.dtype}")
             if out.shape != shape:
                 raise ValueError(f"{function}: argument '{name}': expected shape {shape}, got {out.shape}")

@@ -13,6 +13,7 @@ at which a neuron fires, `tau` the membrane time constant and `delta_t` the leng
 
 from __future__ import annotations
 
+import operator
 from math import prod
 from typing import Any, Literal
 
@@ -620,9 +621,10 @@ def encode_phase(value: ArrayLike, timesteps: int, bits: int = 8, *, out: NDArra
     dtype = common_real("encode_phase", value=x)
     steps = _steps("encode_phase", timesteps)
     result = Output("encode_phase", out, (steps, *x.shape), dtype, (steps, x.size), (x,))
-    if _steps("encode_phase", bits, "bits") > 24:
-        raise ValueError(f"encode_phase: argument 'bits': expected an integer in [1, 24], got {bits}")
-    _core.encode_phase(contiguous(x, dtype, (x.size,)), bits, result.buffer)
+    digits = _steps("encode_phase", bits, "bits")
+    if digits > 24:
+        raise ValueError(f"encode_phase: argument 'bits': expected an integer in [1, 24], got {digits}")
+    _core.encode_phase(contiguous(x, dtype, (x.size,)), digits, result.buffer)
     return result.finish()
 
 
@@ -665,11 +667,10 @@ def encode_delta(signal: ArrayLike, threshold: float, *, out: NDArray[Any] | Non
 
 def threshold_factor(function: str, delta_t: float, gradient: Gradient) -> float:
     """Factor of a LIF threshold's gradient: `delta_t` as published, ``1 / delta_t`` as the mapping has it."""
-    if gradient == "published":
-        return float(delta_t)
-    if gradient == "exact":
-        return 1.0 / float(delta_t)
-    raise ValueError(f"{function}: argument 'gradient': expected 'published' or 'exact', got {gradient!r}")
+    if not isinstance(gradient, str) or gradient not in ("published", "exact"):
+        given = repr(gradient) if isinstance(gradient, str) else type(gradient).__name__
+        raise ValueError(f"{function}: argument 'gradient': expected 'published' or 'exact', got {given}")
+    return float(delta_t) if gradient == "published" else 1.0 / float(delta_t)
 
 
 def _time_first(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -696,11 +697,12 @@ def _unit(function: str, name: str, value: ArrayLike) -> NDArray[Any]:
 
 def _steps(function: str, timesteps: int, name: str = "timesteps") -> int:
     try:
-        steps = timesteps.__index__()
-    except (AttributeError, TypeError):
-        raise TypeError(
-            f"{function}: argument '{name}': expected an integer >= 1, got {type(timesteps).__name__}"
-        ) from None
+        steps = operator.index(timesteps)
+    except Exception as error:  # an object of the user's may raise anything
+        given = type(timesteps).__name__
+        raise TypeError(f"{function}: argument '{name}': expected an integer >= 1, got {given}") from error
     if not 1 <= steps < 2**31:
-        raise ValueError(f"{function}: argument '{name}': expected an integer in [1, 2**31), got {steps}")
+        # an integer of thousands of digits has no decimal form
+        given = str(steps) if abs(steps) < 2**64 else f"one of {steps.bit_length()} bits"
+        raise ValueError(f"{function}: argument '{name}': expected an integer in [1, 2**31), got {given}")
     return steps

@@ -11,6 +11,7 @@ and within the stated bound on each level; eps is 2**-24.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,14 @@ def word_count(channels: int) -> int:
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
-    return array.reshape(len(array), -1)
+    """All axes but the first merged."""
+    return array.reshape(len(array), prod(array.shape[1:]))
 
 
 def _pixels(array: NDArray[Any], inner: int) -> NDArray[Any]:
     """Axes H, W merged: (C, P) and the `inner` last axes."""
-    return array.reshape(len(array), -1, *array.shape[array.ndim - inner :])
+    last = array.ndim - inner
+    return array.reshape(len(array), prod(array.shape[1:last]), *array.shape[last:])
 
 
 def if_spikes(
@@ -115,6 +118,8 @@ def unpack_words(words: Words, channels: int, amplitude: float = 1.0) -> Values:
 
 def add_words(words: Words, values: Values, amplitude: float) -> Values:
     """``values += unpack_words(words, len(values), amplitude)`` in place; returns `values`. EXACT."""
+    if not values.flags.c_contiguous:
+        raise ValueError(f"add_words: argument 'values': expected a C-contiguous array, got strides {values.strides}")
     _core.add_words(_rows(words), amplitude, _rows(values))
     return values
 
@@ -193,7 +198,7 @@ def pool_planes(words: Words, kernel_size: int, stride: int, padding: int = 0) -
     planes = (kernel_size**2).bit_length()
     out = np.empty((planes, groups, rows, columns, timesteps, batch), np.uint32)
     flat = (groups, height, width, timesteps * batch)
-    _core.pool_planes(words.reshape(flat), kernel_size, stride, padding, out.reshape(*out.shape[:4], -1))
+    _core.pool_planes(words.reshape(flat), kernel_size, stride, padding, out.reshape(*out.shape[:4], timesteps * batch))
     return out
 
 
@@ -303,7 +308,7 @@ def conv2d_spikes(
         )
     result = np.empty((len(weight), rows, columns, timesteps, batch), np.float32) if out is None else out
     _core.conv2d_spikes(
-        words.reshape(groups, height, width, -1),
+        words.reshape(groups, height, width, timesteps * batch),
         weight,
         bias,
         amplitude,
@@ -311,7 +316,7 @@ def conv2d_spikes(
         padding,
         group,
         out is not None,
-        result.reshape(len(weight), rows, columns, -1),
+        result.reshape(len(weight), rows, columns, timesteps * batch),
     )
     return result
 

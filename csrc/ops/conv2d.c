@@ -195,8 +195,9 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
 }
 
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv) {
-    for (size_t y = 0; y < conv.stride; y++)
-        for (size_t x = 0; x < conv.stride; x++) {
+    /* classes that begin beyond the image are empty */
+    for (size_t y = 0; y < conv.stride && y < conv.height; y++)
+        for (size_t x = 0; x < conv.stride && x < conv.width; x++) {
             dsr_status status = input_gradient_class(grad_output, weight, grad_input, &conv, y, x);
             if (status != DSR_OK)
                 return status;

@@ -9,6 +9,8 @@ enum { WORD = 32 };
 /* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache a core): squares of 4x4 output pixels with about 1,280 lanes
  * in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
 enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
+/* Input pixels between the outputs of a tile: a large stride makes tiles of one pixel. */
+enum { MOST_HALO = 64 };
 /* Weight gradient: lanes of 8 words a table; tables of a band of output rows in 2 MiB, at least 16 pixels. */
 enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 
@@ -46,12 +48,15 @@ typedef struct {
 static plan make_plan(dsr_conv conv) {
     plan p = {.conv = conv, .taps = conv.kernel_h * conv.kernel_w};
     p.words = dsr_pieces(conv.in_channels, WORD);
-    p.block_words = least(p.words, WORD_TAPS / p.taps ? WORD_TAPS / p.taps : 1);
+    p.block_words = least(p.words ? p.words : 1, WORD_TAPS / p.taps ? WORD_TAPS / p.taps : 1);
     p.blocks = dsr_pieces(p.words, p.block_words);
     p.block_rows = 1 + WORD * p.block_words * p.taps;
     p.out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
-    p.tile_y = least(conv.out_height, TILE_SIDE);
-    p.tile_x = least(conv.out_width, TILE_SIDE);
+    size_t side = TILE_SIDE;
+    while (side > 1 && (side - 1) * conv.stride > MOST_HALO)
+        side--;
+    p.tile_y = least(conv.out_height, side);
+    p.tile_x = least(conv.out_width, side);
     size_t lanes = TILE_TARGETS / (p.tile_y * p.tile_x);
     p.tile_l = least(conv.lanes, lanes / 16 * 16);
     p.tiles_y = dsr_pieces(conv.out_height, p.tile_y);

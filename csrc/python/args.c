@@ -44,8 +44,7 @@ static const char *describe(dsr_arg_kind kind) {
     return "?";
 }
 
-/* "float32 array of shape (3, 4)" or "str"; a new reference. */
-static PyObject *describe_given(PyObject *object) {
+PyObject *dsr_describe_given(PyObject *object) {
     if (PyArray_Check(object)) {
         PyObject *dtype = PyObject_GetAttrString(object, "dtype"), *shape = PyObject_GetAttrString(object, "shape");
         PyObject *text = dtype && shape ? PyUnicode_FromFormat("%S array of shape %S", dtype, shape) : NULL;
@@ -65,7 +64,7 @@ static PyObject *describe_given(PyObject *object) {
 }
 
 static int wrong(const dsr_call *call, size_t index, PyObject *error, PyObject *given, const char *expected) {
-    PyObject *text = describe_given(given);
+    PyObject *text = dsr_describe_given(given);
     if (text)
         PyErr_Format(error, "%s: argument '%s': expected %s, got %U", call->function, call->arguments[index].name,
                      expected, text);

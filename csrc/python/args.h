@@ -66,6 +66,9 @@ int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t give
  * `why` says where the number comes from. */
 int dsr_expect_axis(const dsr_call *call, size_t index, char letter, size_t expected, const char *why);
 
+/* What was given, for a message: "float32 array of shape (3, 4)", "-1", "str"; a new reference, or NULL. */
+PyObject *dsr_describe_given(PyObject *object);
+
 /* -1 with ValueError "function: argument 'name': ..." set. */
 int dsr_refuse(const dsr_call *call, size_t index, const char *expected);
 

@@ -46,10 +46,14 @@ static PyObject *set_threads(PyObject *module, PyObject *number) {
     long threads = integer ? PyLong_AsLong(integer) : -1;
     int is_integer = integer != NULL;
     Py_XDECREF(integer);
+    PyErr_Clear();
     if (threads < 1 || threads > 1024) {
-        PyErr_Clear();
-        return PyErr_Format(is_integer ? PyExc_ValueError : PyExc_TypeError,
-                            "set_threads: argument 'threads': expected an integer in [1, 1024], got %R", number);
+        PyObject *given = dsr_describe_given(number);
+        if (given)
+            PyErr_Format(is_integer ? PyExc_ValueError : PyExc_TypeError,
+                         "set_threads: argument 'threads': expected an integer in [1, 1024], got %U", given);
+        Py_XDECREF(given);
+        return NULL;
     }
     dsr_set_threads((int)threads);
     Py_RETURN_NONE;

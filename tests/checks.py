@@ -1,0 +1,33 @@
+"""Comparisons that several tests make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Equal values (NaN equals NaN), shapes and dtypes."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    if not np.array_equal(actual, expected, equal_nan=actual.dtype.kind == "f"):
+        different = ~((actual == expected) | ((actual != actual) & (expected != expected)))
+        where = np.argwhere(different)
+        raise AssertionError(
+            f"{len(where)} of {actual.size} elements differ, first at {where[0]}: "
+            f"{actual[tuple(where[0])]!r} instead of {expected[tuple(where[0])]!r}"
+        )
+
+
+def sum_in_contract_order(values: np.ndarray) -> float:
+    """Sum of a line of numbers as dsr.h promises it: 16 partial sums in double, added in order."""
+    partial = [0.0] * 16
+    with np.errstate(all="ignore"):
+        for i, value in enumerate(values.ravel().tolist()):
+            partial[i % 16] += value
+    total = 0.0
+    for part in partial:
+        total += part
+    return total

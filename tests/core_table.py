@@ -1,0 +1,149 @@
+"""What the entries of dsr._core take, stated a second time: the tests' own table, and valid arguments made from it.
+
+An argument is "name:kind" or "name:kind:axes"; "?" before the name: None is allowed; "!" before the name: an output.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ENTRIES = {
+    "if_forward": "current:real:TN v_threshold:positive alpha:alpha !out:real:TN",
+    "lif_forward": "current:real:TN v_threshold:positive tau:positive delta_t:positive alpha:alpha !out:real:TN",
+    "firing_rate": "train:real:TN !out:real:N",
+    "weighted_firing_rate": "train:real:TN tau:positive delta_t:positive !out:real:N",
+    "if_rate": "mean_current:real:N v_threshold:positive !out:real:N",
+    "lif_rate": "mean_current:real:N v_threshold:positive tau:positive delta_t:positive !out:real:N",
+    "if_backward": "grad_output:real:TN current:real:TN v_threshold:positive !out:real:TN",
+    "lif_backward": "grad_output:real:TN current:real:TN v_threshold:positive tau:positive delta_t:positive "
+    "!out:real:TN",
+    "if_rate_backward": "grad_rate:real:N mean_current:real:N v_threshold:positive divisor:positive !out:real:N",
+    "lif_rate_backward": "grad_rate:real:N mean_current:real:N v_threshold:positive tau:positive delta_t:positive "
+    "divisor:positive !out:real:N",
+    "encode_bernoulli": "rate:real:N seed:seed !out:real:TN",
+    "encode_latency": "value:real:N !out:real:TN",
+    "encode_phase": "value:real:N bits:count !out:real:TN",
+    "encode_delta": "signal:real:TN threshold:positive !out:real:TN",
+    "if_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C v_threshold:positive alpha:alpha "
+    "!words:uint32:WPTB !sums:float32:CPB",
+    "lif_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C weights:float32:T v_threshold:positive "
+    "tau:positive delta_t:positive alpha:alpha !words:uint32:WPTB !sums:float32:CPB !weighted:float32:CPB",
+    "pack_words": "values:float32:CN !out:uint32:WN",
+    "unpack_words": "words:uint32:WN amplitude:number !out:float32:CN",
+    "add_words": "words:uint32:WN amplitude:number !out:float32:CN",
+    "count_bits": "words:uint32:N",
+    "count_words": "words:uint32:WN !out:int64:C",
+    "dropout_words": "words:uint32:N keep:chance seed:seed !out:uint32:N",
+    "transpose_words": "words:uint32:WPL !out:uint32:PKC",
+    "moments": "values:float32:CN !sums:float64:C !squares:float64:C",
+    "product_moments": "a:float32:CN b:float32:CN !sums:float64:C !products:float64:C",
+    "expand_gradient": "constant:float32:CPB values:float32:CPTB slope:float32:C !out:float32:CPTB",
+    "weighted_sum": "values:float32:CPTB weights:float32:T !out:float32:CPB",
+    "affine": "x:float32:CN ?y:float32:CN a:float32:C ?b:float32:C c:float32:C !out:float32:CN",
+    "pool_planes": "words:uint32:CHWL kernel_size:count stride:count padding:size !out:uint32:KCIJL",
+    "avg_pool": "input:float32:CHWL kernel_size:count stride:count padding:size !out:float32:CIJL",
+    "avg_pool_backward": "grad_output:float32:CIJL kernel_size:count stride:count padding:size !out:float32:CHWL",
+    "sgd_update": "!value:float32:N grad:float32:N !buffer:float32:N learning_rate:number momentum:chance "
+    "weight_decay:number nesterov:size first:size",
+    "conv2d": "input:float32:CHWL weight:float32:OCYX ?bias:float32:O stride:count padding:size !out:float32:OIJL",
+    "conv2d_input_gradient": "grad_output:float32:OIJL weight:float32:OCYX stride:count padding:size !out:float32:CHWL",
+    "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL stride:count padding:size !out:float32:OCYX",
+    "conv2d_spikes": "words:uint32:WHVL weight:float32:OCYX ?bias:float32:O amplitude:number stride:count padding:size "
+    "group:count accumulate:size !out:float32:OIJL",
+    "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
+    "transposed:uint32:HVKN timesteps:count amplitude:number stride:count padding:size group:count !out:float32:OCYX",
+}
+# these return a number, the others None
+NUMBERS = {"if_backward", "lif_backward", "if_rate_backward", "lif_rate_backward", "count_bits"}
+
+
+class Argument(NamedTuple):
+    """One argument of an entry; `axes` is empty for numbers."""
+
+    name: str
+    kind: str
+    axes: str
+    output: bool
+    optional: bool
+
+
+def arguments_of(entry: str) -> list[Argument]:
+    """The row of the table, read."""
+    found = []
+    for text in ENTRIES[entry].split():
+        name, kind, *axes = text.lstrip("?!").split(":")
+        found.append(Argument(name, kind, axes[0] if axes else "", text[0] == "!", text[0] == "?"))
+    return found
+
+
+def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
+    """The sizes with all relations between them kept: words of channels and lanes, windows of images."""
+
+    def words(size: int) -> int:
+        return (size + 31) // 32
+
+    if "pool" in entry:
+        sizes["X"] = sizes["Y"]
+    sizes["kernel_size"], sizes["timesteps"] = sizes["Y"], sizes["T"]
+    sizes["padding"] = min(sizes["padding"], sizes["Y"] // 2, sizes["X"] // 2)
+    for size, kernel, windows in (("H", "Y", "I"), ("V" if "spikes" in entry else "W", "X", "J")):
+        if "pool" in entry or "conv" in entry:
+            room = 2 * sizes["padding"] - sizes[kernel]
+            sizes[size] = max(sizes[size], -room)
+            sizes[windows] = (sizes[size] + room) // sizes["stride"] + 1
+    if entry == "transpose_words":
+        sizes["C"], sizes["K"] = 32 * sizes["W"], words(sizes["L"])
+    elif entry == "pool_planes":
+        sizes["K"] = (sizes["Y"] ** 2).bit_length()
+    elif entry == "conv2d_spikes_weight_gradient":
+        sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
+    elif "words" in entry or "spikes" in entry:
+        sizes["W"] = words(sizes["C"])
+    return sizes
+
+
+def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
+    """Random small sizes of the axes and of kernels and strides, some of them 0."""
+    sizes = {letter: int(rng.integers(0, 7)) for letter in "NCPBHVWLO"}
+    if "words" in entry or "spikes" in entry:
+        sizes["C"] = int(rng.choice([0, 1, 5, 31, 32, 33, 40]))
+    sizes["T"], sizes["Y"], sizes["X"], sizes["stride"] = (int(size) for size in rng.integers(1, 4, 4))
+    sizes["S"] = int(rng.choice([1, sizes["T"]]))
+    sizes["padding"], sizes["group"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
+    return settle(entry, sizes)
+
+
+def plain_sizes(entry: str) -> dict[str, int]:
+    """No axis is shorter than 2, and at stride 1 every pixel of an image counts."""
+    sizes = {"N": 5, "C": 40, "P": 2, "B": 9, "H": 5, "V": 6, "W": 6, "L": 33, "O": 3, "T": 4, "S": 4}
+    return settle(entry, {**sizes, "Y": 3, "X": 2, "stride": 1, "padding": 1, "group": 2})
+
+
+def make_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Values that suit any argument of that dtype: floats in [-1, 2), words of any bits."""
+    if np.dtype(dtype).kind == "f":
+        return (rng.random(shape) * 3 - 1).astype(dtype)
+    return rng.integers(0, 2**32, shape).astype(dtype)
+
+
+def make_arguments(
+    entry: str, rng: np.random.Generator, real: Any = np.float32, sizes: dict[str, int] | None = None
+) -> list[Any]:
+    """Arguments that the entry accepts."""
+    sizes = draw_sizes(entry, rng) if sizes is None else sizes
+    made: list[Any] = []
+    for argument in arguments_of(entry):
+        if argument.axes:
+            shape = tuple(sizes[letter] for letter in argument.axes)
+            made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
+        elif argument.name in sizes:
+            made.append(sizes[argument.name])
+        elif argument.kind in ("alpha", "chance"):
+            made.append(float(rng.uniform(0.1, 1)))
+        elif argument.kind in ("positive", "number"):
+            made.append(float(rng.uniform(0.1, 2)))
+        else:
+            made.append(int(rng.integers(1, 25)))
+    return made

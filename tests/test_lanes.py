@@ -1,0 +1,339 @@
+"""Operations on the lanes layout: EXACT ones bit for bit, convolutions exactly on dyadic numbers and within bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from checks import assert_same, sum_in_contract_order
+from hypothesis import given
+from hypothesis import strategies as st
+from lanes_table import EXACT, bits, floats, make_call, run
+
+from dsr import _core, lanes, reference
+
+# (C, H, W, T, B): around the 32 channels of a word, 16 lanes of a vector, the 128 of a chunk, 4096 lanes of a tile
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (31, 1, 1, 2, 15),
+    (32, 3, 2, 3, 5),
+    (33, 1, 4, 1, 17),
+    (65, 2, 2, 4, 16),
+    (2, 1, 1, 3, 129),
+    (3, 1, 1, 1, 600),
+    (1, 1, 1, 2, 4100),
+    (33, 40, 1, 4, 31),
+    (5, 7, 3, 20, 2),
+]
+# sums of doubles, in the order that dsr.h promises: see the contract below
+SUMS = ["moments", "product_moments"]
+
+
+def check_parity(function, call):
+    with np.errstate(all="ignore"):
+        expected = contract(function, call) if function in SUMS else run(reference, function, call)
+        for a, b in zip(run(lanes, function, call), expected, strict=True):
+            assert_same(a, b)
+
+
+def contract(function, call):
+    """Sums of each channel: number i of a line goes to partial sum i % 16."""
+    first, last = (values.reshape(len(values), -1).astype(np.float64) for values in (call[0], call[-1]))
+    return [np.array([sum_in_contract_order(line) for line in table]) for table in (first, first * last)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("function", EXACT)
+def test_parity(function, shape, rng):
+    check_parity(function, make_call(function, rng, shape))
+
+
+@pytest.mark.parametrize("function", EXACT)
+def test_parity_with_nan_and_infinity(function, rng):
+    call = make_call(function, rng, (33, 3, 2, 3, 17))
+    for value in call:
+        if isinstance(value, np.ndarray) and value.dtype == np.float32:
+            wild = rng.choice(np.array([np.nan, np.inf, -np.inf, 3e38, -0.0, 1e-44], "f"), value.shape)
+            np.copyto(value, wild, where=rng.random(value.shape) < 0.05)
+    check_parity(function, call)
+
+
+@pytest.mark.parametrize("function", EXACT)
+def test_exact_threads(function, threads, rng):
+    check_parity(function, make_call(function, rng, (70, 9, 3, 4, 33)))
+
+
+@pytest.mark.parametrize("function", SUMS)
+def test_oracle_sums_alike(function, rng):
+    """Dyadic numbers add exactly in any order."""
+    call = [np.rint(value * 64) / np.float32(64) for value in make_call(function, rng, (33, 3, 2, 5, 17))]
+    for a, b in zip(run(lanes, function, call), run(reference, function, call), strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize("function", EXACT)
+def test_inputs_stay(function, rng):
+    call = make_call(function, rng, (33, 3, 2, 3, 17))
+    before = [np.array(value, copy=True) for value in call]
+    getattr(lanes, function)(*call)
+    for i, (value, old) in enumerate(zip(call, before, strict=True)):
+        assert np.array_equal(value, old) or (function == "add_words" and i == 1)
+
+
+# ---- neurons and bits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["if_spikes", "lif_spikes"])
+@pytest.mark.parametrize("use", [(False, False), (True, False), (False, True)])
+def test_scale_and_shift_may_be_missing(function, use, rng):
+    *call, scale, shift = make_call(function, rng, (33, 3, 2, 3, 17))
+    check_parity(function, [*call, scale if use[0] else None, shift if use[1] else None])
+
+
+@pytest.mark.parametrize("function", ["if_spikes", "lif_spikes"])
+@pytest.mark.parametrize("shape", [(33, 3, 2, 1, 17), (3, 50, 2, 1, 129), (1, 1, 1, 1, 1)])
+def test_a_held_current_is_the_same_at_every_step(function, shape, rng):
+    _, *rest = make_call(function, rng, (*shape[:3], 6, shape[4]))
+    current = floats(rng, *shape)
+    check_parity(function, [current, *rest])
+    repeated = np.ascontiguousarray(np.broadcast_to(current, (*shape[:3], 6, shape[4])))
+    held = run(lanes, function, [current, *rest])
+    for a, b in zip(held, run(lanes, function, [repeated, *rest]), strict=True):
+        assert_same(a, b)
+
+
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_packing_round_trip(channels, n, seed):
+    words = bits(np.random.default_rng(seed), channels, 1, 1, 1, n)
+    values = lanes.unpack_words(words, channels, 0.5)
+    assert_same(lanes.pack_words(values), words)
+    assert_same(lanes.count_words(words, channels), np.count_nonzero(values, axis=(1, 2, 3, 4)))
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_transposed_bits(channels, n, seed):
+    """Bit c of lane l, word by word: bit l of channel c."""
+    words = bits(np.random.default_rng(seed), channels, 1, 1, 1, n)
+    values = lanes.unpack_words(words, 32 * len(words)).reshape(-1, n)
+    turned = lanes.transpose_words(words)
+    for lane in range(n):
+        assert np.array_equal(turned[0, lane // 32] >> np.uint32(lane % 32) & np.uint32(1), values[:, lane])
+
+
+def test_affine_of_one_array(rng):
+    x, a, c, _, _ = make_call("affine", rng, (33, 3, 2, 3, 17))
+    check_parity("affine", [x, a, c])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.25, 0.7, 1.0])
+def test_dropout_keeps_a_share(keep):
+    """3.2 million bits; the count of kept ones is within 6 standard deviations (fixed seed; else 2 in 10**9)."""
+    words = np.full((1, 1, 1, 1, 100_000), 2**32 - 1, np.uint32)
+    kept = lanes.count_words(lanes.dropout_words(words, keep, 5), 32)
+    n = words.size * 32
+    assert abs(int(kept.sum()) - keep * n) <= 6 * np.sqrt(n * keep * (1 - keep))
+
+
+def test_add_words_reaches_an_array_that_is_not_contiguous(rng):
+    """Adding in place to a copy would be silent nonsense: add, or refuse."""
+    words, values = bits(rng, 5, 3, 2, 2, 4), floats(rng, 5, 3, 2, 4, 2).swapaxes(3, 4)
+    expected = reference.add_words(words, values, 0.5)
+    try:
+        lanes.add_words(words, values, 0.5)
+    except ValueError as error:
+        assert str(error).startswith("add_words: argument '")
+    else:
+        assert_same(values, expected)
+
+
+def test_dropout_mask_depends_on_the_seed(rng):
+    words = bits(rng, 32, 1, 1, 1, 1000)
+    first, second, third = (lanes.dropout_words(words, 0.5, seed) for seed in (1, 1, 2))
+    assert_same(first, second)
+    assert np.count_nonzero(first != third) > 900
+
+
+# ---- pooling -------------------------------------------------------------------------------------------------------
+
+POOLS = [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 1), (1, 1, 0), (4, 4, 0), (3, 3, 0), (2, 3, 0), (5, 2, 2)]
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), POOLS)
+@pytest.mark.parametrize("image", [(4, 4), (5, 7), (9, 4)])
+@pytest.mark.parametrize("n", [1, 15, 16, 17])
+def test_pooling(kernel_size, stride, padding, image, n, rng):
+    values = floats(rng, 3, *image, n)
+    if min(image) + 2 * padding < kernel_size:
+        pytest.skip("no window fits")
+    pooled = lanes.avg_pool(values, kernel_size, stride, padding)
+    assert_same(pooled, reference.avg_pool(values, kernel_size, stride, padding))
+    grad = floats(rng, *pooled.shape)
+    window = kernel_size, stride, padding
+    assert_same(lanes.avg_pool_backward(grad, *image, *window), reference.avg_pool_backward(grad, *image, *window))
+
+
+# ---- convolutions --------------------------------------------------------------------------------------------------
+
+# (in channels, out channels, height, width, lanes, kernel height, kernel width, stride, padding)
+CONVOLUTIONS = [
+    (1, 1, 1, 1, 1, 1, 1, 1, 0),
+    (3, 8, 5, 4, 15, 3, 3, 1, 1),
+    (31, 2, 4, 4, 16, 1, 1, 1, 0),
+    (32, 33, 3, 3, 17, 1, 1, 2, 0),
+    (33, 32, 6, 5, 4, 3, 3, 2, 1),
+    (2, 3, 1, 1, 600, 3, 3, 1, 1),
+    (4, 5, 7, 7, 9, 2, 2, 2, 0),
+    (4, 5, 7, 6, 9, 2, 2, 3, 1),
+    (3, 2, 8, 9, 6, 5, 5, 3, 2),
+    (3, 2, 5, 5, 6, 5, 5, 1, 4),
+    (5, 7, 6, 6, 3, 3, 1, 1, 0),
+    (5, 7, 6, 6, 3, 1, 3, 2, 1),
+    (2, 2, 9, 9, 2, 2, 2, 5, 0),
+    (1, 1, 4, 4, 1, 1, 1, 4, 2),
+    (70, 3, 3, 3, 40, 3, 3, 1, 1),
+    (3, 70, 20, 20, 33, 3, 3, 1, 1),
+]
+
+
+class Convolution:
+    """One convolution, its arguments and its three results."""
+
+    def __init__(self, geometry, draw):
+        self.channels, self.outputs, self.height, self.width, self.lanes, self.kernel_h, self.kernel_w = geometry[:7]
+        self.window = geometry[7:]
+        rows = lanes.output_size(self.height, self.kernel_h, *self.window)
+        columns = lanes.output_size(self.width, self.kernel_w, *self.window)
+        self.values = draw(self.channels, self.height, self.width, self.lanes)
+        self.weight = draw(self.outputs, self.channels, self.kernel_h, self.kernel_w)
+        self.bias = draw(self.outputs)
+        self.grad = draw(self.outputs, rows, columns, self.lanes)
+
+    def run(self, module, turn=lambda array: array):
+        """Output, input gradient and weight gradient; `turn` is applied to every argument."""
+        values, weight, bias, grad = map(turn, (self.values, self.weight, self.bias, self.grad))
+        return (
+            module.conv2d(values, weight, bias, *self.window),
+            module.conv2d_input_gradient(grad, weight, self.height, self.width, *self.window),
+            module.conv2d_weight_gradient(grad, values, self.kernel_h, self.kernel_w, *self.window),
+        )
+
+
+@pytest.mark.parametrize("geometry", CONVOLUTIONS)
+def test_convolution_of_dyadic_numbers(geometry, rng):
+    """Multiples of 1/8 in [-2, 2]: products are multiples of 2**-6 up to 4, of which float32 adds 2**16 exactly, in any
+    order; no sum here is longer than 33 * 20 * 20.
+    """
+    convolution = Convolution(geometry, lambda *shape: (rng.integers(-16, 17, shape) / 8).astype(np.float32))
+    expected = convolution.run(reference, np.float64)
+    for a, b in zip(convolution.run(lanes), expected, strict=True):
+        assert_same(a, b.astype(np.float32))
+
+
+@pytest.mark.parametrize("geometry", CONVOLUTIONS)
+def test_convolution_within_its_bound(geometry, rng):
+    """The documented bound (K + 2) eps sum|w||x|, eps = 2**-24; the bias is one product more. The float64 oracle's own
+    error is 2**-29 of the bound.
+    """
+    convolution = Convolution(geometry, lambda *shape: floats(rng, *shape))
+    exact = convolution.run(reference, np.float64)
+    absolute = convolution.run(reference, lambda array: np.abs(array.astype(np.float64)))
+    kernel = convolution.kernel_h * convolution.kernel_w
+    terms = convolution.channels * kernel + 1, convolution.outputs * kernel, convolution.grad[0].size
+    for actual, wanted, size, k in zip(convolution.run(lanes), exact, absolute, terms, strict=True):
+        assert actual.dtype == np.float32
+        assert (np.abs(actual - wanted) <= (k + 2) * 2.0**-24 * size).all()
+
+
+def test_convolution_without_bias(rng):
+    convolution = Convolution(CONVOLUTIONS[4], lambda *shape: floats(rng, *shape))
+    zeros = np.zeros_like(convolution.bias)
+    without = lanes.conv2d(convolution.values, convolution.weight, None, *convolution.window)
+    assert_same(without, lanes.conv2d(convolution.values, convolution.weight, zeros, *convolution.window))
+
+
+@pytest.mark.parametrize("geometry", CONVOLUTIONS)
+def test_convolution_threads(geometry, rng):
+    """Any number of threads gives the bits of one. The last geometries are large enough for a team."""
+    convolution = Convolution(geometry, lambda *shape: floats(rng, *shape))
+    before, results = _core.threads(), []
+    try:
+        for threads in (1, 2, 3, 4):
+            _core.set_threads(threads)
+            results.append(convolution.run(lanes))
+    finally:
+        _core.set_threads(before)
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            assert_same(a, b)
+
+
+def test_gradients_are_adjoint(rng):
+    """<conv(x, w), g> = <x, input gradient> = <w, weight gradient>, exactly for dyadic numbers and sums in float64."""
+    convolution = Convolution(CONVOLUTIONS[7], lambda *shape: (rng.integers(-16, 17, shape) / 8).astype(np.float32))
+    output = lanes.conv2d(convolution.values, convolution.weight, None, *convolution.window)
+    _, input_gradient, weight_gradient = convolution.run(lanes)
+    products = [(output, convolution.grad), (convolution.values, input_gradient), (convolution.weight, weight_gradient)]
+    totals = {float((a.astype(np.float64) * b).sum()) for a, b in products}
+    assert len(totals) == 1
+
+
+@pytest.mark.parametrize("function", ["conv2d", "avg_pool"])
+def test_image_smaller_than_the_kernel(function):
+    values = np.zeros((1, 2, 5, 1), np.float32)
+    window = [3, 1] if function == "avg_pool" else [np.zeros((1, 1, 3, 3), np.float32)]
+    with pytest.raises(ValueError, match=f"^{function}: argument '"):
+        getattr(lanes, function)(values, *window)
+
+
+# ---- nothing to do -------------------------------------------------------------------------------------------------
+
+
+def empty(function, shape):
+    """What comes out of a call without values: sums are zero, all else is empty."""
+    channels, height, width, timesteps, batch = shape
+    words = lanes.word_count(channels), height, width, timesteps, batch
+    sums = channels, height, width, batch
+    planes = 3, lanes.word_count(channels), height // 2 + 1, width // 2 + 1, timesteps, batch
+    turned = height * width, lanes.word_count(timesteps * batch), 32 * words[0]
+    windows = (channels, height // 2 + 1, width // 2 + 1, timesteps * batch)
+    return {
+        "if_spikes": [(words, "u4"), (sums, "f4")],
+        "lif_spikes": [(words, "u4"), (sums, "f4"), (sums, "f4")],
+        "pack_words": [(words, "u4")],
+        "unpack_words": [(shape, "f4")],
+        "add_words": [(shape, "f4")],
+        "count_words": [((channels,), "i8")],
+        "count_bits": [((), "i8")],
+        "affine": [(shape, "f4")],
+        "pool_planes": [(planes, "u4")],
+        "transpose_words": [(turned, "u4")],
+        "dropout_words": [(words, "u4")],
+        "moments": [((channels,), "f8")] * 2,
+        "product_moments": [((channels,), "f8")] * 2,
+        "expand_gradient": [(shape, "f4")],
+        "weighted_sum": [(sums, "f4")],
+        "avg_pool": [(windows, "f4")],
+        "avg_pool_backward": [((channels, height, width, timesteps * batch), "f4")],
+    }[function]
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2, 3, 4), (33, 2, 2, 3, 0), (33, 0, 2, 3, 4), (33, 2, 0, 3, 4)])
+@pytest.mark.parametrize("function", EXACT)
+def test_no_values(function, shape, rng):
+    results = run(lanes, function, make_call(function, rng, shape))
+    for result, (wanted, dtype) in zip(results, empty(function, shape), strict=True):
+        assert_same(result, np.zeros(wanted, dtype))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_convolution_without_values(axis, rng):
+    """No input channels, no output channels, no lanes: outputs are the bias, gradients are zero."""
+    sizes = [3, 4, 5]
+    sizes[axis] = 0
+    channels, outputs, n = sizes
+    geometry = (channels, outputs, 4, 4, n, 3, 3, 1, 1)
+    convolution = Convolution(geometry, lambda *shape: floats(rng, *shape))
+    output, input_gradient, weight_gradient = convolution.run(lanes)
+    if axis == 0:
+        assert_same(output, np.broadcast_to(convolution.bias.reshape(-1, 1, 1, 1), output.shape))
+    assert not input_gradient.any()
+    assert not weight_gradient.any()

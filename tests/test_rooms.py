@@ -1,0 +1,171 @@
+"""The arrows between the rooms: kernels <- levels <- ops <- python in C, and the layers of the Python package."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ["kernels", "levels", "ops", "python"]
+SOURCES = sorted((ROOT / "csrc").rglob("*.[ch]"))
+MODULES = sorted((ROOT / "dsr").rglob("*.py"))
+
+# headers of the system and of others, and the rooms that may know them
+FOREIGN = {
+    "kernels": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "immintrin.h"},
+    "levels": {"stddef.h", "stdint.h", "string.h", "immintrin.h"},
+    "ops": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "stdlib.h", "stdatomic.h", "omp.h", "cblas.h"},
+    "python": {"Python.h", "numpy/arrayobject.h", "stddef.h", "stdint.h", "string.h", "math.h", "stdio.h", "stdlib.h"},
+}
+# what the bottom of the package, on which all else is built, may import from dsr
+KNOWS = {
+    "dsr._arrays": set(),
+    "dsr.reference": set(),
+    "dsr.functional": {"dsr._core", "dsr._arrays"},
+    "dsr.lanes": {"dsr._core", "dsr._arrays"},
+}
+# modules of the command line, which see the package as a user does
+COMMANDS = {"dsr.__main__", "dsr.info"}
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
+
+
+def includes(path: Path) -> tuple[set[str], set[Path]]:
+    """Names in <...>, and files in "..."."""
+    found = re.findall(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', without_comments(path.read_text()), re.MULTILINE)
+    return (
+        {name for mark, name in found if mark == "<"},
+        {(path.parent / name).resolve() for mark, name in found if mark == '"'},
+    )
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "csrc").parts[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_includes(path):
+    foreign, own = includes(path)
+    room = room_of(path)
+    if room == "dsr.h":
+        assert (foreign, own) == ({"stddef.h", "stdint.h"}, set())
+        return
+    assert foreign <= FOREIGN[room], f"{room} may not know {foreign - FOREIGN[room]}"
+    for other in own:
+        assert other.is_file(), f"{other} does not exist"
+        if room_of(other) != "dsr.h":
+            allowed = ROOMS[: ROOMS.index(room) + 1]
+            assert room_of(other) in allowed, f"{room} may not know {room_of(other)}"
+
+
+def test_sources_fill_the_rooms():
+    assert {room_of(path) for path in SOURCES} == {*ROOMS, "dsr.h"}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) == "kernels"], ids=lambda path: path.name)
+def test_kernels_are_pure_loops(path):
+    """No Python, BLAS, threads, memory or errors."""
+    text = without_comments(path.read_text())
+    for word in (r"\w*alloc", "free", r"omp\w*", r"cblas\w*", r"Py\w+", r"printf|fprintf|puts", "errno|abort|exit"):
+        assert not re.search(rf"\b({word})\b", text), f"{path.name} knows {word}"
+
+
+def test_threads_are_started_in_ops_only():
+    for path in SOURCES:
+        if re.search(r"^\s*#\s*pragma\s+omp|\bomp_\w+\(", without_comments(path.read_text()), re.MULTILINE):
+            assert room_of(path) == "ops", path
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of dsr that the file imports, anywhere in it."""
+    names = {module_name(other) for other in MODULES} | {"dsr._core"}
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "dsr"}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = resolve_name("." * node.level + base, package)
+            if base.split(".")[0] == "dsr":
+                inner = {f"{base}.{alias.name}" for alias in node.names} & names
+                found |= inner or {base}
+    return found
+
+
+GRAPH = {module_name(path): imports(path) for path in MODULES}
+
+
+@pytest.mark.parametrize("module", KNOWS)
+def test_the_bottom_knows_little(module):
+    assert GRAPH[module] <= KNOWS[module]
+
+
+def test_only_the_command_line_imports_the_whole_package():
+    """`import dsr` runs dsr/__init__.py, which imports all layers: a module that needs one names it."""
+    assert {module for module, known in GRAPH.items() if "dsr" in known} <= COMMANDS
+
+
+def test_only_the_faces_of_the_extension_run_kernels():
+    """Others reach it for threads and level only, not for operations."""
+    users = {module for module, known in GRAPH.items() if "dsr._core" in known}
+    operations = re.compile(r"_core\.(\w+)")
+    for path in MODULES:
+        module = module_name(path)
+        if module in users - {"dsr.functional", "dsr.lanes", "dsr.optim"}:
+            used = set(operations.findall(path.read_text()))
+            assert used <= {"level", "threads", "set_threads", "blas", "kernels"}, f"{module} calls {used}"
+
+
+def test_no_circles():
+    """The modules can be put in an order in which each imports only earlier ones; a package within dsr is one room with
+    its modules.
+    """
+
+    def room(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    left: dict[str, set[str]] = {}
+    for module, known in GRAPH.items():
+        left.setdefault(room(module), set()).update(room(name) for name in known)
+    for name, known in left.items():
+        known.discard(name)
+    while left:
+        free = [name for name, known in left.items() if not known & set(left)]
+        assert free, f"a circle among {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+def test_oracle_is_for_tests():
+    """The slow mirror is no part of the product: nothing imports it."""
+    assert [module for module, known in GRAPH.items() if "dsr.reference" in known] == []
+
+
+def test_run_time_dependencies():
+    """NumPy and the standard library; what is optional is imported inside functions, scipy_openblas32 never."""
+    import sys
+
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        anywhere = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        for nodes, allowed in ((top, {"numpy", "dsr", *sys.stdlib_module_names}), (anywhere, None)):
+            for node in nodes:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or "dsr"]
+                for name in names:
+                    root = name.split(".")[0] if not getattr(node, "level", 0) else "dsr"
+                    assert allowed is None or root in allowed, f"{path.name} imports {name} at its top"
+                    assert root not in ("scipy_openblas32", "torch", "tonic"), f"{path.name} imports {name}"

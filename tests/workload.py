@@ -1,0 +1,55 @@
+"""Every EXACT operation once, on fixed numbers; as a script: prints the level and a digest of each result as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+
+import functional_table
+import lanes_table
+import numpy as np
+
+from dsr import _core, functional, lanes
+
+
+def digest(*arrays: object) -> str:
+    """SHA-256 of the bytes."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+@cache
+def digests() -> dict[str, str]:
+    """Result of each operation and dtype. Odd sizes leave rests of vectors, chunks and tiles; some values are wild."""
+    found = {}
+    for dtype in ("f4", "f8"):
+        for function in functional_table.FUNCTIONS:
+            rng = np.random.default_rng(7)
+            call = functional_table.make_call(function, rng, (9, 5, 1033), dtype)
+            for name, kind in functional_table.kinds_of(function).items():
+                if kind in ("train", "values"):
+                    wild = rng.choice([np.nan, np.inf, -np.inf, 1e38, -0.0, 1e-44], call[name].shape)
+                    np.copyto(call[name], wild.astype(dtype), where=rng.random(call[name].shape) < 0.001)
+            result = getattr(functional, function)(**call)
+            found[f"{function}_{dtype}"] = digest(*(result if isinstance(result, tuple) else [result]))
+    for function in lanes_table.EXACT:
+        for shape in ((33, 3, 5, 4, 37), (70, 9, 3, 4, 33)):
+            call = lanes_table.make_call(function, np.random.default_rng(7), shape)
+            found[f"{function}_{shape}"] = digest(*lanes_table.run(lanes, function, call))
+    for group in (1, 2, 4):
+        rng = np.random.default_rng(7)
+        words, weight = lanes_table.bits(rng, 70, 9, 7, 3, 33), lanes_table.floats(rng, 37, 70, 3, 3)
+        words &= lanes_table.bits(rng, 70, 9, 7, 3, 33)
+        bias, values = lanes_table.floats(rng, 37), lanes_table.floats(rng, 37, 5, 4, 3, 33)
+        found[f"conv2d_spikes_{group}"] = digest(lanes.conv2d_spikes(words, weight, bias, 0.3, 2, 1, group))
+        constant = np.ascontiguousarray(values[:, :, :, 0])
+        gradient = lanes.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, 2, 1, group)
+        found[f"conv2d_spikes_weight_gradient_{group}"] = digest(gradient)
+    value, grad, buffer = (lanes_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))
+    _core.sgd_update(value, grad, buffer, 0.1, 0.9, 5e-4, 1, 0)
+    found["sgd_update_f4"] = digest(value, buffer)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps({"level": _core.level(), "digests": digests()}))

@@ -91,14 +91,15 @@ class Keeper:
     """
 
     def __init__(self, budget: int) -> None:
-        self.budget, self.total = budget, 0
+        self.budget, self.total, self._seen = budget, 0, 0
         self._kept: list[tuple[int, int, Store]] = []  # a heap, largest first; the number breaks ties
 
     def keep(self, store: Store) -> None:
         """Keep the store's values if there is room, or if there are larger ones to drop."""
         if store.again is None:
             return
-        heappush(self._kept, (-store.nbytes, len(self._kept), store))
+        self._seen += 1
+        heappush(self._kept, (-store.nbytes, self._seen, store))
         self.total += store.nbytes
         while self.total > self.budget:
             _, _, largest = heappop(self._kept)

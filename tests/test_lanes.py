@@ -101,6 +101,14 @@ def test_a_held_current_is_the_same_at_every_step(function, shape, rng):
         assert_same(a, b)
 
 
+def test_a_potential_at_the_very_threshold_spikes(rng):
+    """Quarters, fired at a half: many potentials are equal to it, exactly."""
+    current = (rng.integers(-2, 4, (33, 3, 2, 5, 17)) / 4).astype(np.float32)
+    potential = np.cumsum(current[..., :2, :], axis=3)
+    assert np.count_nonzero((potential[..., 0, :] < 0.5) & (potential[..., 1, :] == 0.5)) > 100
+    check_parity("if_spikes", [current, 5, 1.0, 0.5])
+
+
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_packing_round_trip(channels, n, seed):
     words = bits(np.random.default_rng(seed), channels, 1, 1, 1, n)

@@ -27,7 +27,8 @@ def as_array(function: str, name: str, value: ArrayLike, *, least_axes: int = 0)
 
 def common_real(function: str, **arrays: NDArray[Any]) -> np.dtype[np.floating[Any]]:
     """The float dtype that holds all `arrays`: float32 where nothing is lost by it, else float64."""
-    dtype = np.result_type(np.float32, *arrays.values())
+    # of dtypes, not of arrays: NumPy 1 would take a 0-d float64 for a Python number
+    dtype = np.result_type(np.float32, *(array.dtype for array in arrays.values()))
     if dtype not in (np.float32, np.float64):
         given = ", ".join(f"'{name}' of {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{function}: expected values that fit float32 or float64, got {given}")

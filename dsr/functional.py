@@ -59,7 +59,7 @@ def if_forward(
     v_threshold : float
         Threshold, > 0.
     alpha : float
-        Firing threshold as a fraction of `v_threshold`, in (0, 1]. 0.5 makes the rounding of the rate unbiased.
+        Firing threshold as a fraction of `v_threshold`, in [2**-20, 1]. 0.5 makes the rounding of the rate unbiased.
     out : ndarray, optional
         Where the result goes.
 
@@ -112,7 +112,7 @@ def lif_forward(
     tau, delta_t : float
         Membrane time constant and time step, > 0, in the same unit.
     alpha : float
-        Firing threshold as a fraction of `v_threshold`, in (0, 1].
+        Firing threshold as a fraction of `v_threshold`, in [2**-20, 1].
     out : ndarray, optional
         Where the result goes.
 

@@ -39,7 +39,7 @@ class Network:
     (32, 10)
     """
 
-    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 256 << 20) -> None:
+    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 128 << 20) -> None:
         if not isinstance(body, Layer):
             raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
         if not isinstance(timesteps, int) or timesteps < 1:

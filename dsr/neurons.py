@@ -24,7 +24,7 @@ class Neuron(Layer):
     def __init__(self, v_threshold: float, alpha: float, v_threshold_lower_bound: float) -> None:
         name = type(self).__name__
         _require(name, "v_threshold", v_threshold, v_threshold > 0, "a number > 0")
-        _require(name, "alpha", alpha, 0 < alpha <= 1, "a number in (0, 1]")
+        _require(name, "alpha", alpha, 2.0**-20 <= alpha <= 1, "a number in [2**-20, 1]")
         _require(name, "v_threshold_lower_bound", v_threshold_lower_bound, v_threshold_lower_bound > 0, "a number > 0")
         self.alpha, self.v_threshold_lower_bound = alpha, v_threshold_lower_bound
         self.v_threshold = Parameter(np.array(v_threshold))
@@ -90,7 +90,7 @@ class IF(Neuron):
     v_threshold : float
         Initial threshold and height of a spike, > 0.
     alpha : float
-        Fraction of the threshold at which a neuron fires, in (0, 1].
+        Fraction of the threshold at which a neuron fires, in [2**-20, 1].
     v_threshold_lower_bound : float
         The threshold never falls below it.
 
@@ -129,7 +129,7 @@ class LIF(Neuron):
     tau, delta_t : float
         Membrane time constant and time step, > 0, in the same unit.
     alpha : float
-        Fraction of the threshold at which a neuron fires, in (0, 1].
+        Fraction of the threshold at which a neuron fires, in [2**-20, 1].
     v_threshold_lower_bound : float
         The threshold never falls below it.
     gradient : {"published", "exact"}

@@ -2,11 +2,13 @@
 
 The same names, arguments and results as `dsr.functional` and `dsr.lanes`, written for reading. Arithmetic is done in
 the dtype of the input and in the order that the compiled kernels promise, so results agree bit for bit where the
-operation is EXACT. Inputs are taken as they are: no checks here.
+operation is EXACT; only sums in double (moments, thresholds' gradients) are taken in NumPy's order. Inputs are taken
+as they are: no checks here.
 """
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,7 @@ def lif_forward(current: Array, v_threshold: float, tau: float, delta_t: float, 
     """See `dsr.functional.lif_forward`."""
     x = _real(current)
     kind = x.dtype.type
-    decay = np.exp(-delta_t / tau)
+    decay = exp(-delta_t / tau)
     threshold, fire = kind(v_threshold), kind(alpha) * kind(v_threshold)
     output, v = np.empty_like(x), np.zeros_like(x[0])
     for t in range(len(x)):
@@ -52,7 +54,7 @@ def lif_forward(current: Array, v_threshold: float, tau: float, delta_t: float, 
 
 def time_weights(timesteps: int, tau: float, delta_t: float) -> Array:
     """Weights ``exp(-(delta_t / tau) (T - 1 - t))`` of a LIF train's representation, float64."""
-    return np.exp(-(delta_t / tau) * np.arange(timesteps - 1, -1, -1.0))
+    return np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
 
 
 def firing_rate(train: Array) -> Array:

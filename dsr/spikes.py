@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import exp, prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,8 @@ def uniform_weights(timesteps: int) -> Values:
 
 def decaying_weights(timesteps: int, tau: float, delta_t: float) -> Values:
     """Time weights of a LIF train, ``exp(-(delta_t / tau) (T - 1 - t))``, scaled to the sum T."""
-    weights = np.exp(-(delta_t / tau) * np.arange(timesteps - 1, -1, -1.0))
+    # math.exp: NumPy's own may differ in the last bit from processor to processor
+    weights = np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
     return (timesteps * weights / weights.sum()).astype(np.float32)
 
 

@@ -183,7 +183,7 @@ def test_overlap(entry, call):
 WRONG_NUMBERS = {
     "positive": [0, -1, 0.0, -0.0, 1e-320, 1e-39, 1e300, float("nan"), float("inf"), -float("inf"), 10**400],
     "number": [float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 10**400, -(10**400)],
-    "alpha": [0, 1.0000001, -0.5, float("nan"), float("inf"), 10**400],
+    "alpha": [0, 2.0**-21, 1.0000001, -0.5, float("nan"), float("inf"), 10**400],
     "chance": [-1e-9, 1.0000001, float("nan"), float("inf"), 10**400],
     "count": [0, -1, 2**31, 2**32 + 1, 2**64, 10**5000, -(10**5000)],
     "size": [-1, 2**31, 2**32 + 1, 2**64, 10**5000],

@@ -150,6 +150,18 @@ def test_if_conserves_charge(current, v_threshold, alpha):
     assert set(np.unique(output)) <= {0.0, v_threshold}
 
 
+@given(st.floats(0.01, 1), st.floats(0.01, 10), st.sampled_from(["if_forward", "lif_forward"]), DTYPES)
+def test_fires_at_the_product_of_rounded_numbers(alpha, v_threshold, function, dtype):
+    """A neuron fires from alpha times V on, both rounded to the dtype before they are multiplied, and no earlier.
+    A leak of exp(-1000) = 0 makes the first potential of LIF the current itself.
+    """
+    fire = dtype(alpha) * dtype(v_threshold)
+    times = () if function == "if_forward" else (1.0, 1000.0)
+    current = np.array([[np.nextafter(fire, dtype(0)), fire]])
+    output = getattr(functional, function)(current, v_threshold, *times, alpha)
+    assert (output != 0).tolist() == [[False, True]]
+
+
 @given(st.floats(0, 1), st.integers(1, 400), st.floats(0.1, 1), DYADIC)
 def test_rate_approaches_the_mapping(fraction, timesteps, alpha, v_threshold):
     """Inside the clamp v[T] stays in [(alpha - 1) V, alpha V), so the rate of a constant current misses it by at most

@@ -31,7 +31,7 @@ static const char *describe(dsr_arg_kind kind) {
     case ARG_NUMBER:
         return "a finite number";
     case ARG_ALPHA:
-        return "a number in (0, 1]";
+        return "a number in [2**-20, 1]";
     case ARG_CHANCE:
         return "a number in [0, 1]";
     case ARG_COUNT:
@@ -99,7 +99,8 @@ static int read_number(dsr_call *call, size_t index, PyObject *object) {
     /* the smallest normal float32: below it a threshold has no exact float32 value */
     good = good && (kind != ARG_POSITIVE || (number >= 0x1p-126 && number <= 0x1p126));
     good = good && (kind != ARG_NUMBER || fabs(number) <= 0x1p126);
-    good = good && (kind != ARG_ALPHA || (number > 0 && number <= 1));
+    /* smaller fractions of a threshold would vanish in float32 */
+    good = good && (kind != ARG_ALPHA || (number >= 0x1p-20 && number <= 1));
     good = good && (kind != ARG_CHANCE || (number >= 0 && number <= 1));
     if (!good)
         return wrong(call, index, PyExc_ValueError, object, describe(kind));

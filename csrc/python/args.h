@@ -19,7 +19,7 @@ typedef enum {
     ARG_I64,      /* int64 array */
     ARG_POSITIVE, /* finite number > 0 */
     ARG_NUMBER,   /* finite number */
-    ARG_ALPHA,    /* number in (0, 1] */
+    ARG_ALPHA,    /* number in [2**-20, 1] */
     ARG_CHANCE,   /* number in [0, 1] */
     ARG_COUNT,    /* integer in [1, 2**31) */
     ARG_SIZE,     /* integer in [0, 2**31) */

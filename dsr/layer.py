@@ -198,9 +198,8 @@ class Residual(Layer):
         if run.training:
             self._input = signal
         if isinstance(body, Current) and body.owned and run.observer is None:
-            add = self._adder(body, signal)
+            add = self._adder(body, signal, run)
             if add is not None:
-                self._accept_shortcut(signal, run)
                 again = body.store.again
                 store = Store(add(body.values), None if again is None else lambda: add(again()))
                 return replace(body, store=store)
@@ -213,20 +212,18 @@ class Residual(Layer):
         store = Store(body.final_values() + signal_values(other))
         return Current(store, body.timesteps, body.features, owned=True)
 
-    def _adder(self, body: Current, signal: Signal) -> Callable[[Values], Values] | None:
+    def _adder(self, body: Current, signal: Signal, run: Run) -> Callable[[Values], Values] | None:
         """What adds the shortcut of spikes to the body's values in place; None where that is not possible."""
         if not isinstance(signal, SpikeTrain) or body.held:
             return None
         shortcut = self.shortcut
         if shortcut is None and body.features == signal.features:
             return lambda values: lanes.add_words(signal.words, values, signal.amplitude)
-        if isinstance(shortcut, AddsInPlace) and body.features == shortcut.output_features(signal):
-            return lambda values: shortcut.add_to(values, signal)
+        if isinstance(shortcut, AddsInPlace):
+            shortcut.accept(signal, run)
+            if body.features == shortcut.output_features(signal):
+                return lambda values: shortcut.add_to(values, signal)
         return None
-
-    def _accept_shortcut(self, signal: Signal, run: Run) -> None:
-        if isinstance(self.shortcut, AddsInPlace):
-            self.shortcut.accept(signal, run)
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Sum of the gradients of the two ways."""

@@ -85,7 +85,9 @@ def test_command_line_works_without_matplotlib_and_tqdm(tmp_path):
         "sys.exit(main(['train', 'digits', '--set', 'epochs=1', '--set', 'width=8', '--out', sys.argv[1]]))\n"
     )
     folder = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", blocked, str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", blocked, str(folder)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "no plots: matplotlib is not installed" in done.stdout
     assert (folder / train.CHECKPOINT).exists()

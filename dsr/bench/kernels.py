@@ -46,7 +46,7 @@ def measure_all(levels: Sequence[str], threads: Sequence[int], **options: Any) -
             )
             environment = {**os.environ, "DSR_LEVEL": level}
             done = subprocess.run(
-                [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True, env=environment
+                [sys.executable, "-P", "-c", program], check=True, stdout=subprocess.PIPE, text=True, env=environment
             )
             results += [r for r in json.loads(done.stdout) if r["level"] == level]
     return results

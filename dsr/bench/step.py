@@ -68,7 +68,7 @@ def measure_all(model: str, neuron: str, timesteps: Sequence[int], batch: int, r
     for t in timesteps:
         call = f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats})"
         program = f"import json; from dsr.bench import step; print(json.dumps({call}))"
-        done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, "-P", "-c", program], check=True, stdout=subprocess.PIPE, text=True)
         results.append(json.loads(done.stdout))
     return results
 

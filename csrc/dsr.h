@@ -25,6 +25,8 @@
 typedef enum { DSR_OK = 0, DSR_NO_MEMORY } dsr_status;
 typedef enum { DSR_F32, DSR_F64 } dsr_dtype;
 
+/* Channels (or, transposed, lanes) of a word of spikes. */
+enum { DSR_WORD = 32 };
 /* Neurons a kernel call handles at most; the membrane potentials of a chunk stay in the first cache. */
 enum { DSR_CHUNK = 512 };
 /* Partial sums of a reduction: element i of a chunk goes to partial i % DSR_PARTIALS. Part of the contract. */

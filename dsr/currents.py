@@ -221,6 +221,7 @@ class Gradient:
     timesteps: int
     terms: Sequence[tuple[Values, Store]] = ()
     _dense: Values | None = field(default=None, init=False)
+    _summed: dict[bytes, Values] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_dense(cls, dense: Values) -> Gradient:
@@ -232,7 +233,13 @@ class Gradient:
         return gradient
 
     def summed(self, weights: Values) -> Values:
-        """``sum_t weights[t] g[t]``, (C, H, W, B)."""
+        """``sum_t weights[t] g[t]``, (C, H, W, B); computed once for each weights, so it must not be changed."""
+        key = weights.tobytes()
+        if key not in self._summed:
+            self._summed[key] = self._sum(weights)
+        return self._summed[key]
+
+    def _sum(self, weights: Values) -> Values:
         channels = len(self.constant)
         total, factor = self.constant, np.full(channels, weights.sum(dtype=np.float32))
         if not self.terms:

@@ -44,6 +44,18 @@ def _pixels(array: NDArray[Any], inner: int) -> NDArray[Any]:
     return array.reshape(len(array), prod(array.shape[1:last]), *array.shape[last:])
 
 
+def _without_time(values: Values) -> Values:
+    """Room for one value of each channel, pixel and sample, (C, H, W, B)."""
+    channels, height, width, _, batch = values.shape
+    return np.empty((channels, height, width, batch), np.float32)
+
+
+def _spike_words(current: Values, timesteps: int) -> Words:
+    """Room for the spikes of neurons with this current."""
+    channels, height, width, _, batch = current.shape
+    return np.empty((word_count(channels), height, width, timesteps, batch), np.uint32)
+
+
 def if_spikes(
     current: Values,
     timesteps: int,
@@ -57,9 +69,7 @@ def if_spikes(
     A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first,
     ``scale * x + shift``; the sum is of x itself.
     """
-    shape = current.shape
-    words = np.empty((word_count(shape[0]), *shape[1:3], timesteps, shape[4]), np.uint32)
-    sums = np.empty((*shape[:3], shape[4]), np.float32)
+    words, sums = _spike_words(current, timesteps), _without_time(current)
     _core.if_spikes(_pixels(current, 2), scale, shift, v_threshold, alpha, _pixels(words, 2), _pixels(sums, 1))
     return words, sums
 
@@ -75,9 +85,7 @@ def lif_spikes(
     shift: Values | None = None,
 ) -> tuple[Words, Values, Values]:
     """LIF neurons: as `if_spikes`, and the sum over time with the weights (T,) of the representation. EXACT."""
-    shape = current.shape
-    words = np.empty((word_count(shape[0]), *shape[1:3], len(weights), shape[4]), np.uint32)
-    sums, weighted = (np.empty((*shape[:3], shape[4]), np.float32) for _ in range(2))
+    words, sums, weighted = _spike_words(current, len(weights)), _without_time(current), _without_time(current)
     _core.lif_spikes(
         _pixels(current, 2),
         scale,
@@ -177,7 +185,7 @@ def affine(
 
 def weighted_sum(values: Values, weights: Values) -> Values:
     """``sum_t weights[t] values[t]``, (C, H, W, B). EXACT."""
-    total = np.empty((*values.shape[:3], values.shape[4]), np.float32)
+    total = _without_time(values)
     _core.weighted_sum(_pixels(values, 2), weights, _pixels(total, 1))
     return total
 
@@ -185,6 +193,21 @@ def weighted_sum(values: Values, weights: Values) -> Values:
 def output_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
     """Windows along one direction."""
     return (size + 2 * padding - kernel_size) // stride + 1
+
+
+def _convolved_size(
+    function: str, name: str, height: int, width: int, weight: Values, stride: int, padding: int
+) -> tuple[int, int]:
+    """Size of a convolution's output; ValueError where the kernel does not fit into the image."""
+    _, _, kernel_h, kernel_w = weight.shape
+    rows = output_size(height, kernel_h, stride, padding)
+    columns = output_size(width, kernel_w, stride, padding)
+    if rows < 1 or columns < 1:
+        raise ValueError(
+            f"{function}: argument '{name}': expected an image that a {kernel_h}x{kernel_w} kernel "
+            f"with padding {padding} fits in, got {height}x{width}"
+        )
+    return rows, columns
 
 
 def pool_planes(words: Words, kernel_size: int, stride: int, padding: int = 0) -> Words:
@@ -234,13 +257,7 @@ def conv2d(values: Values, weight: Values, bias: Values | None = None, stride: i
     ROUNDED: within ``(K + 2) eps sum |w| |x|`` of the exact sum, K = C KH KW.
     """
     _, height, width, lanes = values.shape
-    rows = output_size(height, weight.shape[2], stride, padding)
-    columns = output_size(width, weight.shape[3], stride, padding)
-    if rows < 1 or columns < 1:
-        raise ValueError(
-            f"conv2d: argument 'values': expected an image that a {weight.shape[2]}x{weight.shape[3]} kernel "
-            f"with padding {padding} fits in, got {height}x{width}"
-        )
+    rows, columns = _convolved_size("conv2d", "values", height, width, weight, stride, padding)
     out = np.empty((len(weight), rows, columns, lanes), np.float32)
     _core.conv2d(values, weight, bias, stride, padding, out)
     return out
@@ -299,13 +316,7 @@ def conv2d_spikes(
     EXACT for a given `group`, and within ``(K + 2) eps sum |w| amplitude`` of the exact sum of its K products.
     """
     groups, height, width, timesteps, batch = words.shape
-    rows = output_size(height, weight.shape[2], stride, padding)
-    columns = output_size(width, weight.shape[3], stride, padding)
-    if rows < 1 or columns < 1:
-        raise ValueError(
-            f"conv2d_spikes: argument 'words': expected an image that a {weight.shape[2]}x{weight.shape[3]} kernel "
-            f"with padding {padding} fits in, got {height}x{width}"
-        )
+    rows, columns = _convolved_size("conv2d_spikes", "words", height, width, weight, stride, padding)
     result = np.empty((len(weight), rows, columns, timesteps, batch), np.float32) if out is None else out
     _core.conv2d_spikes(
         words.reshape(groups, height, width, timesteps * batch),

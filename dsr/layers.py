@@ -14,7 +14,7 @@ from dsr import lanes
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
-from dsr.spikes import SpikeTrain
+from dsr.spikes import SpikeTrain, image_shape
 
 
 class Conv2d(Layer):
@@ -97,11 +97,12 @@ class Conv2d(Layer):
     def _convolve(self, signal: Signal, out: Values | None = None) -> Values:
         """The convolution, added to `out` (which is changed) where it is given."""
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
-        for train in self._trains(signal):
+        trains = self._trains(signal)
+        for train in trains:
             group = self._group(train)
             out = lanes.conv2d_spikes(train.words, weight, bias, train.amplitude, self.stride, self.padding, group, out)
             bias = None
-        if self._trains(signal):
+        if trains:
             assert out is not None
             return out
         values = signal_values(signal)
@@ -154,7 +155,7 @@ class Conv2d(Layer):
         )
 
     def _input_gradient(self, grad: Values, signal: Signal) -> Values:
-        height, width = signal.features[1:] if len(signal.features) == 3 else (1, 1)
+        _, height, width = image_shape(signal.features)
         return lanes.conv2d_input_gradient(grad, self.weight.value, height, width, self.stride, self.padding)
 
 
@@ -293,7 +294,7 @@ class Flatten(Layer):
         signal, self._input = saved_state(self, self._input), None
         if not needs_gradient(signal):
             return None
-        image = signal.features if len(signal.features) == 3 else (*signal.features, 1, 1)
+        image = image_shape(signal.features)
         return map_gradient(gradient, lambda grad: grad.reshape(*image, -1))
 
 
@@ -335,7 +336,7 @@ class Dropout(Layer):
             self._state = signal, np.empty(0, np.float32)
             return signal
         keep = 1 - self.p
-        channels, *pixels = signal.features if len(signal.features) == 3 else (signal.channels, 1, 1)
+        channels, *pixels = image_shape(signal.features)
         shape = (lanes.word_count(channels), *pixels, signal.timesteps, signal.batch)
         seed = (int(self.stream[0]) << 32) | int(self.stream[1])
         self.stream[1] += np.uint32(1)

@@ -13,7 +13,7 @@ from dsr.currents import Current, Gradient, Keeper, Signal
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run
 from dsr.neurons import Neuron
-from dsr.spikes import SpikeTrain
+from dsr.spikes import SpikeTrain, image_shape
 
 
 class Network:
@@ -109,8 +109,7 @@ class Network:
         expected = (output.batch, int(np.prod(output.features)))
         if grad.shape != expected:
             raise ValueError(f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}")
-        image = output.features if len(output.features) == 3 else (*output.features, 1, 1)
-        lanes = np.ascontiguousarray(grad.T).reshape(*image, output.batch)
+        lanes = np.ascontiguousarray(grad.T).reshape(*image_shape(output.features), output.batch)
         if output.time_weights is None:
             self.body.backward(Gradient(lanes / np.float32(output.timesteps), output.timesteps))
         else:

@@ -32,10 +32,7 @@ class Optimizer:
         """Change every parameter that has a gradient."""
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                grad = parameter.grad
-                if self.weight_decay:
-                    grad = grad + np.float32(self.weight_decay) * parameter.value
-                self._update(name, parameter.value, grad)
+                self._update(name, parameter.value, parameter.grad)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of the optimiser's arrays."""
@@ -81,25 +78,20 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
         self.buffers: dict[str, NDArray[Any]] = {}
 
-    def step(self) -> None:
-        """Change every parameter that has a gradient."""
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            buffer = self.buffers.get(name)
-            first = buffer is None
-            if buffer is None:
-                self.buffers[name] = buffer = np.empty_like(parameter.value)
-            _core.sgd_update(
-                parameter.value.reshape(-1),
-                np.ascontiguousarray(parameter.grad).reshape(-1),
-                buffer.reshape(-1),
-                self.learning_rate,
-                self.momentum,
-                self.weight_decay,
-                self.nesterov,
-                first,
-            )
+    def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
+        first = name not in self.buffers
+        if first:
+            self.buffers[name] = np.empty_like(value)
+        _core.sgd_update(
+            value.reshape(-1),
+            np.ascontiguousarray(grad).reshape(-1),
+            self.buffers[name].reshape(-1),
+            self.learning_rate,
+            self.momentum,
+            self.weight_decay,
+            self.nesterov,
+            first,
+        )
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Momentum by parameter."""
@@ -145,6 +137,8 @@ class Adam(Optimizer):
         super().step()
 
     def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
+        if self.weight_decay:
+            grad = grad + np.float32(self.weight_decay) * value
         first = self.first.setdefault(name, np.zeros_like(value))
         second = self.second.setdefault(name, np.zeros_like(value))
         first += np.float32(1 - self.beta1) * (grad - first)

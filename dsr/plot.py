@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from dsr.lanes import Values
 from dsr.layer import Layer
 from dsr.network import Network
 from dsr.spikes import SpikeTrain
+from dsr.train import load_metrics
 
 
 def available() -> bool:
@@ -90,9 +90,7 @@ def raster(network: Network, image: Values, path: str | Path, most: int = 200) -
 def run_pictures(folder: str | Path, network: Network, image: Values) -> list[Path]:
     """`curves` and `raster` of a run, into its folder."""
     folder = Path(folder)
-    with open(folder / "metrics.jsonl", encoding="utf-8") as log:
-        metrics = [json.loads(line) for line in log]
     pictures = [folder / "curves.png", folder / "raster.png"]
-    curves(metrics, pictures[0])
+    curves(load_metrics(folder), pictures[0])
     raster(network, image, pictures[1])
     return pictures

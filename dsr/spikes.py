@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import exp, prod
 
 import numpy as np
@@ -46,7 +47,6 @@ class SpikeTrain:
     features: tuple[int, ...]
     amplitude: float
     time_weights: Values | None
-    _cache: dict[str, float] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_dense(cls, train: ArrayLike, amplitude: float = 1.0, time_weights: Values | None = None) -> SpikeTrain:
@@ -114,10 +114,12 @@ class SpikeTrain:
 
     def firing_rate(self) -> float:
         """Spikes per neuron and time step, in [0, 1]."""
-        if "rate" not in self._cache:
-            neurons = prod(self.shape)
-            self._cache["rate"] = lanes.count_bits(self.words) / neurons if neurons else 0.0
-        return self._cache["rate"]
+        return self._firing_rate
+
+    @cached_property
+    def _firing_rate(self) -> float:
+        neurons = prod(self.shape)
+        return lanes.count_bits(self.words) / neurons if neurons else 0.0
 
     def rate(self) -> Values:
         """The representation of the train, (B, C, H, W) or (B, N): its (weighted) mean over time."""
@@ -144,9 +146,15 @@ class SpikeTrain:
         )
 
 
+def image_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
+    """``(C, H, W)`` of features; a vector is an image of one pixel."""
+    channels, height, width = features if len(features) == 3 else (*features, 1, 1)
+    return channels, height, width
+
+
 def to_lanes(array: NDArray[np.generic]) -> Values:
     """Time-first (T, B, C, H, W) or (T, B, N) as float32 lanes (C, H, W, T, B)."""
-    images = array.reshape(*array.shape[:2], array.shape[2], *(array.shape[3:] or (1, 1)))
+    images = array.reshape(*array.shape[:2], *image_shape(array.shape[2:]))
     return np.ascontiguousarray(images.transpose(2, 3, 4, 0, 1), np.float32)
 
 

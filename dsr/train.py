@@ -173,6 +173,12 @@ def load_run(folder: str | Path) -> tuple[Network, Recipe, dict[str, Any]]:
     return network, run, metadata
 
 
+def load_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """Metrics of each epoch of a run."""
+    with open(Path(folder) / METRICS, encoding="utf-8") as log:
+        return [json.loads(line) for line in log]
+
+
 def evaluate_run(folder: str | Path) -> float:
     """Test accuracy of a run, computed anew from its checkpoint."""
     network, run, _ = load_run(folder)

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { WORD = 32 };
 /* Pixels of a tile are chosen so that its words stay in the first cache while 32 channels pass over them. */
 enum { TILE_LANES = 4096 };
 
@@ -17,23 +16,23 @@ static dsr_status neuron_spikes(const float *current, uint32_t *words, float *su
                                 int held, dsr_neuron neuron) {
     size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
     size_t input_lanes = held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
-    size_t groups = dsr_pieces(shape.channels, WORD), tiles = dsr_pieces(shape.pixels, pixels);
+    size_t groups = dsr_pieces(shape.channels, DSR_WORD), tiles = dsr_pieces(shape.pixels, pixels);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, first = (size_t)i % tiles * pixels;
         dsr_neuron mine = neuron;
-        mine.scale = neuron.scale ? neuron.scale + group * WORD : NULL;
-        mine.shift = neuron.shift ? neuron.shift + group * WORD : NULL;
-        dsr_strip strip = {.channels = dsr_piece(shape.channels, WORD, group),
+        mine.scale = neuron.scale ? neuron.scale + group * DSR_WORD : NULL;
+        mine.shift = neuron.shift ? neuron.shift + group * DSR_WORD : NULL;
+        dsr_strip strip = {.channels = dsr_piece(shape.channels, DSR_WORD, group),
                            .pixels = dsr_piece(shape.pixels, pixels, (size_t)i % tiles),
                            .timesteps = shape.timesteps,
                            .batch = shape.batch,
                            .stride = input_row,
                            .sum_stride = shape.pixels * shape.batch,
                            .held = held};
-        const float *x = current + group * WORD * input_row + first * input_lanes;
+        const float *x = current + group * DSR_WORD * input_row + first * input_lanes;
         uint32_t *word = words + group * row + first * lanes;
-        size_t at = (group * WORD * shape.pixels + first) * shape.batch;
+        size_t at = (group * DSR_WORD * shape.pixels + first) * shape.batch;
         if (weighted)
             dsr_kernel->lif_spikes(x, word, sums + at, weighted + at, strip, mine);
         else
@@ -64,36 +63,36 @@ dsr_status dsr_lif_spikes(const float *current, const float *scale, const float 
 }
 
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n) {
-    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, WORD);
+    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, DSR_WORD);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
-        dsr_kernel->pack_words(values + group * WORD * n + first, words + group * n + first,
-                               dsr_piece(channels, WORD, group), dsr_piece(n, TILE_LANES, tile), n);
+        dsr_kernel->pack_words(values + group * DSR_WORD * n + first, words + group * n + first,
+                               dsr_piece(channels, DSR_WORD, group), dsr_piece(n, TILE_LANES, tile), n);
     }
     return DSR_OK;
 }
 
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels,
                                size_t lanes) {
-    size_t blocks = dsr_pieces(lanes, WORD), row = blocks * groups * WORD;
+    size_t blocks = dsr_pieces(lanes, DSR_WORD), row = blocks * groups * DSR_WORD;
 #pragma omp parallel for schedule(static) num_threads(dsr_team(groups *pixels *lanes))
     for (ptrdiff_t p = 0; p < (ptrdiff_t)pixels; p++)
         for (size_t block = 0; block < blocks; block++)
             for (size_t group = 0; group < groups; group++)
-                dsr_kernel->transpose_words(words + (group * pixels + (size_t)p) * lanes + block * WORD,
-                                            transposed + (size_t)p * row + (block * groups + group) * WORD,
-                                            dsr_piece(lanes, WORD, block));
+                dsr_kernel->transpose_words(words + (group * pixels + (size_t)p) * lanes + block * DSR_WORD,
+                                            transposed + (size_t)p * row + (block * groups + group) * DSR_WORD,
+                                            dsr_piece(lanes, DSR_WORD, block));
     return DSR_OK;
 }
 
 static void each_tile(void (*kernel)(const uint32_t *, float *, size_t, size_t, size_t, float), const uint32_t *words,
                       float *values, size_t channels, size_t n, double amplitude) {
-    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, WORD);
+    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, DSR_WORD);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
-        kernel(words + group * n + first, values + group * WORD * n + first, dsr_piece(channels, WORD, group),
+        kernel(words + group * n + first, values + group * DSR_WORD * n + first, dsr_piece(channels, DSR_WORD, group),
                dsr_piece(n, TILE_LANES, tile), n, (float)amplitude);
     }
 }
@@ -111,13 +110,13 @@ dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, 
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n) {
     size_t tiles = dsr_pieces(n, TILE_LANES);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
-    for (ptrdiff_t group = 0; group < (ptrdiff_t)dsr_pieces(channels, WORD); group++) {
-        size_t count = dsr_piece(channels, WORD, (size_t)group);
+    for (ptrdiff_t group = 0; group < (ptrdiff_t)dsr_pieces(channels, DSR_WORD); group++) {
+        size_t count = dsr_piece(channels, DSR_WORD, (size_t)group);
         for (size_t c = 0; c < count; c++)
-            counts[(size_t)group * WORD + c] = 0;
+            counts[(size_t)group * DSR_WORD + c] = 0;
         for (size_t tile = 0; tile < tiles; tile++)
-            dsr_kernel->count_words(words + (size_t)group * n + tile * TILE_LANES, counts + (size_t)group * WORD, count,
-                                    dsr_piece(n, TILE_LANES, tile));
+            dsr_kernel->count_words(words + (size_t)group * n + tile * TILE_LANES, counts + (size_t)group * DSR_WORD,
+                                    count, dsr_piece(n, TILE_LANES, tile));
     }
     return DSR_OK;
 }
@@ -134,7 +133,7 @@ dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n) {
 
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep) {
     size_t tiles = dsr_pieces(n, TILE_LANES);
-#pragma omp parallel for schedule(static) num_threads(dsr_team(WORD *n))
+#pragma omp parallel for schedule(static) num_threads(dsr_team(DSR_WORD *n))
     for (ptrdiff_t tile = 0; tile < (ptrdiff_t)tiles; tile++) {
         size_t first = (size_t)tile * TILE_LANES;
         dsr_kernel->dropout_words(words + first, kept + first, dsr_piece(n, TILE_LANES, (size_t)tile), first, seed,

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORD = 32 };
-
 /* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache a core): squares of 4x4 output pixels with about 1,280 lanes
  * in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
 enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
@@ -27,7 +25,7 @@ static void make_row_code(dsr_row_code *code, uint32_t group) {
     uint32_t sums = (1u << group) - 1;
     memset(code, 0, sizeof *code);
     code->group = group;
-    code->rows = WORD / group * sums;
+    code->rows = DSR_WORD / group * sums;
     for (uint32_t byte = 0; byte < 256; byte++)
         for (uint32_t k = 0; k < 8 / group; k++) {
             uint32_t value = byte >> k * group & sums;
@@ -47,10 +45,10 @@ typedef struct {
 
 static plan make_plan(dsr_conv conv) {
     plan p = {.conv = conv, .taps = conv.kernel_h * conv.kernel_w};
-    p.words = dsr_pieces(conv.in_channels, WORD);
+    p.words = dsr_pieces(conv.in_channels, DSR_WORD);
     p.block_words = least(p.words ? p.words : 1, WORD_TAPS / p.taps ? WORD_TAPS / p.taps : 1);
     p.blocks = dsr_pieces(p.words, p.block_words);
-    p.block_rows = 1 + WORD * p.block_words * p.taps;
+    p.block_rows = 1 + DSR_WORD * p.block_words * p.taps;
     p.out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
     size_t side = TILE_SIDE;
     while (side > 1 && (side - 1) * conv.stride > MOST_HALO)
@@ -88,7 +86,7 @@ typedef struct {
 
 static int make_workspace(workspace *w, const plan *p, const dsr_row_code *code) {
     size_t targets = p->tile_y * p->tile_x * p->tile_l, halo = p->block_words * p->halo_y * p->halo_x * p->tile_l;
-    size_t entries = p->block_words * p->taps * (WORD / code->group) + 4;
+    size_t entries = p->block_words * p->taps * (DSR_WORD / code->group) + 4;
     *w = (workspace){.rows = dsr_scratch(halo + 2, 32),
                      .counts = dsr_scratch(halo, 1),
                      .lists = dsr_scratch(targets * entries + 64, sizeof *w->lists),
@@ -174,7 +172,7 @@ static void convolve_tile(const uint32_t *words, const float *packed, const floa
         for (size_t out = 0; out < p->out_blocks; out++) {
             const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
             if (code->group > 1) {
-                dsr_kernel->build_table(rows + DSR_ROW, p->block_words * WORD / code->group, code->group, p->taps,
+                dsr_kernel->build_table(rows + DSR_ROW, p->block_words * DSR_WORD / code->group, code->group, p->taps,
                                         w->table);
                 rows = w->table;
             }
@@ -239,13 +237,13 @@ typedef struct {
 static int make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
     *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.kernel_h * conv.kernel_w};
     make_row_code(&p->code, group);
-    p->lane_words = dsr_pieces(conv.lanes, WORD);
+    p->lane_words = dsr_pieces(conv.lanes, DSR_WORD);
     p->chunks = dsr_pieces(p->lane_words, GRAD_WORDS);
     p->chunk = dsr_pieces(p->lane_words, p->chunks);
     p->out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
-    p->channels = dsr_pieces(conv.in_channels, WORD) * WORD;
+    p->channels = dsr_pieces(conv.in_channels, DSR_WORD) * DSR_WORD;
     p->table_rows = 1 + p->chunk * p->code.rows;
-    p->list_room = p->channels * (p->chunk * (WORD / group) + 4) + 64;
+    p->list_room = p->channels * (p->chunk * (DSR_WORD / group) + 4) + 64;
     size_t row_bytes = conv.out_width * p->out_blocks * p->table_rows * DSR_ROW * sizeof(float);
     size_t rows = GRAD_BYTES / row_bytes, enough = dsr_pieces(GRAD_PIXELS, conv.out_width);
     p->band = least(conv.out_height, rows > enough ? rows : enough);
@@ -295,7 +293,7 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
     const dsr_conv *conv = &p->conv;
     size_t out = index % p->out_blocks, pixel = part->y0 * conv->out_width + index / p->out_blocks;
     size_t pixels = conv->out_height * conv->out_width, channels = dsr_piece(conv->out_channels, DSR_ROW, out);
-    size_t first = WORD * part->word0, room = WORD * part->words, lanes = least(room, conv->lanes - first);
+    size_t first = DSR_WORD * part->word0, room = DSR_WORD * part->words, lanes = least(room, conv->lanes - first);
     float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.group == 1 ? table + DSR_ROW : rows;
     for (size_t i = 0; i < channels; i++) {
         size_t c = out * DSR_ROW + i, at = c * pixels + pixel;
@@ -351,8 +349,8 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
 #pragma omp parallel num_threads(dsr_team(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
         {
             uint8_t *rows = dsr_scratch(p.chunk * p.channels + 2, 32), *counts = dsr_scratch(p.chunk * p.channels, 1);
-            float *dense = dsr_scratch(p.chunk * WORD * DSR_ROW, sizeof *dense);
-            float *singles = dsr_scratch(p.chunk * WORD * DSR_ROW, sizeof *singles);
+            float *dense = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *dense);
+            float *singles = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *singles);
             if (!rows || !counts || !dense || !singles) {
 #pragma omp atomic write
                 status = DSR_NO_MEMORY;

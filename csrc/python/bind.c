@@ -1,10 +1,8 @@
 /* One entry per operation: what its arguments are, what ties their axes together, and the call itself. */
 #include "bind.h"
 
-enum { WORD = 32 };
-
 static size_t words_of(size_t channels) {
-    return channels / WORD + (channels % WORD != 0);
+    return channels / DSR_WORD + (channels % DSR_WORD != 0);
 }
 
 static dsr_time time_of(const dsr_call *call, size_t tau) {
@@ -199,7 +197,7 @@ static const dsr_arg TRANSPOSE_WORDS[] = {{"words", ARG_U32, "WPL", ARG_IN}, {"o
 static int check_transpose_words(const dsr_call *c) {
     if (dsr_expect_axis(c, 1, 'K', words_of(AXIS(c, 'L')), "32 lanes a word") < 0)
         return -1;
-    return dsr_expect_axis(c, 1, 'C', AXIS(c, 'W') * WORD, "32 channels a word of 'words'");
+    return dsr_expect_axis(c, 1, 'C', AXIS(c, 'W') * DSR_WORD, "32 channels a word of 'words'");
 }
 
 static dsr_status run_transpose_words(dsr_call *c) {
@@ -471,7 +469,7 @@ static int check_conv2d_spikes_weight_gradient(const dsr_call *c) {
     if (AXIS(c, 'B') && timesteps > 0x7fffffff / AXIS(c, 'B'))
         return dsr_refuse(c, 4, "fewer than 2**31 lanes");
     if (dsr_expect_axis(c, 3, 'K', words_of(timesteps * AXIS(c, 'B')), "32 lanes a word") < 0 ||
-        dsr_expect_axis(c, 3, 'N', words_of(AXIS(c, 'C')) * WORD, "32 channels a word") < 0 ||
+        dsr_expect_axis(c, 3, 'N', words_of(AXIS(c, 'C')) * DSR_WORD, "32 channels a word") < 0 ||
         check_conv(c, 'V', 6, 0) < 0)
         return -1;
     return check_group(c, 8);

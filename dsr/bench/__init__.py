@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
@@ -17,6 +22,14 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
         call()
         times.append(time.perf_counter() - start)
     return median(times)
+
+
+def in_process(program: str, **environment: str) -> Any:
+    """What ``result`` is after `program` ran in a Python of its own, with these environment variables."""
+    # -P: the dsr that is installed, not a checkout that the call happens to stand in
+    command = [sys.executable, "-P", "-c", f"{program}; import json; print(json.dumps(result))"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    return json.loads(done.stdout)
 
 
 def peak_memory() -> float:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsr import _core, lanes
-from dsr.bench import seconds
+from dsr.bench import in_process, seconds
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
 """Channels and image size of PreActResNet-18's stages."""
@@ -40,15 +36,9 @@ def measure_all(levels: Sequence[str], threads: Sequence[int], **options: Any) -
     results: list[dict[str, Any]] = []
     for level in levels:
         for count in threads:
-            program = (
-                "import json, dsr; from dsr.bench import kernels; "
-                f"dsr.set_num_threads({count}); print(json.dumps(kernels.measure(**{options!r})))"
-            )
-            environment = {**os.environ, "DSR_LEVEL": level}
-            done = subprocess.run(
-                [sys.executable, "-P", "-c", program], check=True, stdout=subprocess.PIPE, text=True, env=environment
-            )
-            results += [r for r in json.loads(done.stdout) if r["level"] == level]
+            program = f"""import dsr; from dsr.bench import kernels
+dsr.set_num_threads({count}); result = kernels.measure(**{options!r})"""
+            results += [r for r in in_process(program, DSR_LEVEL=level) if r["level"] == level]
     return results
 
 

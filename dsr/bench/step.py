@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from dsr import _core, models
-from dsr.bench import peak_memory, seconds
-from dsr.losses import cross_entropy
+from dsr.bench import in_process, peak_memory, seconds
 from dsr.network import spike_rates
 from dsr.optim import SGD
 from dsr.recipe import Recipe
+from dsr.train import train_step
 
 
 def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:
@@ -37,12 +34,7 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
     images = rng.normal(size=(batch, 3, 32, 32)).astype(np.float32)
     labels = rng.integers(10, size=batch)
 
-    def train() -> None:
-        _, grad = cross_entropy(network.forward(images, training=True), labels)
-        network.backward(grad)
-        optimizer.step()
-
-    training = seconds(train, repeats)
+    training = seconds(lambda: train_step(network, optimizer, images, labels), repeats)
     memory = peak_memory()
     evaluation = seconds(lambda: network.forward(images), repeats)
     rates = list(spike_rates(network, images).values())
@@ -64,13 +56,8 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
 
 def measure_all(model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats: int) -> list[dict[str, Any]]:
     """`measure` for each T, each in a process of its own so that peak memory is that of one T."""
-    results = []
-    for t in timesteps:
-        call = f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats})"
-        program = f"import json; from dsr.bench import step; print(json.dumps({call}))"
-        done = subprocess.run([sys.executable, "-P", "-c", program], check=True, stdout=subprocess.PIPE, text=True)
-        results.append(json.loads(done.stdout))
-    return results
+    calls = [f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats})" for t in timesteps]
+    return [in_process(f"from dsr.bench import step; result = {call}") for call in calls]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

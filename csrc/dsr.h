@@ -91,6 +91,15 @@ typedef struct {
     uint16_t first;
 } dsr_row_source;
 
+/* A neuron layer on rows: arrays of DSR_ROW channels, aligned to 64 bytes. The current is amplitude * sum + bias, plus
+ * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. */
+typedef struct {
+    const float *bias, *scale, *shift;
+    const uint32_t *shortcut; /* laid out as the output; NULL: none */
+    uint32_t exists;          /* bits of the channels that there are */
+    float amplitude, shortcut_amplitude, v_threshold, fire, decay, gain;
+} dsr_row_neuron;
+
 #define DSR_ROW_KERNELS(X)                                                                                             \
     X(void, expand_words, (const dsr_row_code *code, const uint32_t *words, size_t n, uint8_t *rows, uint8_t *counts)) \
     X(uint32_t, build_lists,                                                                                           \
@@ -102,6 +111,10 @@ typedef struct {
       (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \
        int accumulate))                                                                                                \
     X(void, lanes_to_rows, (const float *from, size_t lanes, size_t channels, size_t stride, float *rows))             \
+    X(void, if_rows,                                                                                                   \
+      (const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride, const dsr_row_neuron *neuron))   \
+    X(void, lif_rows,                                                                                                  \
+      (const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride, const dsr_row_neuron *neuron))   \
     X(void, gradient_lanes,                                                                                            \
       (const float *constant, const float *values, float slope, size_t batch, size_t first, size_t lanes,              \
        float *dense))
@@ -245,6 +258,22 @@ dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *inp
 enum { DSR_MOST_TAPS = 121 };
 dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
                              float *output, dsr_conv conv, unsigned group, int accumulate);
+
+/* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude
+ * (NULL: none), scale and shift per channel (NULL: none), and the neurons; time is LIF's. */
+typedef struct {
+    const uint32_t *shortcut;
+    double shortcut_amplitude;
+    const float *scale, *shift;
+    double v_threshold, alpha;
+    int leaky;
+    dsr_time time;
+} dsr_conv_neuron;
+
+/* dsr_conv2d_spikes, dsr_add_words and dsr_if_spikes or dsr_lif_spikes in one, with their bits; the current of a tile
+ * never leaves the cache. conv.lanes is timesteps * B. */
+dsr_status dsr_conv2d_neuron(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                             uint32_t *output, dsr_conv conv, size_t timesteps, unsigned group, dsr_conv_neuron neuron);
 
 /* A gradient constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: the constant alone. */
 typedef struct {

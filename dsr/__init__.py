@@ -9,12 +9,13 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 
 from importlib.metadata import version as _version
 
+from dsr import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr import functional
 from dsr.layer import Layer, Parameter, Residual, Run, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
 from dsr.network import Network, spike_rates
-from dsr.neurons import IF, LIF
+from dsr.neurons import IF, LIF, ReLU
 from dsr.norm import BatchNorm
 from dsr.optim import SGD, Adam
 from dsr.spikes import SpikeTrain
@@ -36,6 +37,7 @@ __all__ = [
     "Linear",
     "Network",
     "Parameter",
+    "ReLU",
     "Residual",
     "Run",
     "Sequential",

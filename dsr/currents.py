@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from dsr import lanes
-from dsr.lanes import Values
+from dsr.lanes import SpikeConvolution, Values
 from dsr.spikes import SpikeTrain, from_lanes, to_lanes, uniform_weights
 
 
@@ -36,6 +36,7 @@ class Store:
         self.again = again
         self.shape: tuple[int, ...] = values.shape
         self._sums: dict[bytes, Values] = {}
+        self._convolution: SpikeConvolution | None = None
 
     @classmethod
     def later(cls, shape: tuple[int, ...], again: Callable[[], Values]) -> Store:
@@ -43,6 +44,18 @@ class Store:
         store = cls(np.empty(0, np.float32), again)
         store._values, store.shape = None, shape
         return store
+
+    @classmethod
+    def convolution(cls, shape: tuple[int, ...], convolution: SpikeConvolution, again: Callable[[], Values]) -> Store:
+        """Values that a neuron may turn into spikes without ever storing them."""
+        store = cls.later(shape, again)
+        store._convolution = convolution
+        return store
+
+    @property
+    def pending(self) -> SpikeConvolution | None:
+        """The convolution that gives the values, as long as they have not been computed."""
+        return self._convolution if self._values is None else None
 
     @property
     def values(self) -> Values:

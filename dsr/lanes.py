@@ -11,6 +11,7 @@ and within the stated bound on each level; eps is 2**-24.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -330,6 +331,100 @@ def conv2d_spikes(
         result.reshape(len(weight), rows, columns, timesteps * batch),
     )
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeConvolution:
+    """A convolution over a spike train that is still to be done, and what is added to it.
+
+    Attributes
+    ----------
+    words, weight, bias, amplitude, stride, padding, group
+        As in `conv2d_spikes`.
+    shortcut : ndarray of uint32, shape (ceil(O / 32), H', W', T, B), or None
+        Spikes that are added to the result.
+    shortcut_amplitude : float
+        What each of them is worth.
+    """
+
+    words: Words
+    weight: Values
+    bias: Values | None
+    amplitude: float
+    stride: int
+    padding: int
+    group: int
+    shortcut: Words | None = None
+    shortcut_amplitude: float = 0.0
+
+    def output_words(self) -> Words:
+        """Room for spikes of the shape of the output."""
+        _, height, width, timesteps, batch = self.words.shape
+        rows, columns = _convolved_size("conv2d", "words", height, width, self.weight, self.stride, self.padding)
+        return np.empty((word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32)
+
+
+def conv2d_if_spikes(
+    convolution: SpikeConvolution,
+    v_threshold: float,
+    alpha: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> Words:
+    """`conv2d_spikes`, `add_words` of the shortcut and `if_spikes` in one, with the same bits. EXACT.
+
+    The current is used while it is in the cache and stored nowhere.
+    """
+    c, out = convolution, convolution.output_words()
+    _core.conv2d_if_spikes(
+        c.words,
+        c.weight,
+        c.bias,
+        c.amplitude,
+        c.stride,
+        c.padding,
+        c.group,
+        c.shortcut,
+        c.shortcut_amplitude,
+        scale,
+        shift,
+        v_threshold,
+        alpha,
+        out,
+    )
+    return out
+
+
+def conv2d_lif_spikes(
+    convolution: SpikeConvolution,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> Words:
+    """As `conv2d_if_spikes` with LIF neurons. EXACT."""
+    c, out = convolution, convolution.output_words()
+    _core.conv2d_lif_spikes(
+        c.words,
+        c.weight,
+        c.bias,
+        c.amplitude,
+        c.stride,
+        c.padding,
+        c.group,
+        c.shortcut,
+        c.shortcut_amplitude,
+        scale,
+        shift,
+        v_threshold,
+        tau,
+        delta_t,
+        alpha,
+        out,
+    )
+    return out
 
 
 def conv2d_spikes_weight_gradient(

@@ -106,6 +106,9 @@ class Layer:
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the layer's own parameters."""
 
+    def calibrate(self, images: Values) -> None:
+        """Set what follows from training images (N, C, H, W), once, before training."""
+
     def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
         """This layer and all inside it with their paths, outside first, in forward order."""
         yield path, self
@@ -199,6 +202,10 @@ class Residual(Layer):
             self._input = signal
         if isinstance(body, Current) and body.owned and run.observer is None:
             add = self._adder(body, signal, run)
+            pending = body.store.pending
+            if add is not None and pending is not None and self.shortcut is None and isinstance(signal, SpikeTrain):
+                both = replace(pending, shortcut=signal.words, shortcut_amplitude=signal.amplitude)
+                return replace(body, store=Store.convolution(body.store.shape, both, lambda: add(body.values)))
             if add is not None:
                 again = body.store.again
                 store = Store(add(body.values), None if again is None else lambda: add(again()))

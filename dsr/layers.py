@@ -30,6 +30,8 @@ class Conv2d(Layer):
         As usual; padding is with zeros.
     bias : bool
         Whether there is a trained bias.
+    dirac : bool
+        The first `in_channels` output channels start as copies of the input.
 
     Notes
     -----
@@ -44,13 +46,14 @@ class Conv2d(Layer):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
+        dirac: bool = False,
     ) -> None:
         require_positive(
             "Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride
         )
         if padding < 0:
             raise ValueError(f"Conv2d: argument 'padding': expected an integer >= 0, got {padding}")
-        self.stride, self.padding = stride, padding
+        self.stride, self.padding, self.dirac = stride, padding, dirac
         self.weight = Parameter(np.zeros((out_channels, in_channels, kernel_size, kernel_size)))
         self.bias = Parameter(np.zeros(out_channels)) if bias else None
         self._input: Signal | None = None
@@ -63,12 +66,44 @@ class Conv2d(Layer):
         """Kaiming normal of fan-out."""
         shape = self.weight.value.shape
         self.weight.value = rng.normal(0, sqrt(2 / (shape[0] * shape[2] * shape[3])), shape).astype(np.float32)
+        if self.dirac:
+            copies = min(shape[:2])
+            self.weight.value[:copies] = 0
+            self.weight.value[range(copies), range(copies), shape[2] // 2, shape[3] // 2] = 1
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Convolve; a held current is convolved once."""
         self.accept(signal, run)
-        store = Store(self._convolve(signal), lambda: self._convolve(signal))
-        return Current(store, signal.timesteps, self.output_features(signal), owned=True)
+        features = self.output_features(signal)
+        if not run.training and isinstance(signal, SpikeTrain) and self._trains(signal):
+            bias = None if self.bias is None else self.bias.value
+            convolution = lanes.SpikeConvolution(
+                signal.words,
+                self.kernel(),
+                bias,
+                signal.amplitude,
+                self.stride,
+                self.padding,
+                self._group(signal),
+            )
+            shape = (*image_shape(features), signal.timesteps, signal.batch)
+            store = Store.convolution(shape, convolution, lambda: self._convolve(signal))
+        else:
+            store = Store(self._convolve(signal), lambda: self._convolve(signal))
+        return Current(store, signal.timesteps, features, owned=True)
+
+    def kernel(self) -> Values:
+        """What is convolved with: the weight."""
+        return self.weight.value
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of `kernel`."""
+        return self.weight.value.shape
+
+    def weight_gradient(self, grad_kernel: Values) -> Values:
+        """Gradient of the weight, given that of `kernel`."""
+        return grad_kernel
 
     def accept(self, signal: Signal, run: Run) -> None:
         """Refuse what does not fit; keep the rest for the backward pass."""
@@ -82,7 +117,7 @@ class Conv2d(Layer):
 
     def output_features(self, signal: Signal) -> tuple[int, ...]:
         """Shape of the output for an input, (O, H, W)."""
-        out, _, kernel_h, kernel_w = self.weight.value.shape
+        out, _, kernel_h, kernel_w = self.kernel_shape
         _, height, width = signal.features
         return (
             out,
@@ -96,7 +131,7 @@ class Conv2d(Layer):
 
     def _convolve(self, signal: Signal, out: Values | None = None) -> Values:
         """The convolution, added to `out` (which is changed) where it is given."""
-        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
+        weight, bias = self.kernel(), None if self.bias is None else self.bias.value
         trains = self._trains(signal)
         for train in trains:
             group = self._group(train)
@@ -112,12 +147,12 @@ class Conv2d(Layer):
 
     def _trains(self, signal: Signal) -> tuple[SpikeTrain, ...]:
         """The trains that the convolution is computed on; none if it has to be done on dense values."""
-        if self.weight.value.shape[2] * self.weight.value.shape[3] > lanes.MOST_TAPS:
+        if self.kernel_shape[2] * self.kernel_shape[3] > lanes.MOST_TAPS:
             return ()
         return (signal,) if isinstance(signal, SpikeTrain) else signal.parts
 
     def _group(self, train: SpikeTrain) -> int:
-        return lanes.row_group(train.firing_rate(), self.weight.value.shape[2] * self.weight.value.shape[3])
+        return lanes.row_group(train.firing_rate(), self.kernel_shape[2] * self.kernel_shape[3])
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Gradients of weight and bias; the input's is one convolution without a time axis."""
@@ -125,7 +160,7 @@ class Conv2d(Layer):
         assert isinstance(gradient, Gradient)
         if self.bias is not None:
             self.bias.grad = gradient.total().sum(axis=(1, 2, 3))
-        self.weight.grad = self._weight_gradient(signal, gradient)
+        self.weight.grad = self.weight_gradient(self._kernel_gradient(signal, gradient))
         if not needs_gradient(signal):
             return None
         if signal.time_weights is not None:
@@ -134,11 +169,11 @@ class Conv2d(Layer):
         below = self._input_gradient(dense.reshape(*dense.shape[:3], -1), signal)
         return Gradient.from_dense(below.reshape(*below.shape[:3], *dense.shape[3:]))
 
-    def _weight_gradient(self, signal: Signal, gradient: Gradient) -> Values:
+    def _kernel_gradient(self, signal: Signal, gradient: Gradient) -> Values:
         trains = self._trains(signal)
         if trains:
             constant, slope, values = gradient.as_one_term()
-            shape = self.weight.value.shape
+            shape = self.kernel_shape
             parts = [
                 lanes.conv2d_spikes_weight_gradient(
                     constant, slope, values, t.words, shape, t.amplitude, self.stride, self.padding, self._group(t)
@@ -149,14 +184,14 @@ class Conv2d(Layer):
         values = signal_values(signal)
         steps = gradient.total() if values.shape[3] == 1 else gradient.dense()
         flat = values.reshape(*values.shape[:3], -1)
-        _, _, kernel_h, kernel_w = self.weight.value.shape
+        _, _, kernel_h, kernel_w = self.kernel_shape
         return lanes.conv2d_weight_gradient(
             steps.reshape(*steps.shape[:3], -1), flat, kernel_h, kernel_w, self.stride, self.padding
         )
 
     def _input_gradient(self, grad: Values, signal: Signal) -> Values:
         _, height, width = image_shape(signal.features)
-        return lanes.conv2d_input_gradient(grad, self.weight.value, height, width, self.stride, self.padding)
+        return lanes.conv2d_input_gradient(grad, self.kernel(), height, width, self.stride, self.padding)
 
 
 class Linear(Conv2d):
@@ -168,21 +203,27 @@ class Linear(Conv2d):
         N of input and output.
     bias : bool
         Whether there is a trained bias.
+    std : float, optional
+        Draw weights from the normal distribution of this standard deviation.
 
     Notes
     -----
-    Weights are drawn uniformly from ``[-1, 1] / sqrt(in_features)``; the bias is 0.
+    Without `std`, weights are drawn uniformly from ``[-1, 1] / sqrt(in_features)``; the bias is 0.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, std: float | None = None) -> None:
         require_positive("Linear", in_features=in_features, out_features=out_features)
+        if std is not None and not 0 < std < float("inf"):
+            raise ValueError(f"Linear: argument 'std': expected a number > 0, got {std!r}")
         super().__init__(in_features, out_features, 1, bias=bias)
+        self.std = std
 
     def initialise(self, rng: np.random.Generator) -> None:
-        """Uniform in the inverse root of fan-in."""
+        """Uniform in the inverse root of fan-in, or normal."""
         shape = self.weight.value.shape
         bound = 1 / sqrt(shape[1])
-        self.weight.value = rng.uniform(-bound, bound, shape).astype(np.float32)
+        drawn = rng.uniform(-bound, bound, shape) if self.std is None else rng.normal(0, self.std, shape)
+        self.weight.value = drawn.astype(np.float32)
 
     def accept(self, signal: Signal, run: Run) -> None:
         """Refuse what does not fit; keep the rest for the backward pass."""

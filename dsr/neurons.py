@@ -1,15 +1,17 @@
-"""IF and LIF neuron layers: currents in, spikes out, gradients through the mapping of representations."""
+"""IF and LIF neuron layers: currents in, spikes out, gradients through the mapping of representations; and ReLU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsr import functional, lanes
-from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted
+from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.functional import threshold_factor
-from dsr.lanes import Values, Words
+from dsr.lanes import SpikeConvolution, Values, Words
 from dsr.layer import Layer, Parameter, Run, saved_state
 from dsr.spikes import SpikeTrain, decaying_weights, uniform_weights
 
@@ -17,22 +19,36 @@ from dsr.spikes import SpikeTrain, decaying_weights, uniform_weights
 class Neuron(Layer):
     """What IF and LIF share.
 
-    The threshold is trained. Before each forward pass it is clamped from below:
-    ``V = max(V - bound, 0) + bound``.
+    The threshold is trained, or fixed: then it is a buffer, kept in checkpoints but unknown to optimisers. Before each
+    forward pass it is clamped from below: ``V = max(V - bound, 0) + bound``.
     """
 
-    def __init__(self, v_threshold: float, alpha: float, v_threshold_lower_bound: float) -> None:
+    def __init__(
+        self,
+        v_threshold: float,
+        alpha: float,
+        v_threshold_lower_bound: float,
+        train_threshold: bool,
+        threshold_gradient_scale: float,
+    ) -> None:
         name = type(self).__name__
         _require(name, "v_threshold", v_threshold, v_threshold > 0, "a number > 0")
         _require(name, "alpha", alpha, 2.0**-20 <= alpha <= 1, "a number in [2**-20, 1]")
         _require(name, "v_threshold_lower_bound", v_threshold_lower_bound, v_threshold_lower_bound > 0, "a number > 0")
+        scale = threshold_gradient_scale
+        _require(name, "threshold_gradient_scale", scale, scale >= 0, "a number >= 0")
+        self.train_threshold, self.threshold_gradient_scale = train_threshold, scale
         self.alpha, self.v_threshold_lower_bound = alpha, v_threshold_lower_bound
         self.v_threshold = Parameter(np.array(v_threshold))
         self._state: tuple[Current, float] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
-        """``v_threshold``, a scalar."""
-        return {"v_threshold": self.v_threshold}
+        """``v_threshold``, a scalar, if it is trained."""
+        return {"v_threshold": self.v_threshold} if self.train_threshold else {}
+
+    def buffers(self) -> Mapping[str, NDArray[Any]]:
+        """``v_threshold``, a scalar, if it is fixed."""
+        return {} if self.train_threshold else {"v_threshold": self.v_threshold.value}
 
     def effective_threshold(self) -> float:
         """The threshold that a forward pass uses: the trained one, clamped."""
@@ -48,7 +64,8 @@ class Neuron(Layer):
             values = Store(signal.values())
             signal = Current(values, signal.timesteps, signal.features, time_weights=signal.time_weights)
         threshold = self.effective_threshold()
-        words = self._spikes(signal, threshold)
+        pending = None if run.training else signal.store.pending
+        words = self._spikes(signal, threshold) if pending is None else self._fused(pending, signal, threshold)
         weights = self._weights(signal.timesteps)
         if run.training:
             self.v_threshold.value[...] = threshold
@@ -66,10 +83,15 @@ class Neuron(Layer):
         mean_current = current.mean(weights)
         grad_current, grad_threshold = self._mapping_gradient(gradient, mean_current, threshold)
         grad_current /= np.float32(current.timesteps)
-        self.v_threshold.grad = np.array(grad_threshold, np.float32)
+        if self.train_threshold:
+            self.v_threshold.grad = np.array(grad_threshold * self.threshold_gradient_scale, np.float32)
         return as_wanted(current, Gradient(grad_current, current.timesteps)) if current.needs_gradient else None
 
     def _spikes(self, current: Current, threshold: float) -> Words:
+        raise NotImplementedError
+
+    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
+        """The spikes of the convolution's current, which is not computed for anybody else."""
         raise NotImplementedError
 
     def _amplitude(self, threshold: float) -> float:
@@ -93,14 +115,26 @@ class IF(Neuron):
         Fraction of the threshold at which a neuron fires, in [2**-20, 1].
     v_threshold_lower_bound : float
         The threshold never falls below it.
+    train_threshold : bool
+        Whether the threshold is trained.
+    threshold_gradient_scale : float
+        Factor of the threshold's gradient, >= 0; 0.001 in the published ImageNet recipe.
 
     Notes
     -----
     Meng et al. 2022; see `dsr.functional.if_forward` and `dsr.functional.if_backward`.
     """
 
-    def __init__(self, v_threshold: float = 6.0, alpha: float = 0.5, v_threshold_lower_bound: float = 0.01) -> None:
-        super().__init__(v_threshold, alpha, v_threshold_lower_bound)
+    def __init__(
+        self,
+        v_threshold: float = 6.0,
+        alpha: float = 0.5,
+        v_threshold_lower_bound: float = 0.01,
+        *,
+        train_threshold: bool = True,
+        threshold_gradient_scale: float = 1.0,
+    ) -> None:
+        super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
 
     def _spikes(self, current: Current, threshold: float) -> Words:
         words, sums = lanes.if_spikes(
@@ -108,6 +142,9 @@ class IF(Neuron):
         )
         current.store.keep_sum(uniform_weights(current.timesteps), sums)
         return words
+
+    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
+        return lanes.conv2d_if_spikes(convolution, threshold, self.alpha, current.scale, current.shift)
 
     def _amplitude(self, threshold: float) -> float:
         return threshold
@@ -134,6 +171,10 @@ class LIF(Neuron):
         The threshold never falls below it.
     gradient : {"published", "exact"}
         Factor of the threshold's gradient, see `dsr.functional.lif_backward`.
+    train_threshold : bool
+        Whether the threshold is trained.
+    threshold_gradient_scale : float
+        Another factor of the threshold's gradient, >= 0.
 
     Notes
     -----
@@ -148,8 +189,11 @@ class LIF(Neuron):
         alpha: float = 0.3,
         v_threshold_lower_bound: float = 0.0005,
         gradient: functional.Gradient = "published",
+        *,
+        train_threshold: bool = True,
+        threshold_gradient_scale: float = 1.0,
     ) -> None:
-        super().__init__(v_threshold, alpha, v_threshold_lower_bound)
+        super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
         _require("LIF", "tau", tau, tau > 0, "a number > 0")
         _require("LIF", "delta_t", delta_t, delta_t > 0, "a number > 0")
         threshold_factor("LIF", delta_t, gradient)  # refuses an unknown name
@@ -164,6 +208,11 @@ class LIF(Neuron):
         current.store.keep_sum(weights, weighted)
         return words
 
+    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
+        return lanes.conv2d_lif_spikes(
+            convolution, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
+        )
+
     def _amplitude(self, threshold: float) -> float:
         return float(np.float32(threshold) / np.float32(self.delta_t))
 
@@ -174,6 +223,43 @@ class LIF(Neuron):
         return functional.lif_rate_backward(
             grad, mean_current, threshold, self.tau, self.delta_t, gradient=self.gradient
         )
+
+
+class ReLU(Layer):
+    """``max(z, 0)``, in the place of neurons: the ordinary twin of a spiking network, without time (T = 1).
+
+    It is what IF and LIF approach with many steps and a high threshold, so weights and thresholds of a spiking network
+    may start from a trained ReLU network, see `dsr.hybrid`. The gradient at 0 is 0.
+    """
+
+    def __init__(self) -> None:
+        self._state: tuple[Signal, Values] | None = None
+
+    def forward(self, signal: Signal, run: Run) -> Signal:
+        """The positive part of the current."""
+        if signal.timesteps != 1:
+            raise ValueError(f"ReLU {self.path}: expected timesteps = 1, got {signal.timesteps}")
+        values = np.maximum(signal_values(signal), np.float32(0))
+        if run.training:
+            self._state = signal, values
+            if isinstance(signal, Current):
+                run.keeper.keep(signal.store)
+        return Current(
+            Store(values),
+            signal.timesteps,
+            signal.features,
+            time_weights=uniform_weights(1),
+            needs_gradient=needs_gradient(signal),
+        )
+
+    def backward(self, gradient: Backward) -> Backward | None:
+        """The gradient where the output is above 0."""
+        signal, values = saved_state(self, self._state)
+        self._state = None
+        if not needs_gradient(signal):
+            return None
+        grad = gradient.total() if isinstance(gradient, Gradient) else gradient
+        return as_wanted(signal, Gradient(np.where(values[:, :, :, 0] > 0, grad, np.float32(0)), 1))
 
 
 def _require(function: str, name: str, value: float, good: bool, expected: str) -> None:

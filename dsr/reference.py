@@ -445,6 +445,36 @@ def conv2d_spikes(
     return out.reshape(*out.shape[:3], *words.shape[3:])
 
 
+def conv2d_if_spikes(
+    convolution: Any, v_threshold: float, alpha: float, scale: Array | None, shift: Array | None
+) -> Array:
+    """See `dsr.lanes.conv2d_if_spikes`."""
+    current = _convolved(convolution)
+    return if_spikes(current, current.shape[3], v_threshold, alpha, scale, shift)[0]
+
+
+def conv2d_lif_spikes(
+    convolution: Any,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float,
+    scale: Array | None,
+    shift: Array | None,
+) -> Array:
+    """See `dsr.lanes.conv2d_lif_spikes`."""
+    current = _convolved(convolution)
+    weights = np.ones(current.shape[3], np.float32)  # the spikes do not depend on them
+    return lif_spikes(current, weights, v_threshold, tau, delta_t, alpha, scale, shift)[0]
+
+
+def _convolved(c: Any) -> Array:
+    current = conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.stride, c.padding)
+    if c.shortcut is not None:
+        current += unpack_words(c.shortcut, len(current), c.shortcut_amplitude)
+    return current
+
+
 def conv2d_spikes_weight_gradient(
     grad_output: Array, words: Array, weight_shape: tuple[int, ...], amplitude: float, stride: int = 1, padding: int = 0
 ) -> Array:

@@ -52,6 +52,12 @@ ENTRIES = {
     "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL stride:count padding:size !out:float32:OCYX",
     "conv2d_spikes": "words:uint32:WHVL weight:float32:OCYX ?bias:float32:O amplitude:number stride:count padding:size "
     "group:count accumulate:size !out:float32:OIJL",
+    "conv2d_if_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
+    "padding:size group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
+    "v_threshold:positive alpha:alpha !out:uint32:KIJTB",
+    "conv2d_lif_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
+    "padding:size group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
+    "v_threshold:positive tau:positive delta_t:positive alpha:alpha !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number stride:count padding:size group:count !out:float32:OCYX",
 }
@@ -101,6 +107,8 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
     elif "words" in entry or "spikes" in entry:
         sizes["W"] = words(sizes["C"])
+        if "if_" in entry:
+            sizes["K"] = words(sizes["O"])
     return sizes
 
 

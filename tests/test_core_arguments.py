@@ -226,7 +226,7 @@ def test_wrong_count(entry, call):
 
 
 @pytest.mark.parametrize("group", [3, 5, 8])
-@pytest.mark.parametrize("entry", ["conv2d_spikes", "conv2d_spikes_weight_gradient"])
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if " group:" in ENTRIES[entry]])
 def test_groups_are_1_2_or_4_bits(entry, group, call):
     index = [argument.name for argument in arguments_of(entry)].index("group")
     arguments = call(entry)
@@ -255,6 +255,10 @@ HARD_CALLS = [
     "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, 1, 0, 1, 0, f(1, 1, 1, 1))",
     "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, 1431655765, 2**31 - 1, "
     "1, f(1, 1, 1, 1))",
+    "_core.conv2d_if_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, None, 0, None, None, 1, "
+    "1, u(1, 3, 3, 1, 1))",
+    "_core.conv2d_lif_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, 1, 1, 1, 1, "
+    "u(1, 1, 1, 1, 0))",
     "_core.pool_planes(u(1, 2, 2, 1), 2**31 - 2, 1, 2**30 - 1, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",

@@ -60,6 +60,8 @@ OTHER_KERNELS = {
     "rows_to_lanes": "conv2d_spikes",
     "lanes_to_rows": "conv2d_spikes_weight_gradient",
     "gradient_lanes": "conv2d_spikes_weight_gradient",
+    "if_rows": "conv2d_if_spikes",
+    "lif_rows": "conv2d_lif_spikes",
     "sgd_update": "sgd_update",
 }
 

@@ -4,6 +4,8 @@ Weights are multiples of 2**-6 below 1 and gradients multiples of 2**-6 below 16
 a multiple of 2**-7 below 2**17 and exact in float32 whatever the order.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,47 @@ def test_forward_is_exact(shape, density):
         np.testing.assert_array_equal(added, expected + 1)
         plain = lanes.conv2d_spikes(words, weight, None, 0.5, stride, padding, group)
         np.testing.assert_array_equal(plain, expected - bias.reshape(-1, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["if", "lif"])
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
+    """Against the oracle (dyadic currents are exact there and here), and against the operations one by one."""
+    rng, words, weight, bias, stride, padding, groups = case(shape, density)
+    channels = len(weight)
+    scale, shift = rng.normal(1, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32)
+    parameters = (0.75, 0.5) if kind == "if" else (0.3, 1.0, 0.2, 0.5)
+    for b, s, normalise in ((bias, True, True), (None, False, False), (bias, True, False)):
+        convolution = lanes.SpikeConvolution(words, weight, b, 0.5, stride, padding, groups[0])
+        if s:
+            out = convolution.output_words()
+            shortcut = lanes.pack_words((rng.random((channels, *out.shape[1:])) < 0.3).astype(np.float32))
+            convolution = replace(convolution, shortcut=shortcut, shortcut_amplitude=0.25)
+        factors = (scale, shift) if normalise else (None, None)
+        fused = getattr(lanes, f"conv2d_{kind}_spikes")
+        expected = getattr(reference, f"conv2d_{kind}_spikes")(convolution, *parameters, *factors)
+        for group in groups:
+            out = fused(replace(convolution, group=group), *parameters, *factors)
+            np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("kind", ["if", "lif"])
+def test_long_and_short_runs_of_lanes(kind):
+    """T beyond a tile, and a batch of one: weights are not dyadic here, the order of sums must be the same."""
+    rng = np.random.default_rng(5)
+    for timesteps, batch in ((1500, 1), (1, 1500), (90, 3), (3, 17)):
+        words = lanes.pack_words((rng.random((40, 3, 2, timesteps, batch)) < 0.2).astype(np.float32))
+        weight, bias = rng.normal(size=(35, 40, 3, 3)).astype(np.float32), rng.normal(size=35).astype(np.float32)
+        convolution = lanes.SpikeConvolution(words, weight, bias, 0.3, 1, 1, 1)
+        current = lanes.conv2d_spikes(words, weight, bias, 0.3, 1, 1, 1)
+        if kind == "if":
+            fused = lanes.conv2d_if_spikes(convolution, 1.0, 0.5)
+            expected = lanes.if_spikes(current, timesteps, 1.0, 0.5)[0]
+        else:
+            fused = lanes.conv2d_lif_spikes(convolution, 0.3, 1.0, 0.1, 0.5)
+            expected = lanes.lif_spikes(current, np.ones(timesteps, np.float32), 0.3, 1.0, 0.1, 0.5)[0]
+        np.testing.assert_array_equal(fused, expected)
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -174,6 +217,28 @@ def test_dropped_currents_come_back_bit_for_bit(kind):
     for budget in (0, 20_000, 60_000, 120_000):
         for name, array in train(budget).items():
             np.testing.assert_array_equal(array, kept[name], err_msg=f"{name}, budget {budget}")
+
+
+@pytest.mark.parametrize("kind", ["if", "lif"])
+def test_a_watched_network_gives_what_an_unwatched_one_gives(kind):
+    """An observer gets every current; without one convolution, shortcut, normalisation and neuron run as one."""
+
+    def neuron():
+        return dsr.IF(1.0) if kind == "if" else dsr.LIF(0.5, delta_t=0.2)
+
+    inner = dsr.Sequential(dsr.Conv2d(8, 8, 3, padding=1), dsr.BatchNorm(8), neuron(), dsr.Conv2d(8, 8, 3, padding=1))
+    body = dsr.Sequential(
+        dsr.Conv2d(2, 8, 3, padding=1), dsr.BatchNorm(8), neuron(), dsr.Residual(inner), dsr.BatchNorm(8), neuron(),
+        dsr.Residual(dsr.Conv2d(8, 4, 3, 2, 1), dsr.Conv2d(8, 4, 1, 2)), dsr.BatchNorm(4), neuron(),
+        dsr.Conv2d(4, 5, 1), neuron(), dsr.AvgPool2d(2), dsr.Conv2d(5, 4, 2), dsr.BatchNorm(4), neuron(),
+        dsr.Flatten(), dsr.Linear(4, 3),
+    )  # fmt: skip
+    network = dsr.Network(body, timesteps=4, seed=1)
+    images = np.random.default_rng(0).normal(size=(6, 2, 8, 8))
+    for _ in range(3):
+        network.forward(images, training=True)  # running statistics
+    watched = network.forward(images, observer=lambda path, layer, output: output.rate())
+    np.testing.assert_array_equal(network.forward(images), watched)
 
 
 def test_the_largest_currents_are_dropped_first():

@@ -1,57 +1,81 @@
 /* Spikes of the lanes layout: neurons that write bits, and what is done with bits. A word holds 32 channels. */
 
-/* Lanes of one (channel, pixel) are [T][B]; a chunk of B keeps its potentials and its sums in the first cache. */
-enum { SPIKE_CHUNK = 128 };
+#if defined(__AVX512F__)
+enum { SPIKE_LANES = 16 };
+#elif defined(__AVX__)
+enum { SPIKE_LANES = 8 };
+#else
+enum { SPIKE_LANES = 4 };
+#endif
+typedef float spike_floats __attribute__((vector_size(SPIKE_LANES * 4), may_alias, aligned(4)));
+typedef int32_t spike_masks __attribute__((vector_size(SPIKE_LANES * 4), may_alias, aligned(4)));
+
+/* One channel and pixel: SPIKE_LANES samples at a time, whose potentials and sums stay in registers over all steps.
+ * (Arrays of potentials in the first cache instead: 1.6 times as slow.) */
+static inline __attribute__((always_inline)) void neuron_lanes(const float *current, uint32_t *words, float *sums,
+                                                               float *weighted, const dsr_strip *strip,
+                                                               const dsr_neuron *neuron, float scale, float shift,
+                                                               uint32_t bit, int leaky) {
+    size_t batch = strip->batch, step = strip->held ? 0 : batch, b = 0;
+    float v_threshold = neuron->v_threshold, fire = neuron->fire, decay = neuron->decay, gain = neuron->gain;
+    spike_masks bits = (int32_t)bit - (spike_masks){0}, reset = (spike_masks)(v_threshold - (spike_floats){0});
+    for (; b + SPIKE_LANES <= batch; b += SPIKE_LANES) {
+        spike_floats v = {0}, sum = {0}, other = {0};
+        for (size_t t = 0; t < strip->timesteps; t++) {
+            spike_floats x = *(const spike_floats *)(current + t * step + b), input = scale * x + shift;
+            spike_floats u = leaky ? decay * v + gain * input : v + input;
+            spike_masks fires = u >= fire;
+            spike_masks *word = (spike_masks *)(words + t * batch + b);
+            sum += x;
+            if (leaky)
+                other += neuron->weights[t] * x;
+            *word |= fires & bits;
+            v = u - (spike_floats)(fires & reset);
+        }
+        *(spike_floats *)(sums + b) = sum;
+        if (leaky)
+            *(spike_floats *)(weighted + b) = other;
+    }
+    for (; b < batch; b++) {
+        float v = 0, sum = 0, other = 0;
+        for (size_t t = 0; t < strip->timesteps; t++) {
+            float x = current[t * step + b], input = scale * x + shift;
+            float u = leaky ? decay * v + gain * input : v + input;
+            sum += x;
+            if (leaky)
+                other += neuron->weights[t] * x;
+            words[t * batch + b] |= u >= fire ? bit : 0;
+            v = u - (u >= fire ? v_threshold : 0);
+        }
+        sums[b] = sum;
+        if (leaky)
+            weighted[b] = other;
+    }
+}
 
 static inline __attribute__((always_inline)) void neuron_spikes(const float *current, uint32_t *words, float *sums,
-                                                                float *weighted, dsr_strip strip, dsr_neuron neuron,
-                                                                int leaky) {
-    size_t batch = strip.batch, lanes = strip.timesteps * batch;
-    float v_threshold = neuron.v_threshold, fire = neuron.fire, decay = neuron.decay, gain = neuron.gain;
-    for (size_t i = 0; i < strip.pixels * lanes; i++)
+                                                                float *weighted, const dsr_strip *strip,
+                                                                const dsr_neuron *neuron, int leaky) {
+    size_t batch = strip->batch, lanes = strip->timesteps * batch;
+    for (size_t i = 0; i < strip->pixels * lanes; i++)
         words[i] = 0;
-    for (size_t c = 0; c < strip.channels; c++) {
-        float scale = neuron.scale ? neuron.scale[c] : 1, shift = neuron.shift ? neuron.shift[c] : 0;
-        uint32_t bit = (uint32_t)1 << c;
-        for (size_t p = 0; p < strip.pixels; p++) {
-            const float *channel = current + c * strip.stride + p * (strip.held ? batch : lanes);
-            size_t at = c * strip.sum_stride + p * batch;
-            for (size_t first = 0; first < batch; first += SPIKE_CHUNK) {
-                size_t n = batch - first < SPIKE_CHUNK ? batch - first : SPIKE_CHUNK;
-                float v[SPIKE_CHUNK], sum[SPIKE_CHUNK], other[SPIKE_CHUNK];
-                for (size_t b = 0; b < n; b++)
-                    v[b] = sum[b] = other[b] = 0;
-                for (size_t t = 0; t < strip.timesteps; t++) {
-                    const float *x = channel + (strip.held ? 0 : t * batch) + first;
-                    uint32_t *word = words + p * lanes + t * batch + first;
-                    float w = leaky ? neuron.weights[t] : 1;
-                    for (size_t b = 0; b < n; b++) {
-                        float input = scale * x[b] + shift;
-                        float u = leaky ? decay * v[b] + gain * input : v[b] + input;
-                        sum[b] += x[b];
-                        if (leaky)
-                            other[b] += w * x[b];
-                        word[b] |= u >= fire ? bit : 0;
-                        v[b] = u - (u >= fire ? v_threshold : 0);
-                    }
-                }
-                for (size_t b = 0; b < n; b++) {
-                    sums[at + first + b] = sum[b];
-                    if (leaky)
-                        weighted[at + first + b] = other[b];
-                }
-            }
+    for (size_t c = 0; c < strip->channels; c++) {
+        float scale = neuron->scale ? neuron->scale[c] : 1, shift = neuron->shift ? neuron->shift[c] : 0;
+        for (size_t p = 0; p < strip->pixels; p++) {
+            size_t at = c * strip->sum_stride + p * batch;
+            neuron_lanes(current + c * strip->stride + p * (strip->held ? batch : lanes), words + p * lanes, sums + at,
+                         weighted + at, strip, neuron, scale, shift, (uint32_t)1 << c, leaky);
         }
     }
 }
 
 static void if_spikes(const float *current, uint32_t *words, float *sums, dsr_strip strip, dsr_neuron neuron) {
-    neuron_spikes(current, words, sums, NULL, strip, neuron, 0);
+    neuron_spikes(current, words, sums, sums, &strip, &neuron, 0);
 }
 
 static void lif_spikes(const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip,
                        dsr_neuron neuron) {
-    neuron_spikes(current, words, sums, weighted, strip, neuron, 1);
+    neuron_spikes(current, words, sums, weighted, &strip, &neuron, 1);
 }
 
 /* A bit is set where the value is not zero. `channels` <= 32 rows, `stride` apart. */

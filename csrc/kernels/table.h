@@ -27,6 +27,7 @@
 #include "pool.h"
 #include "optim.h"
 #include "rows.h"
+#include "neuron_rows.h"
 
 #define DSR_PASTE(a, b) a##b
 #define DSR_TABLE(level) DSR_PASTE(dsr_, level)

@@ -1,65 +1,42 @@
-/* Convolution over spikes and its weight gradient as sums of rows (kernels/rows.h). */
-#include "ops.h"
+/* Convolution over spikes as sums of rows (kernels/rows.h), to a current or through neurons to spikes. */
+#include "row_code.h"
 
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache a core): squares of 4x4 output pixels with about 1,280 lanes
  * in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
 enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
 /* Input pixels between the outputs of a tile: a large stride makes tiles of one pixel. */
 enum { MOST_HALO = 64 };
-/* Weight gradient: lanes of 8 words a table; tables of a band of output rows in 2 MiB, at least 16 pixels. */
-enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 
-/* An entry is the offset of a row in units of 8 bytes, so that 16 bits reach 512 KiB. */
-static uint16_t entry(size_t row) {
-    return (uint16_t)(row * (DSR_ROW / 2));
-}
-
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static void make_row_code(dsr_row_code *code, uint32_t group) {
-    uint32_t sums = (1u << group) - 1;
-    memset(code, 0, sizeof *code);
-    code->group = group;
-    code->rows = DSR_WORD / group * sums;
-    for (uint32_t byte = 0; byte < 256; byte++)
-        for (uint32_t k = 0; k < 8 / group; k++) {
-            uint32_t value = byte >> k * group & sums;
-            if (value)
-                code->row[byte][code->count[byte]++] = (uint8_t)(k * sums + value - 1);
-        }
-}
-
-/* How a forward convolution is cut. A block is some words of input channels with all their taps, for DSR_ROW output
- * channels: what the first two caches hold while a tile of targets passes by. A tile is a rectangle of output pixels
- * and some of their lanes; its input pixels are the halo. */
+/* How a convolution is cut. A block is some words of input channels with all their taps, for DSR_ROW output channels:
+ * what the first two caches hold while a tile of targets passes by. A tile is a rectangle of output pixels and `piece`
+ * lanes out of each of `steps` runs of lanes: one run of all lanes, or, for neurons, the samples of every time step.
+ * Its input pixels are the halo. */
 typedef struct {
     dsr_conv conv;
     size_t taps, words, block_words, blocks, block_rows, out_blocks;
-    size_t tile_y, tile_x, tile_l, tiles_y, tiles_x, tiles_l, halo_y, halo_x;
+    size_t steps, run, piece, tile_y, tile_x, tiles_y, tiles_x, tiles_l, halo_y, halo_x;
 } plan;
 
-static plan make_plan(dsr_conv conv) {
-    plan p = {.conv = conv, .taps = conv.kernel_h * conv.kernel_w};
+static plan make_plan(dsr_conv conv, size_t steps) {
+    plan p = {.conv = conv, .taps = conv.kernel_h * conv.kernel_w, .steps = steps, .run = conv.lanes / steps};
     p.words = dsr_pieces(conv.in_channels, DSR_WORD);
     p.block_words = least(p.words ? p.words : 1, WORD_TAPS / p.taps ? WORD_TAPS / p.taps : 1);
     p.blocks = dsr_pieces(p.words, p.block_words);
     p.block_rows = 1 + DSR_WORD * p.block_words * p.taps;
     p.out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
     size_t side = TILE_SIDE;
-    while (side > 1 && (side - 1) * conv.stride > MOST_HALO)
+    while (side > 1 && ((side - 1) * conv.stride > MOST_HALO || side * side * steps > TILE_TARGETS))
         side--;
     p.tile_y = least(conv.out_height, side);
     p.tile_x = least(conv.out_width, side);
-    size_t lanes = TILE_TARGETS / (p.tile_y * p.tile_x);
-    p.tile_l = least(conv.lanes, lanes / 16 * 16);
+    size_t piece = TILE_TARGETS / (p.tile_y * p.tile_x) / steps;
+    p.piece = least(p.run, piece >= 16 ? piece / 16 * 16 : piece ? piece : 1);
     p.tiles_y = dsr_pieces(conv.out_height, p.tile_y);
     p.tiles_x = dsr_pieces(conv.out_width, p.tile_x);
-    p.tiles_l = dsr_pieces(conv.lanes, p.tile_l);
+    p.tiles_l = dsr_pieces(p.run, p.piece);
     p.halo_y = (p.tile_y - 1) * conv.stride + conv.kernel_h;
     p.halo_x = (p.tile_x - 1) * conv.stride + conv.kernel_w;
     return p;
@@ -85,7 +62,8 @@ typedef struct {
 } workspace;
 
 static int make_workspace(workspace *w, const plan *p, const dsr_row_code *code) {
-    size_t targets = p->tile_y * p->tile_x * p->tile_l, halo = p->block_words * p->halo_y * p->halo_x * p->tile_l;
+    size_t lanes = p->steps * p->piece, targets = p->tile_y * p->tile_x * lanes;
+    size_t halo = p->block_words * p->halo_y * p->halo_x * lanes;
     size_t entries = p->block_words * p->taps * (DSR_WORD / code->group) + 4;
     *w = (workspace){.rows = dsr_scratch(halo + 2, 32),
                      .counts = dsr_scratch(halo, 1),
@@ -107,16 +85,17 @@ static void free_workspace(workspace *w) {
     free(w->table);
 }
 
-/* The part of the input that a tile needs, and where it lies. */
+/* Output pixels of a tile, and `piece` lanes of each run from lane l0 of it on: nl lanes in all. */
 typedef struct {
-    size_t y0, x0, l0, ny, nx, nl;
+    size_t y0, x0, l0, ny, nx, piece, nl;
 } tile;
 
 static tile make_tile(const plan *p, size_t index) {
-    tile t = {.l0 = index % p->tiles_l * p->tile_l,
+    tile t = {.l0 = index % p->tiles_l * p->piece,
               .x0 = index / p->tiles_l % p->tiles_x * p->tile_x,
               .y0 = index / p->tiles_l / p->tiles_x * p->tile_y};
-    t.nl = least(p->tile_l, p->conv.lanes - t.l0);
+    t.piece = least(p->piece, p->run - t.l0);
+    t.nl = p->steps * t.piece;
     t.nx = least(p->tile_x, p->conv.out_width - t.x0);
     t.ny = least(p->tile_y, p->conv.out_height - t.y0);
     return t;
@@ -138,9 +117,10 @@ static void list_rows(const uint32_t *words, const plan *p, const tile *t, const
             for (size_t hx = 0; hx < p->halo_x; hx++) {
                 size_t pixel = input_pixel(conv, t, hy, hx);
                 size_t at = (word - from) * halo + (hy * p->halo_x + hx) * t->nl;
-                if (pixel != SIZE_MAX)
-                    dsr_kernel->expand_words(code, words + (word * pixels + pixel) * conv->lanes + t->l0, t->nl,
-                                             w->rows + 32 * at, w->counts + at);
+                const uint32_t *lanes = words + (word * pixels + pixel) * conv->lanes + t->l0;
+                /* runs in order: a call writes a few bytes beyond its own, which the next one overwrites */
+                for (size_t i = 0; i < p->steps && pixel != SIZE_MAX; i++, lanes += p->run, at += t->piece)
+                    dsr_kernel->expand_words(code, lanes, t->piece, w->rows + 32 * at, w->counts + at);
             }
     uint32_t end = 0;
     for (size_t i = 0; i < t->ny * t->nx; i++) {
@@ -160,15 +140,14 @@ static void list_rows(const uint32_t *words, const plan *p, const tile *t, const
     }
 }
 
-static void convolve_tile(const uint32_t *words, const float *packed, const float *bias, float amplitude, float *output,
-                          const plan *p, const dsr_row_code *code, workspace *w, size_t index, int accumulate) {
-    const dsr_conv *conv = &p->conv;
-    tile t = make_tile(p, index);
-    size_t targets = t.ny * t.nx * t.nl, plane = conv->out_height * conv->out_width * conv->lanes;
+/* Sums of the rows that the spikes of a tile select, in w->sums. */
+static void sum_tile(const uint32_t *words, const float *packed, const plan *p, const dsr_row_code *code, workspace *w,
+                     const tile *t) {
+    size_t targets = t->ny * t->nx * t->nl;
     memset(w->sums, 0, p->out_blocks * targets * DSR_ROW * sizeof *w->sums);
     for (size_t block = 0; block < p->blocks; block++) {
         size_t from = block * p->block_words;
-        list_rows(words, p, &t, code, w, from, least(p->words, from + p->block_words));
+        list_rows(words, p, t, code, w, from, least(p->words, from + p->block_words));
         for (size_t out = 0; out < p->out_blocks; out++) {
             const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
             if (code->group > 1) {
@@ -179,42 +158,69 @@ static void convolve_tile(const uint32_t *words, const float *packed, const floa
             dsr_kernel->sum_rows(rows, w->lists, w->ends, targets, w->sums + out * targets * DSR_ROW);
         }
     }
+}
+
+/* What becomes of the sums: a current, or spikes. */
+typedef struct {
+    const float *bias;
+    float amplitude;
+    float *current; /* or */
+    int accumulate;
+    uint32_t *spikes;
+    const dsr_row_neuron *neurons; /* one an out block */
+    const uint32_t *shortcut;
+    int leaky;
+} ending;
+
+static void end_tile(const ending *e, const plan *p, const workspace *w, const tile *t) {
+    const dsr_conv *conv = &p->conv;
+    size_t targets = t->ny * t->nx * t->nl, pixels = conv->out_height * conv->out_width;
     for (size_t out = 0; out < p->out_blocks; out++)
-        for (size_t i = 0; i < t.ny * t.nx; i++) {
-            size_t pixel = (t.y0 + i / t.nx) * conv->out_width + t.x0 + i % t.nx, c = out * DSR_ROW;
-            dsr_kernel->rows_to_lanes(w->sums + (out * targets + i * t.nl) * DSR_ROW, t.nl,
-                                      dsr_piece(conv->out_channels, DSR_ROW, out), bias ? bias + c : NULL, amplitude,
-                                      output + c * plane + pixel * conv->lanes + t.l0, plane, accumulate);
+        for (size_t i = 0; i < t->ny * t->nx; i++) {
+            const float *sums = w->sums + (out * targets + i * t->nl) * DSR_ROW;
+            size_t pixel = (t->y0 + i / t->nx) * conv->out_width + t->x0 + i % t->nx, c = out * DSR_ROW;
+            if (e->spikes) {
+                size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
+                dsr_row_neuron neuron = e->neurons[out];
+                neuron.shortcut = e->shortcut ? e->shortcut + at : NULL;
+                (e->leaky ? dsr_kernel->lif_rows : dsr_kernel->if_rows)(sums, e->spikes + at, p->steps, t->piece,
+                                                                        p->run, &neuron);
+            } else
+                dsr_kernel->rows_to_lanes(sums, t->nl, dsr_piece(conv->out_channels, DSR_ROW, out),
+                                          e->bias ? e->bias + c : NULL, e->amplitude,
+                                          e->current + (c * pixels + pixel) * conv->lanes + t->l0, pixels * conv->lanes,
+                                          e->accumulate);
         }
 }
 
-dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                             float *output, dsr_conv conv, unsigned group, int accumulate) {
-    if (!conv.out_channels || !conv.out_height || !conv.out_width || !conv.lanes)
-        return DSR_OK;
-    plan p = make_plan(conv);
+static dsr_status convolve(const uint32_t *words, const float *weight, const plan *p, unsigned group,
+                           const ending *end) {
     dsr_row_code code;
     make_row_code(&code, group);
-    size_t length = p.block_rows * DSR_ROW, tiles = p.tiles_y * p.tiles_x * p.tiles_l;
-    float *packed = dsr_scratch(p.out_blocks * p.blocks * length, sizeof *packed);
+    const dsr_conv *conv = &p->conv;
+    size_t length = p->block_rows * DSR_ROW, tiles = p->tiles_y * p->tiles_x * p->tiles_l;
+    float *packed = dsr_scratch(p->out_blocks * p->blocks * length, sizeof *packed);
     if (!packed)
         return DSR_NO_MEMORY;
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_team(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
+#pragma omp parallel num_threads(dsr_team(conv->out_height * conv->out_width * conv->lanes * conv->out_channels))
     {
         workspace w;
-        if (!make_workspace(&w, &p, &code)) {
+        if (!make_workspace(&w, p, &code)) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(p.out_blocks * p.blocks); i++)
-            pack_rows(weight, &p, (size_t)i / p.blocks, (size_t)i % p.blocks, packed + (size_t)i * length);
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(p->out_blocks * p->blocks); i++)
+            pack_rows(weight, p, (size_t)i / p->blocks, (size_t)i % p->blocks, packed + (size_t)i * length);
         /* all threads have passed a barrier: they see the same status */
         if (status == DSR_OK) {
 #pragma omp for schedule(dynamic)
-            for (ptrdiff_t i = 0; i < (ptrdiff_t)tiles; i++)
-                convolve_tile(words, packed, bias, (float)amplitude, output, &p, &code, &w, (size_t)i, accumulate);
+            for (ptrdiff_t i = 0; i < (ptrdiff_t)tiles; i++) {
+                tile t = make_tile(p, (size_t)i);
+                sum_tile(words, packed, p, &code, &w, &t);
+                end_tile(end, p, &w, &t);
+            }
         }
         free_workspace(&w);
     }
@@ -222,166 +228,57 @@ dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const f
     return status;
 }
 
-/* ---- weight gradient: targets are input channels, rows are lanes of one output pixel --------------------------------
- */
-typedef struct {
-    dsr_conv conv;
-    dsr_row_code code;
-    size_t batch, taps, lane_words, chunk, chunks, out_blocks, table_rows, channels, list_room, band, cells;
-    /* shared by the threads: tables [pixel of the band][out block], lists and their ends [input pixel of the band] */
-    float *tables, *sums; /* sums [out block][tap][channel][DSR_ROW] */
-    uint16_t *lists;
-    uint32_t *ends;
-} gradient_plan;
-
-static int make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
-    *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.kernel_h * conv.kernel_w};
-    make_row_code(&p->code, group);
-    p->lane_words = dsr_pieces(conv.lanes, DSR_WORD);
-    p->chunks = dsr_pieces(p->lane_words, GRAD_WORDS);
-    p->chunk = dsr_pieces(p->lane_words, p->chunks);
-    p->out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
-    p->channels = dsr_pieces(conv.in_channels, DSR_WORD) * DSR_WORD;
-    p->table_rows = 1 + p->chunk * p->code.rows;
-    p->list_room = p->channels * (p->chunk * (DSR_WORD / group) + 4) + 64;
-    size_t row_bytes = conv.out_width * p->out_blocks * p->table_rows * DSR_ROW * sizeof(float);
-    size_t rows = GRAD_BYTES / row_bytes, enough = dsr_pieces(GRAD_PIXELS, conv.out_width);
-    p->band = least(conv.out_height, rows > enough ? rows : enough);
-    p->cells = least(conv.height, (p->band - 1) * conv.stride + conv.kernel_h) * conv.width;
-    p->tables = dsr_scratch(p->band * row_bytes, 1);
-    p->sums = dsr_scratch(p->out_blocks * p->taps * p->channels * DSR_ROW, sizeof *p->sums);
-    p->lists = dsr_scratch(p->cells * p->list_room, sizeof *p->lists);
-    p->ends = dsr_scratch(p->cells * p->channels, sizeof *p->ends);
-    return p->tables && p->sums && p->lists && p->ends;
+static int is_empty(const dsr_conv *conv) {
+    return !conv->out_channels || !conv->out_height || !conv->out_width || !conv->lanes;
 }
 
-/* A part of the work that all threads do together: output rows y0 .. y1 and a chunk of lane words. */
-typedef struct {
-    size_t y0, y1, in0, in1, word0, words;
-} gradient_part;
-
-static gradient_part make_part(const gradient_plan *p, size_t y0, size_t chunk) {
-    const dsr_conv *conv = &p->conv;
-    gradient_part part = {.y0 = y0, .y1 = least(conv->out_height, y0 + p->band), .word0 = chunk * p->chunk};
-    part.words = least(p->chunk, p->lane_words - part.word0);
-    size_t first = y0 * conv->stride, last = (part.y1 - 1) * conv->stride + conv->kernel_h;
-    part.in0 = first > conv->padding ? first - conv->padding : 0;
-    part.in1 = last > conv->padding ? least(last - conv->padding, conv->height) : 0;
-    if (part.in1 < part.in0)
-        part.in1 = part.in0;
-    return part;
-}
-
-static void list_lanes(const uint32_t *transposed, const gradient_plan *p, const gradient_part *part, size_t cell,
-                       uint8_t *rows, uint8_t *counts) {
-    const uint32_t *words =
-        transposed + ((part->in0 * p->conv.width + cell) * p->lane_words + part->word0) * p->channels;
-    dsr_row_source sources[GRAD_WORDS];
-    dsr_kernel->expand_words(&p->code, words, part->words * p->channels, rows, counts);
-    for (size_t j = 0; j < part->words; j++)
-        sources[j] = (dsr_row_source){.rows = rows + 32 * j * p->channels,
-                                      .counts = counts + j * p->channels,
-                                      .first = entry(1 + j * p->code.rows)};
-    dsr_kernel->build_lists(sources, part->words, entry(1), p->channels, p->lists + cell * p->list_room, 0,
-                            p->ends + cell * p->channels);
-}
-
-/* The gradient of one output pixel and DSR_ROW channels as a table of rows. dense [DSR_ROW][32 chunk], rows as large.
- */
-static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const gradient_part *part, size_t index,
-                     float *dense, float *rows) {
-    const dsr_conv *conv = &p->conv;
-    size_t out = index % p->out_blocks, pixel = part->y0 * conv->out_width + index / p->out_blocks;
-    size_t pixels = conv->out_height * conv->out_width, channels = dsr_piece(conv->out_channels, DSR_ROW, out);
-    size_t first = DSR_WORD * part->word0, room = DSR_WORD * part->words, lanes = least(room, conv->lanes - first);
-    float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.group == 1 ? table + DSR_ROW : rows;
-    for (size_t i = 0; i < channels; i++) {
-        size_t c = out * DSR_ROW + i, at = c * pixels + pixel;
-        dsr_kernel->gradient_lanes(gradient->constant + at * p->batch,
-                                   gradient->values ? gradient->values + at * conv->lanes : NULL,
-                                   gradient->values ? gradient->slope[c] : 0, p->batch, first, lanes, dense + i * room);
-    }
-    memset(table, 0, DSR_ROW * sizeof *table);
-    dsr_kernel->lanes_to_rows(dense, lanes, channels, room, to);
-    memset(to + lanes * DSR_ROW, 0, (room - lanes) * DSR_ROW * sizeof *to);
-    if (p->code.group > 1)
-        dsr_kernel->build_table(rows, room / p->code.group, p->code.group, 1, table);
-}
-
-/* Adds a part to the sums of DSR_ROW output channels and one tap. */
-static void sum_part(const gradient_plan *p, const gradient_part *part, size_t out, size_t tap) {
-    const dsr_conv *conv = &p->conv;
-    float *sums = p->sums + (out * p->taps + tap) * p->channels * DSR_ROW;
-    for (size_t y = part->y0; y < part->y1; y++) {
-        size_t in_y = y * conv->stride + tap / conv->kernel_w - conv->padding;
-        if (in_y >= conv->height)
-            continue;
-        for (size_t x = 0; x < conv->out_width; x++) {
-            size_t in_x = x * conv->stride + tap % conv->kernel_w - conv->padding;
-            if (in_x >= conv->width)
-                continue;
-            size_t cell = (in_y - part->in0) * conv->width + in_x;
-            size_t index = ((y - part->y0) * conv->out_width + x) * p->out_blocks + out;
-            dsr_kernel->sum_rows(p->tables + index * p->table_rows * DSR_ROW, p->lists + cell * p->list_room,
-                                 p->ends + cell * p->channels, p->channels, sums);
-        }
-    }
-}
-
-static void write_gradient(const gradient_plan *p, float amplitude, size_t c, float *grad_weight) {
-    for (size_t i = 0; i < p->conv.in_channels; i++)
-        for (size_t tap = 0; tap < p->taps; tap++)
-            grad_weight[(c * p->conv.in_channels + i) * p->taps + tap] =
-                amplitude * p->sums[((c / DSR_ROW * p->taps + tap) * p->channels + i) * DSR_ROW + c % DSR_ROW];
-}
-
-dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
-                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned group) {
-    size_t weights = conv.out_channels * conv.in_channels * conv.kernel_h * conv.kernel_w;
-    if (!weights || !conv.out_height || !conv.out_width || !conv.lanes) {
-        memset(grad_weight, 0, weights * sizeof *grad_weight);
+dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                             float *output, dsr_conv conv, unsigned group, int accumulate) {
+    if (is_empty(&conv))
         return DSR_OK;
-    }
-    gradient_plan p;
-    dsr_status status = make_gradient_plan(&p, conv, batch, group) ? DSR_OK : DSR_NO_MEMORY;
+    plan p = make_plan(conv, 1);
+    ending end = {.bias = bias, .amplitude = (float)amplitude, .current = output, .accumulate = accumulate};
+    return convolve(words, weight, &p, group, &end);
+}
+
+/* Channels of an out block, or `missing` where there is no array or no channel. */
+static void pad_channels(const float *from, size_t channels, size_t out, float missing, float *to) {
+    for (size_t i = 0; i < DSR_ROW; i++)
+        to[i] = from && out * DSR_ROW + i < channels ? from[out * DSR_ROW + i] : missing;
+}
+
+dsr_status dsr_conv2d_neuron(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                             uint32_t *output, dsr_conv conv, size_t timesteps, unsigned group,
+                             dsr_conv_neuron neuron) {
+    if (is_empty(&conv))
+        return DSR_OK;
+    plan p = make_plan(conv, timesteps);
+    double decay = neuron.leaky ? exp(-neuron.time.delta_t / neuron.time.tau) : 0;
+    dsr_row_neuron *neurons = dsr_scratch(p.out_blocks, sizeof *neurons);
+    float *channels = dsr_scratch(p.out_blocks * 3 * DSR_ROW, sizeof *channels);
+    dsr_status status = neurons && channels ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-        memset(p.sums, 0, p.out_blocks * p.taps * p.channels * DSR_ROW * sizeof *p.sums);
-#pragma omp parallel num_threads(dsr_team(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
-        {
-            uint8_t *rows = dsr_scratch(p.chunk * p.channels + 2, 32), *counts = dsr_scratch(p.chunk * p.channels, 1);
-            float *dense = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *dense);
-            float *singles = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *singles);
-            if (!rows || !counts || !dense || !singles) {
-#pragma omp atomic write
-                status = DSR_NO_MEMORY;
-            }
-#pragma omp barrier
-            /* from here on all threads see the same status, and share the loops or none */
-            for (size_t y0 = 0; y0 < conv.out_height && status == DSR_OK; y0 += p.band)
-                for (size_t chunk = 0; chunk < p.chunks; chunk++) {
-                    gradient_part part = make_part(&p, y0, chunk);
-#pragma omp for schedule(dynamic) nowait
-                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)((part.in1 - part.in0) * conv.width); cell++)
-                        list_lanes(transposed, &p, &part, (size_t)cell, rows, counts);
-#pragma omp for schedule(static)
-                    for (ptrdiff_t i = 0; i < (ptrdiff_t)((part.y1 - y0) * conv.out_width * p.out_blocks); i++)
-                        tabulate(&gradient, &p, &part, (size_t)i, dense, singles);
-#pragma omp for schedule(dynamic)
-                    for (ptrdiff_t unit = 0; unit < (ptrdiff_t)(p.out_blocks * p.taps); unit++)
-                        sum_part(&p, &part, (size_t)unit / p.taps, (size_t)unit % p.taps);
-                }
-#pragma omp for schedule(static)
-            for (ptrdiff_t c = 0; c < (ptrdiff_t)conv.out_channels; c++)
-                write_gradient(&p, (float)amplitude, (size_t)c, grad_weight);
-            free(rows);
-            free(counts);
-            free(dense);
-            free(singles);
+        for (size_t out = 0; out < p.out_blocks; out++) {
+            float *at = channels + out * 3 * DSR_ROW;
+            pad_channels(bias, conv.out_channels, out, 0, at);
+            pad_channels(neuron.scale, conv.out_channels, out, 1, at + DSR_ROW);
+            pad_channels(neuron.shift, conv.out_channels, out, 0, at + 2 * DSR_ROW);
+            size_t there = dsr_piece(conv.out_channels, DSR_ROW, out);
+            neurons[out] = (dsr_row_neuron){.bias = at,
+                                            .scale = at + DSR_ROW,
+                                            .shift = at + 2 * DSR_ROW,
+                                            .exists = there == DSR_WORD ? 0xffffffffu : (1u << there) - 1,
+                                            .amplitude = (float)amplitude,
+                                            .shortcut_amplitude = (float)neuron.shortcut_amplitude,
+                                            .v_threshold = (float)neuron.v_threshold,
+                                            .fire = (float)neuron.alpha * (float)neuron.v_threshold,
+                                            .decay = (float)decay,
+                                            .gain = (float)(1 - decay)};
         }
+        ending end = {.spikes = output, .neurons = neurons, .shortcut = neuron.shortcut, .leaky = neuron.leaky};
+        status = convolve(words, weight, &p, group, &end);
     }
-    free(p.tables);
-    free(p.sums);
-    free(p.lists);
-    free(p.ends);
+    free(neurons);
+    free(channels);
     return status;
 }

@@ -453,6 +453,76 @@ static dsr_status run_conv2d_spikes(dsr_call *c) {
                              conv_of(c, 'V', AXIS(c, 'L'), 4), (unsigned)c->value[6].size, c->value[7].size != 0);
 }
 
+static const dsr_arg CONV2D_IF_SPIKES[] = {{"words", ARG_U32, "WHVTB", ARG_IN},
+                                           {"weight", ARG_F32, "OCYX", ARG_IN},
+                                           {"bias", ARG_F32, "O", ARG_MAYBE},
+                                           {"amplitude", ARG_NUMBER, NULL, ARG_IN},
+                                           {"stride", ARG_COUNT, NULL, ARG_IN},
+                                           {"padding", ARG_SIZE, NULL, ARG_IN},
+                                           {"group", ARG_COUNT, NULL, ARG_IN},
+                                           {"shortcut", ARG_U32, "KIJTB", ARG_MAYBE},
+                                           {"shortcut_amplitude", ARG_NUMBER, NULL, ARG_IN},
+                                           {"scale", ARG_F32, "O", ARG_MAYBE},
+                                           {"shift", ARG_F32, "O", ARG_MAYBE},
+                                           {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
+                                           {"alpha", ARG_ALPHA, NULL, ARG_IN},
+                                           {"out", ARG_U32, "KIJTB", ARG_OUT}};
+
+static const dsr_arg CONV2D_LIF_SPIKES[] = {{"words", ARG_U32, "WHVTB", ARG_IN},
+                                            {"weight", ARG_F32, "OCYX", ARG_IN},
+                                            {"bias", ARG_F32, "O", ARG_MAYBE},
+                                            {"amplitude", ARG_NUMBER, NULL, ARG_IN},
+                                            {"stride", ARG_COUNT, NULL, ARG_IN},
+                                            {"padding", ARG_SIZE, NULL, ARG_IN},
+                                            {"group", ARG_COUNT, NULL, ARG_IN},
+                                            {"shortcut", ARG_U32, "KIJTB", ARG_MAYBE},
+                                            {"shortcut_amplitude", ARG_NUMBER, NULL, ARG_IN},
+                                            {"scale", ARG_F32, "O", ARG_MAYBE},
+                                            {"shift", ARG_F32, "O", ARG_MAYBE},
+                                            {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
+                                            {"tau", ARG_POSITIVE, NULL, ARG_IN},
+                                            {"delta_t", ARG_POSITIVE, NULL, ARG_IN},
+                                            {"alpha", ARG_ALPHA, NULL, ARG_IN},
+                                            {"out", ARG_U32, "KIJTB", ARG_OUT}};
+
+static int check_conv2d_neuron(const dsr_call *c, size_t output) {
+    if (AXIS(c, 'B') && AXIS(c, 'T') > 0x7fffffff / AXIS(c, 'B'))
+        return dsr_refuse(c, 0, "fewer than 2**31 lanes");
+    if (dsr_expect_axis(c, 0, 'W', words_of(AXIS(c, 'C')), "32 channels a word") < 0 ||
+        dsr_expect_axis(c, output, 'K', words_of(AXIS(c, 'O')), "32 channels a word") < 0 ||
+        check_conv(c, 'V', 4, output) < 0)
+        return -1;
+    return check_group(c, 6);
+}
+
+static int check_conv2d_if_spikes(const dsr_call *c) {
+    return check_conv2d_neuron(c, 13);
+}
+
+static int check_conv2d_lif_spikes(const dsr_call *c) {
+    return check_conv2d_neuron(c, 15);
+}
+
+static dsr_status run_conv2d_neuron(const dsr_call *c, size_t alpha, dsr_conv_neuron neuron) {
+    neuron.shortcut = c->value[7].data;
+    neuron.shortcut_amplitude = c->value[8].number;
+    neuron.scale = c->value[9].data;
+    neuron.shift = c->value[10].data;
+    neuron.v_threshold = c->value[11].number;
+    neuron.alpha = c->value[alpha].number;
+    return dsr_conv2d_neuron(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].number,
+                             c->value[alpha + 1].data, conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), 4), AXIS(c, 'T'),
+                             (unsigned)c->value[6].size, neuron);
+}
+
+static dsr_status run_conv2d_if_spikes(dsr_call *c) {
+    return run_conv2d_neuron(c, 12, (dsr_conv_neuron){.leaky = 0});
+}
+
+static dsr_status run_conv2d_lif_spikes(dsr_call *c) {
+    return run_conv2d_neuron(c, 14, (dsr_conv_neuron){.leaky = 1, .time = time_of(c, 12)});
+}
+
 static const dsr_arg CONV2D_SPIKES_WEIGHT_GRADIENT[] = {
     {"constant", ARG_F32, "OIJB", ARG_IN},   {"slope", ARG_F32, "O", ARG_MAYBE},
     {"values", ARG_F32, "OIJTB", ARG_MAYBE}, {"transposed", ARG_U32, "HVKN", ARG_IN},
@@ -537,6 +607,8 @@ const dsr_entry dsr_entries[] = {
     ENTRY(conv2d, CONV2D, check_conv2d, 0),
     ENTRY(conv2d_input_gradient, CONV2D_INPUT_GRADIENT, check_conv2d_input_gradient, 0),
     ENTRY(conv2d_spikes, CONV2D_SPIKES, check_conv2d_spikes, 0),
+    ENTRY(conv2d_if_spikes, CONV2D_IF_SPIKES, check_conv2d_if_spikes, 0),
+    ENTRY(conv2d_lif_spikes, CONV2D_LIF_SPIKES, check_conv2d_lif_spikes, 0),
     ENTRY(conv2d_spikes_weight_gradient, CONV2D_SPIKES_WEIGHT_GRADIENT, check_conv2d_spikes_weight_gradient, 0),
     ENTRY(conv2d_weight_gradient, CONV2D_WEIGHT_GRADIENT, check_conv2d_input_gradient, 0),
 };

@@ -1,0 +1,31 @@
+/* What the forward convolution over spikes and its weight gradient share. */
+#ifndef DSR_ROW_CODE_H
+#define DSR_ROW_CODE_H
+
+#include "ops.h"
+
+#include <string.h>
+
+/* An entry is the offset of a row in units of 8 bytes, so that 16 bits reach 512 KiB. */
+static inline uint16_t entry(size_t row) {
+    return (uint16_t)(row * (DSR_ROW / 2));
+}
+
+static inline size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static inline void make_row_code(dsr_row_code *code, uint32_t group) {
+    uint32_t sums = (1u << group) - 1;
+    memset(code, 0, sizeof *code);
+    code->group = group;
+    code->rows = DSR_WORD / group * sums;
+    for (uint32_t byte = 0; byte < 256; byte++)
+        for (uint32_t k = 0; k < 8 / group; k++) {
+            uint32_t value = byte >> k * group & sums;
+            if (value)
+                code->row[byte][code->count[byte]++] = (uint8_t)(k * sums + value - 1);
+        }
+}
+
+#endif

@@ -1,0 +1,170 @@
+/* Weight gradient of a convolution over spikes as sums of rows (kernels/rows.h): targets are input channels, rows are
+ * lanes of one output pixel. */
+#include "row_code.h"
+
+#include <stdlib.h>
+
+/* Lanes of 8 words a table; tables of a band of output rows in 2 MiB, at least 16 pixels. Measured on Zen 3. */
+enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
+
+typedef struct {
+    dsr_conv conv;
+    dsr_row_code code;
+    size_t batch, taps, lane_words, chunk, chunks, out_blocks, table_rows, channels, list_room, band, cells;
+    /* shared by the threads: tables [pixel of the band][out block], lists and their ends [input pixel of the band] */
+    float *tables, *sums; /* sums [out block][tap][channel][DSR_ROW] */
+    uint16_t *lists;
+    uint32_t *ends;
+} gradient_plan;
+
+static int make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
+    *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.kernel_h * conv.kernel_w};
+    make_row_code(&p->code, group);
+    p->lane_words = dsr_pieces(conv.lanes, DSR_WORD);
+    p->chunks = dsr_pieces(p->lane_words, GRAD_WORDS);
+    p->chunk = dsr_pieces(p->lane_words, p->chunks);
+    p->out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
+    p->channels = dsr_pieces(conv.in_channels, DSR_WORD) * DSR_WORD;
+    p->table_rows = 1 + p->chunk * p->code.rows;
+    p->list_room = p->channels * (p->chunk * (DSR_WORD / group) + 4) + 64;
+    size_t row_bytes = conv.out_width * p->out_blocks * p->table_rows * DSR_ROW * sizeof(float);
+    size_t rows = GRAD_BYTES / row_bytes, enough = dsr_pieces(GRAD_PIXELS, conv.out_width);
+    p->band = least(conv.out_height, rows > enough ? rows : enough);
+    p->cells = least(conv.height, (p->band - 1) * conv.stride + conv.kernel_h) * conv.width;
+    p->tables = dsr_scratch(p->band * row_bytes, 1);
+    p->sums = dsr_scratch(p->out_blocks * p->taps * p->channels * DSR_ROW, sizeof *p->sums);
+    p->lists = dsr_scratch(p->cells * p->list_room, sizeof *p->lists);
+    p->ends = dsr_scratch(p->cells * p->channels, sizeof *p->ends);
+    return p->tables && p->sums && p->lists && p->ends;
+}
+
+/* A part of the work that all threads do together: output rows y0 .. y1 and a chunk of lane words. */
+typedef struct {
+    size_t y0, y1, in0, in1, word0, words;
+} gradient_part;
+
+static gradient_part make_part(const gradient_plan *p, size_t y0, size_t chunk) {
+    const dsr_conv *conv = &p->conv;
+    gradient_part part = {.y0 = y0, .y1 = least(conv->out_height, y0 + p->band), .word0 = chunk * p->chunk};
+    part.words = least(p->chunk, p->lane_words - part.word0);
+    size_t first = y0 * conv->stride, last = (part.y1 - 1) * conv->stride + conv->kernel_h;
+    part.in0 = first > conv->padding ? first - conv->padding : 0;
+    part.in1 = last > conv->padding ? least(last - conv->padding, conv->height) : 0;
+    if (part.in1 < part.in0)
+        part.in1 = part.in0;
+    return part;
+}
+
+static void list_lanes(const uint32_t *transposed, const gradient_plan *p, const gradient_part *part, size_t cell,
+                       uint8_t *rows, uint8_t *counts) {
+    const uint32_t *words =
+        transposed + ((part->in0 * p->conv.width + cell) * p->lane_words + part->word0) * p->channels;
+    dsr_row_source sources[GRAD_WORDS];
+    dsr_kernel->expand_words(&p->code, words, part->words * p->channels, rows, counts);
+    for (size_t j = 0; j < part->words; j++)
+        sources[j] = (dsr_row_source){.rows = rows + 32 * j * p->channels,
+                                      .counts = counts + j * p->channels,
+                                      .first = entry(1 + j * p->code.rows)};
+    dsr_kernel->build_lists(sources, part->words, entry(1), p->channels, p->lists + cell * p->list_room, 0,
+                            p->ends + cell * p->channels);
+}
+
+/* The gradient of one output pixel and DSR_ROW channels as a table of rows. dense [DSR_ROW][32 chunk], rows as large.
+ */
+static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const gradient_part *part, size_t index,
+                     float *dense, float *rows) {
+    const dsr_conv *conv = &p->conv;
+    size_t out = index % p->out_blocks, pixel = part->y0 * conv->out_width + index / p->out_blocks;
+    size_t pixels = conv->out_height * conv->out_width, channels = dsr_piece(conv->out_channels, DSR_ROW, out);
+    size_t first = DSR_WORD * part->word0, room = DSR_WORD * part->words, lanes = least(room, conv->lanes - first);
+    float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.group == 1 ? table + DSR_ROW : rows;
+    for (size_t i = 0; i < channels; i++) {
+        size_t c = out * DSR_ROW + i, at = c * pixels + pixel;
+        dsr_kernel->gradient_lanes(gradient->constant + at * p->batch,
+                                   gradient->values ? gradient->values + at * conv->lanes : NULL,
+                                   gradient->values ? gradient->slope[c] : 0, p->batch, first, lanes, dense + i * room);
+    }
+    memset(table, 0, DSR_ROW * sizeof *table);
+    dsr_kernel->lanes_to_rows(dense, lanes, channels, room, to);
+    memset(to + lanes * DSR_ROW, 0, (room - lanes) * DSR_ROW * sizeof *to);
+    if (p->code.group > 1)
+        dsr_kernel->build_table(rows, room / p->code.group, p->code.group, 1, table);
+}
+
+/* Adds a part to the sums of DSR_ROW output channels and one tap. */
+static void sum_part(const gradient_plan *p, const gradient_part *part, size_t out, size_t tap) {
+    const dsr_conv *conv = &p->conv;
+    float *sums = p->sums + (out * p->taps + tap) * p->channels * DSR_ROW;
+    for (size_t y = part->y0; y < part->y1; y++) {
+        size_t in_y = y * conv->stride + tap / conv->kernel_w - conv->padding;
+        if (in_y >= conv->height)
+            continue;
+        for (size_t x = 0; x < conv->out_width; x++) {
+            size_t in_x = x * conv->stride + tap % conv->kernel_w - conv->padding;
+            if (in_x >= conv->width)
+                continue;
+            size_t cell = (in_y - part->in0) * conv->width + in_x;
+            size_t index = ((y - part->y0) * conv->out_width + x) * p->out_blocks + out;
+            dsr_kernel->sum_rows(p->tables + index * p->table_rows * DSR_ROW, p->lists + cell * p->list_room,
+                                 p->ends + cell * p->channels, p->channels, sums);
+        }
+    }
+}
+
+static void write_gradient(const gradient_plan *p, float amplitude, size_t c, float *grad_weight) {
+    for (size_t i = 0; i < p->conv.in_channels; i++)
+        for (size_t tap = 0; tap < p->taps; tap++)
+            grad_weight[(c * p->conv.in_channels + i) * p->taps + tap] =
+                amplitude * p->sums[((c / DSR_ROW * p->taps + tap) * p->channels + i) * DSR_ROW + c % DSR_ROW];
+}
+
+dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
+                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned group) {
+    size_t weights = conv.out_channels * conv.in_channels * conv.kernel_h * conv.kernel_w;
+    if (!weights || !conv.out_height || !conv.out_width || !conv.lanes) {
+        memset(grad_weight, 0, weights * sizeof *grad_weight);
+        return DSR_OK;
+    }
+    gradient_plan p;
+    dsr_status status = make_gradient_plan(&p, conv, batch, group) ? DSR_OK : DSR_NO_MEMORY;
+    if (status == DSR_OK) {
+        memset(p.sums, 0, p.out_blocks * p.taps * p.channels * DSR_ROW * sizeof *p.sums);
+#pragma omp parallel num_threads(dsr_team(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
+        {
+            uint8_t *rows = dsr_scratch(p.chunk * p.channels + 2, 32), *counts = dsr_scratch(p.chunk * p.channels, 1);
+            float *dense = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *dense);
+            float *singles = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *singles);
+            if (!rows || !counts || !dense || !singles) {
+#pragma omp atomic write
+                status = DSR_NO_MEMORY;
+            }
+#pragma omp barrier
+            /* from here on all threads see the same status, and share the loops or none */
+            for (size_t y0 = 0; y0 < conv.out_height && status == DSR_OK; y0 += p.band)
+                for (size_t chunk = 0; chunk < p.chunks; chunk++) {
+                    gradient_part part = make_part(&p, y0, chunk);
+#pragma omp for schedule(dynamic) nowait
+                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)((part.in1 - part.in0) * conv.width); cell++)
+                        list_lanes(transposed, &p, &part, (size_t)cell, rows, counts);
+#pragma omp for schedule(static)
+                    for (ptrdiff_t i = 0; i < (ptrdiff_t)((part.y1 - y0) * conv.out_width * p.out_blocks); i++)
+                        tabulate(&gradient, &p, &part, (size_t)i, dense, singles);
+#pragma omp for schedule(dynamic)
+                    for (ptrdiff_t unit = 0; unit < (ptrdiff_t)(p.out_blocks * p.taps); unit++)
+                        sum_part(&p, &part, (size_t)unit / p.taps, (size_t)unit % p.taps);
+                }
+#pragma omp for schedule(static)
+            for (ptrdiff_t c = 0; c < (ptrdiff_t)conv.out_channels; c++)
+                write_gradient(&p, (float)amplitude, (size_t)c, grad_weight);
+            free(rows);
+            free(counts);
+            free(dense);
+            free(singles);
+        }
+    }
+    free(p.tables);
+    free(p.sums);
+    free(p.lists);
+    free(p.ends);
+    return status;
+}

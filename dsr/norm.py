@@ -27,6 +27,8 @@ class BatchNorm(Layer):
         Added to the variance.
     momentum : float
         Weight of the batch in the running statistics.
+    gain : bool
+        Whether there is a trained factor ``weight``; without it, it is 1.
 
     Notes
     -----
@@ -34,17 +36,17 @@ class BatchNorm(Layer):
     gradient is exact: of every step's deviation from the mean, as a slope on the input current.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, gain: bool = True) -> None:
         require_positive("BatchNorm", channels=channels)
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.gain = eps, momentum, gain
         self.weight, self.bias = Parameter(np.ones(channels)), Parameter(np.zeros(channels))
         self.running_mean = np.zeros(channels, np.float32)
         self.running_var = np.ones(channels, np.float32)
         self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
-        """``weight`` and ``bias``, (C,)."""
-        return {"weight": self.weight, "bias": self.bias}
+        """``weight`` (with `gain`) and ``bias``, (C,)."""
+        return {"weight": self.weight, "bias": self.bias} if self.gain else {"bias": self.bias}
 
     def buffers(self) -> Mapping[str, NDArray[Any]]:
         """``running_mean`` and ``running_var``, (C,)."""
@@ -78,11 +80,17 @@ class BatchNorm(Layer):
         stored = prod(current.store.shape[1:])
         if stored == 0:
             raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
-        mean = sums / stored
-        variance = np.maximum(squares / stored - mean * mean, 0)
+        with np.errstate(invalid="ignore"):  # told below, with the layer's name
+            mean = sums / stored
+            variance = np.maximum(squares / stored - mean * mean, 0)
         # a held current counts T times, as the copies it stands for would
         count = stored * (current.timesteps if current.held else 1)
         unbiased = variance * (count / max(count - 1, 1))
+        bad = ~(unbiased <= np.finfo(np.float32).max)  # not finite, or so after rounding
+        if bad.any():
+            raise FloatingPointError(
+                f"BatchNorm {self.path}: the variance of channel {bad.argmax()} of the batch is not finite in float32"
+            )
         self.running_mean += self.momentum * (mean - self.running_mean).astype(np.float32)
         self.running_var += self.momentum * (unbiased - self.running_var).astype(np.float32)
         return mean, variance

@@ -1,4 +1,4 @@
-"""The command line: ``dsr info``, ``dsr train``, ``dsr evaluate``, ``dsr bench``."""
+"""The command line: ``dsr info``, ``dsr train``, ``dsr evaluate``, ``dsr inspect``, ``dsr bench``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 import dsr
-from dsr import checkpoint, data, plot, recipe, train
+from dsr import models, plot, recipe, run, train
 from dsr.info import describe
+from dsr.interrupt import Interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,10 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except Interrupted as stop:
+        print(f"dsr: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         print("dsr: interrupted", file=sys.stderr)
         return 130
-    except (checkpoint.CheckpointError, ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, ImportError) as error:
         print(f"dsr: {error}", file=sys.stderr)
         return 1
 
@@ -37,19 +44,72 @@ def _parser() -> argparse.ArgumentParser:
     training = commands.add_parser(
         "train",
         help="train a network by a recipe",
-        description="Train a network by a recipe and leave a run folder: checkpoint, metrics (JSON lines), plots.",
+        description="Train a network by a recipe and leave a run folder: checkpoints of the last and the best epoch, "
+        "metrics (JSON lines and CSV), plots. Ctrl-C saves; --resume goes on as if nothing had happened, bit for bit.",
         epilog="example: dsr train digits --set epochs=5 --set neuron=lif --out runs/try",
     )
-    training.add_argument("recipe", help=f"{', '.join(recipe.names())}, or the path of a TOML file")
+    training.add_argument("recipe", nargs="?", help=f"{', '.join(recipe.names())}, or the path of a TOML file")
+    training.add_argument("--data", type=Path, metavar="PATH", help="folder or archive of the data set")
     training.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one value of the recipe; repeatable"
     )
     training.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE, numbered if that exists)")
+    training.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with an unfinished run")
+    training.add_argument(
+        "--from",
+        type=Path,
+        dest="start",
+        metavar="PATH",
+        help="start from the weights of a ReLU network and set thresholds by its activations (hybrid training): a run "
+        "folder, or a .safetensors or .npz file",
+    )
+    training.add_argument(
+        "--save-every",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="between checkpoints in an epoch (default: 300)",
+    )
+    training.add_argument("--workers", type=int, default=0, help="processes that decode images of folders (default: 0)")
     training.set_defaults(run=_train)
 
     evaluation = commands.add_parser("evaluate", help="test accuracy of a run folder")
     evaluation.add_argument("folder", type=Path, help="run folder of dsr train")
+    evaluation.add_argument("--data", type=Path, metavar="PATH", help="(default: where the run had it from)")
+    evaluation.add_argument("--timesteps", type=int, help="another T than trained with")
+    evaluation.add_argument("--best", action="store_true", help="the checkpoint of the best epoch, not the last")
+    evaluation.add_argument("--workers", type=int, default=0, help="processes that decode images (default: 0)")
     evaluation.set_defaults(run=_evaluate)
+
+    looking = commands.add_parser(
+        "inspect",
+        help="what a trained network does: firing, errors, operations, energy",
+        description="Firing rates, dead and saturated neurons and representation errors of each spiking layer; "
+        "synaptic operations and an estimate of energy; errors and accuracy with other T and alpha.",
+    )
+    looking.add_argument("folder", type=Path, help="run folder of dsr train")
+    looking.add_argument("--data", type=Path, metavar="PATH", help="(default: where the run had it from)")
+    looking.add_argument("--best", action="store_true", help="the checkpoint of the best epoch, not the last")
+    looking.add_argument("--samples", type=int, default=256, help="test samples, evenly spread (default: 256)")
+    looking.add_argument("--timesteps", type=int, nargs="+", help="T of the error curves (default: 1 2 5 10 20)")
+    looking.add_argument("--alpha", type=float, nargs="+", help="alphas of the error curves (default: as trained)")
+    looking.add_argument("--workers", type=int, default=0, help="processes that decode images (default: 0)")
+    looking.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    looking.add_argument("--out", type=Path, metavar="FOLDER", help="write report.json and pictures there")
+    looking.set_defaults(run=_inspect)
+
+    listing = commands.add_parser(
+        "summary",
+        help="layers, shapes, parameters and operations of a network",
+        description="A line a layer: output shape, parameters, multiply-adds of a sample and time step.",
+    )
+    listing.add_argument("what", help="a recipe, or a run folder")
+    listing.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of dsr train")
+    listing.add_argument("--features", type=int, nargs=3, metavar=("C", "H", "W"), help="of a recipe without --data")
+    listing.add_argument("--classes", type=int, default=10, help="of a recipe without --data (default: 10)")
+    listing.add_argument("--data", type=Path, metavar="PATH", help="folder or archive of the data set")
+    listing.add_argument("--spikes", action="store_true", help="also firing rates and operations on 32 test samples")
+    listing.set_defaults(run=_summary)
 
     bench = commands.add_parser("bench", help="measure kernels, or whole steps", description="Measure on this machine.")
     kinds = bench.add_subparsers(required=True, metavar="WHAT")
@@ -86,29 +146,104 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    chosen = recipe.load(options.recipe, options.set)
-    folder = options.out or _free_folder(Path("runs"), Path(options.recipe).stem)
-    if (folder / train.CHECKPOINT).exists():
-        raise ValueError(f"--out: {folder} holds a run already")
-    samples = data.load(chosen.data)
-    trainer = train.Trainer(chosen, samples, folder)
+    trainer = _resumed(options) if options.resume else _new_run(options)
     count = sum(parameter.value.size for _, parameter in trainer.network.parameters())
+    chosen, samples = trainer.recipe, trainer.data
     print(
-        f"{chosen.model} on {samples.name}: {count:,} parameters, {chosen.neuron.upper()} neurons, "
-        f"T = {chosen.timesteps}, {len(samples.train_images):,} training and {len(samples.test_images):,} test samples"
+        f"{chosen.model} on {samples.name}: {count:,} parameters, {chosen.neuron.upper()} neurons, T = "
+        f"{chosen.timesteps}, {len(trainer.training):,} training and {len(trainer.held_out):,} "
+        f"{run.held_out(chosen)} samples"
     )
     metrics = trainer.fit()
-    print(f"test accuracy {100 * metrics['test_accuracy']:.2f} %")
+    split = run.held_out(chosen)
+    print(f"{split} accuracy {100 * metrics[f'{split}_accuracy']:.2f} %")
     if plot.available():
-        plot.run_pictures(folder, trainer.network, samples.test_images[0])
+        plot.run_pictures(trainer.folder, trainer.measured, trainer.held_out)
     else:
         print("no plots: matplotlib is not installed (pip install dsr[plot])")
-    print(f"run folder: {folder}; read it back with: dsr evaluate {folder}")
+    print(f"run folder: {trainer.folder}; read it back with: dsr evaluate {trainer.folder}")
     return 0
 
 
+def _new_run(options: argparse.Namespace) -> train.Trainer:
+    if options.recipe is None:
+        raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER")
+    chosen = recipe.load(options.recipe, options.set)
+    folder = options.out or _free_folder(Path("runs"), Path(options.recipe).stem)
+    if (folder / run.CHECKPOINT).exists():
+        raise ValueError(f"--out: {folder} holds a run already; --resume {folder} goes on with it")
+    samples = run.load_data(chosen, options.data, options.workers)
+    trainer = train.Trainer(chosen, samples, folder, save_every=options.save_every, data_path=options.data)
+    if options.start is not None:
+        trainer.start_from(options.start)
+    return trainer
+
+
+def _resumed(options: argparse.Namespace) -> train.Trainer:
+    for name, value in (("RECIPE", options.recipe), ("--set", options.set), ("--out", options.out)):
+        if value:
+            raise ValueError(f"--resume: {name} cannot be given with it: the run has its own")
+    _, chosen, metadata = run.load_run(options.resume)
+    path = options.data or metadata["data_path"]
+    samples = run.load_data(chosen, path, options.workers)
+    trainer = train.Trainer(chosen, samples, options.resume, save_every=options.save_every, data_path=path)
+    trainer.resume()
+    if trainer.position.epoch == chosen.epochs:
+        raise ValueError(f"--resume: {options.resume} is finished: all {chosen.epochs} epochs are done")
+    print(f"resumed after {trainer.position.epoch} epochs and {trainer.position.batch} batches")
+    return trainer
+
+
 def _evaluate(options: argparse.Namespace) -> int:
-    print(f"test accuracy {100 * train.evaluate_run(options.folder):.2f} %")
+    network, chosen, metadata = run.load_run(options.folder, best=options.best, timesteps=options.timesteps)
+    samples = run.load_data(
+        replace(chosen, timesteps=network.timesteps), options.data or metadata["data_path"], options.workers
+    )
+    print(f"test accuracy {100 * train.accuracy(network, samples.test, chosen.batch_size):.2f} %")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from dsr import inspect, plot_inspect
+
+    if options.samples < 1:
+        raise ValueError(f"--samples: expected a number >= 1, got {options.samples}")
+    network, chosen, metadata = run.load_run(options.folder, best=options.best)
+    samples = run.load_data(chosen, options.data or metadata["data_path"], options.workers).test
+    count = min(options.samples, len(samples))
+    numbers = np.arange(count) * len(samples) // count  # all classes, also where a test set is in their order
+    images, labels = samples.batch(numbers), samples.labels[numbers]
+    curves = inspect.error_curves(network, images, labels, timesteps=options.timesteps, alphas=options.alpha or [None])
+    report = replace(inspect.measure(network, images, labels), curves=curves)
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        if plot.available():
+            plot_inspect.pictures(report, options.out)
+        else:
+            print("no pictures: matplotlib is not installed (pip install dsr[plot])", file=sys.stderr)
+    return 0
+
+
+def _summary(options: argparse.Namespace) -> int:
+    from dsr import summary
+
+    batch = None
+    if Path(options.what).is_dir():
+        network, chosen, metadata = run.load_run(options.what)
+        features, data_path = tuple(metadata["features"]), options.data or metadata["data_path"]
+    else:
+        chosen, data_path = recipe.load(options.what, options.set), options.data
+        features, classes = options.features, options.classes
+        if features is None:
+            samples = run.load_data(chosen, data_path)
+            features, classes = samples.features, len(samples.classes)
+        network = models.build(chosen, tuple(features), classes)
+    if options.spikes:
+        test = run.load_data(chosen, data_path).test
+        batch = test.batch(np.arange(min(32, len(test))))
+    print(summary.table(summary.summary(network, tuple(features), batch)))
     return 0
 
 

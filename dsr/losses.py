@@ -23,6 +23,7 @@ def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0
     Returns
     -------
     loss : float
+        Not finite where the rates are not.
     grad_rate : ndarray of float32, shape (B, classes)
 
     Raises
@@ -48,11 +49,11 @@ def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0
         raise ValueError(
             f"cross_entropy: argument 'label_smoothing': expected a number in [0, 1), got {label_smoothing}"
         )
-    shifted = rates.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    log_probability = shifted - log_sum
     wanted = np.full((batch, classes), label_smoothing / classes)
     wanted[np.arange(batch), targets] += 1 - label_smoothing
-    loss = -(wanted * log_probability).sum() / batch
+    with np.errstate(invalid="ignore"):
+        shifted = rates.astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        loss = -(wanted * log_probability).sum() / batch
     return float(loss), ((np.exp(log_probability) - wanted) / batch).astype(np.float32)

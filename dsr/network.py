@@ -141,7 +141,7 @@ class Network:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of all parameters and buffers by path."""
-        return {name: array.copy() for name, array in self._arrays()}
+        return {name: array.copy() for name, array in self.arrays()}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over parameters and buffers.
@@ -151,7 +151,7 @@ class Network:
         ValueError
             A name or a shape does not fit; then nothing is changed.
         """
-        arrays = dict(self._arrays())
+        arrays = dict(self.arrays())
         missing, unknown = sorted(arrays.keys() - state.keys()), sorted(state.keys() - arrays.keys())
         if missing or unknown:
             raise ValueError(f"Network.load_state: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
@@ -161,7 +161,8 @@ class Network:
         for name, array in arrays.items():
             array[...] = state[name]
 
-    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """All parameters and buffers themselves, by path."""
         for path, layer in self.body.walk():
             for name, parameter in layer.parameters().items():
                 yield _join(path, name), parameter.value

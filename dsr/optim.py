@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,36 @@ class Optimizer:
 
     def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
         raise NotImplementedError
+
+
+def gradient_norm(parameters: Mapping[str, Parameter]) -> float:
+    """Euclidean norm of all gradients together.
+
+    Raises
+    ------
+    FloatingPointError
+        A gradient is not finite; the message names the parameter.
+    """
+    squares = 0.0
+    for name, parameter in parameters.items():
+        if parameter.grad is not None:
+            flat = parameter.grad.reshape(-1)
+            with np.errstate(all="ignore"):
+                square = float(np.dot(flat, flat))
+            if not np.isfinite(square):  # or too large for float32: then it is computed again
+                square = float(np.sum(np.square(flat, dtype=np.float64)))
+            if not np.isfinite(square):
+                raise FloatingPointError(f"the gradient of {name} is not finite")
+            squares += square
+    return sqrt(squares)
+
+
+def clip_gradients(parameters: Mapping[str, Parameter], norm: float, largest: float) -> None:
+    """Scale gradients whose norm together is `norm` down to `largest`."""
+    if norm > largest:
+        for parameter in parameters.values():
+            if parameter.grad is not None:
+                parameter.grad *= np.float32(largest / norm)
 
 
 class SGD(Optimizer):

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from dsr.currents import Signal
+from dsr.data import Samples
 from dsr.lanes import Values
 from dsr.layer import Layer
 from dsr.network import Network
+from dsr.run import load_metrics
 from dsr.spikes import SpikeTrain
-from dsr.train import load_metrics
 
 
 def available() -> bool:
@@ -36,29 +37,37 @@ def _figure(rows: int, height: float) -> tuple[Any, Any]:
 
 def curves(metrics: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Loss, accuracy, firing rates and thresholds over the epochs, as a picture at `path`."""
-    figure, (loss, right, rates, thresholds) = _figure(4, 2.2)
+    spiking = bool(metrics[0]["firing_rate"])
+    figure, axes = _figure(4 if spiking else 2, 2.2)
+    loss, right = axes[:2]
     epochs = [m["epoch"] for m in metrics]
     loss.plot(epochs, [m["loss"] for m in metrics])
     loss.set_ylabel("training loss")
-    for key, label in (("train_accuracy", "train"), ("test_accuracy", "test")):
-        right.plot(epochs, [100 * m[key] for m in metrics], label=label)
+    for split in ("train", "validation", "test"):
+        if f"{split}_accuracy" in metrics[0]:
+            right.plot(epochs, [100 * m[f"{split}_accuracy"] for m in metrics], label=split)
     right.set_ylabel("accuracy, %")
-    for axis, key, title in ((rates, "firing_rate", "firing rate"), (thresholds, "v_threshold", "v_threshold")):
-        for layer in metrics[0][key]:
-            axis.plot(epochs, [m[key][layer] for m in metrics], label=layer)
+    right.legend(fontsize="small")
+    for axis, key, title in zip(axes[2:], ("firing_rate", "v_threshold"), ("firing rate", "v_threshold"), strict=False):
+        layers = list(metrics[0][key])
+        for number, layer in enumerate(layers):
+            # from the first layer (dark) to the last (light), so that many layers can be told apart without a name
+            colour = f"C{number}" if len(layers) <= 8 else (0.9 * number / len(layers), 0.3, 0.6)
+            axis.plot(epochs, [m[key][layer] for m in metrics], label=layer, color=colour)
         axis.set_ylabel(title)
-    for axis in (rates, thresholds):
         axis.set_ylim(bottom=0)
-    for axis in (right, rates, thresholds):
-        axis.legend(fontsize="small")
-    for axis in (loss, right, rates, thresholds):
+        if len(layers) <= 8:
+            axis.legend(fontsize="small")
+        else:
+            axis.set_title(f"{layers[0]} (blue) to {layers[-1]} (red)", fontsize="small", loc="right")
+    for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
-    thresholds.set_xlabel("epoch")
+    axes[-1].set_xlabel("epoch")
     figure.savefig(path)
 
 
-def raster(network: Network, image: Values, path: str | Path, most: int = 200) -> None:
-    """Spikes of each layer while the network sees one image (C, H, W), as a picture at `path`.
+def raster(network: Network, sample: Values, path: str | Path, most: int = 200) -> None:
+    """Spikes of each layer while the network sees one sample, a batch of one, as a picture at `path`.
 
     Of layers with more than `most` neurons every k-th is drawn.
     """
@@ -68,7 +77,7 @@ def raster(network: Network, image: Values, path: str | Path, most: int = 200) -
         if isinstance(output, SpikeTrain) and not layer.children():
             trains[name] = output
 
-    network.forward(image[np.newaxis], observer=observe)
+    network.forward(sample, observer=observe)
     if not trains:
         raise ValueError("raster: expected a network with spiking layers, got none")
     figure, axes = _figure(len(trains), 1.8)
@@ -87,10 +96,12 @@ def raster(network: Network, image: Values, path: str | Path, most: int = 200) -
     figure.savefig(path)
 
 
-def run_pictures(folder: str | Path, network: Network, image: Values) -> list[Path]:
-    """`curves` and `raster` of a run, into its folder."""
+def run_pictures(folder: str | Path, network: Network, samples: Samples) -> list[Path]:
+    """`curves`, and `raster` of the first sample (where there are spikes), into a run's folder."""
     folder = Path(folder)
-    pictures = [folder / "curves.png", folder / "raster.png"]
+    pictures = [folder / "curves.png"]
     curves(load_metrics(folder), pictures[0])
-    raster(network, image, pictures[1])
+    if any(True for _ in network.neurons()):
+        pictures.append(folder / "raster.png")
+        raster(network, samples.batch(np.array([0])), pictures[1])
     return pictures

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from importlib.resources import files
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-NeuronKind = Literal["if", "lif"]
+NeuronKind = Literal["if", "lif", "relu"]
 OptimizerKind = Literal["sgd", "adam"]
+ScheduleKind = Literal["cosine", "triangular"]
 
 
 @dataclass(frozen=True)
@@ -24,29 +26,52 @@ class Recipe:
         Names in `dsr.data.load` and `dsr.models.build`.
     width : int
         Channels of the model's first convolution.
-    neuron : {"if", "lif"}
-        Kind of the spiking layers.
+    dropout : float
+        Probability, where the model has dropout.
+    neuron : {"if", "lif", "relu"}
+        Kind of the spiking layers; "relu" trains the ordinary twin of the network (with `timesteps` 1).
     timesteps : int
         T.
     v_threshold, alpha, v_threshold_lower_bound, tau, delta_t : float
         Of the neurons; the last two of LIF only.
+    train_threshold : bool
+        Whether thresholds are trained.
+    threshold_gradient_scale : float
+        Factor of the gradients of thresholds.
+    crop_padding, flip, image_size, random_resized_crop, frames_by, roll, cutout
+        As in `dsr.data.Preparation`.
+    alternate_flip : bool
+        With `flip`: mirror each sample in every other epoch instead of by chance.
+    validation : int
+        Samples drawn from the training set to measure with after each epoch, instead of the test set.
     epochs, batch_size : int
         Length of the run.
     optimizer : {"sgd", "adam"}
         SGD has `momentum` and `nesterov`.
     learning_rate, momentum, nesterov, weight_decay
         Of the optimiser.
+    schedule : {"cosine", "triangular"}
+        Of the learning rate, see `dsr.schedule`.
     warmup_steps : int
-        Steps of linear warm-up under the cosine schedule.
+        Steps of linear warm-up.
     label_smoothing : float
         Of the loss.
+    clip_norm : float
+        Largest norm of all gradients together, longer ones are scaled; 0: no limit.
+    ema_decay : float
+        Measure with an exponential moving average of the weights, that keeps this share at each step; 0: no average.
+    start_quantile : float
+        With weights of a ReLU network to start from: the quantile of its activations that become thresholds.
+    start_batches : int
+        On so many training batches.
     seed : int
-        Of initial weights, dropout and the order of samples.
+        Of initial weights, dropout, augmentation and the order of samples.
     """
 
     data: str
     model: str
-    width: int = 32
+    width: int = 64
+    dropout: float = 0.0
     neuron: NeuronKind = "if"
     timesteps: int = 5
     v_threshold: float = 6.0
@@ -54,6 +79,17 @@ class Recipe:
     v_threshold_lower_bound: float = 0.01
     tau: float = 1.0
     delta_t: float = 0.1
+    train_threshold: bool = True
+    threshold_gradient_scale: float = 1.0
+    crop_padding: int = 0
+    flip: bool = False
+    alternate_flip: bool = False
+    image_size: int = 0
+    random_resized_crop: bool = False
+    frames_by: Literal["number", "time"] = "number"
+    roll: int = 0
+    cutout: int = 0
+    validation: int = 0
     epochs: int = 10
     batch_size: int = 128
     optimizer: OptimizerKind = "sgd"
@@ -61,8 +97,13 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    schedule: ScheduleKind = "cosine"
     warmup_steps: int = 0
     label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    start_quantile: float = 1.0
+    start_batches: int = 4
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,10 +180,28 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     for key in ("data", "model"):
         if key not in checked:
             raise ValueError(f"recipe: key '{key}' is missing")
-    for key in ("epochs", "batch_size", "timesteps", "width"):
-        if checked.get(key, 1) < 1:
-            raise ValueError(f"recipe: key '{key}': expected an integer >= 1, got {checked[key]}")
-    return Recipe(**checked)
+    made = Recipe(**checked)
+    for name, (good, expected) in _RULES.items():
+        if not good(getattr(made, name)):
+            raise ValueError(f"recipe: key '{name}': expected {expected}, got {getattr(made, name)!r}")
+    if made.neuron == "relu" and made.timesteps != 1:
+        raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {made.timesteps}")
+    return made
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_COUNT: _Rule = (lambda value: value >= 1, "an integer >= 1")
+_NATURAL: _Rule = (lambda value: value >= 0, "an integer >= 0")
+_NOT_NEGATIVE: _Rule = (lambda value: 0 <= value < inf, "a number >= 0")
+_SHARE: _Rule = (lambda value: 0 <= value < 1, "a number in [0, 1)")
+_RULES: dict[str, _Rule] = (
+    dict.fromkeys(("width", "timesteps", "epochs", "batch_size", "start_batches"), _COUNT)
+    | dict.fromkeys(("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "seed"), _NATURAL)
+    | dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "threshold_gradient_scale"), _NOT_NEGATIVE)
+    | dict.fromkeys(("dropout", "label_smoothing", "ema_decay", "momentum"), _SHARE)
+    | {"start_quantile": (lambda value: 0 < value <= 1, "a number in (0, 1]")}
+)
+"""What values mean nothing; those of neurons are checked by the neurons."""
 
 
 def _toml_value(text: str) -> Any:

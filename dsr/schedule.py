@@ -22,3 +22,19 @@ def cosine(step: int, *, base: float, epochs: int, steps_per_epoch: int, warmup_
     epoch = step // max(steps_per_epoch, 1)
     rate = base * (1 + cos(pi * epoch / max(epochs, 1))) / 2
     return rate * min(1.0, (step + 1) / warmup_steps) if warmup_steps else rate
+
+
+def triangular(step: int, *, base: float, epochs: int, steps_per_epoch: int, warmup_steps: int = 0) -> float:
+    """Linear from zero to `base` over the warm-up, then linear to zero at the last step.
+
+    Parameters
+    ----------
+    step : int
+        Steps done before, over all epochs.
+    base : float
+        Largest learning rate.
+    epochs, steps_per_epoch, warmup_steps : int
+        Lengths.
+    """
+    down = (epochs * steps_per_epoch - step) / max(epochs * steps_per_epoch - warmup_steps, 1)
+    return base * min((step + 1) / warmup_steps, down) if step < warmup_steps else base * max(down, 0.0)

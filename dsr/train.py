@@ -1,197 +1,413 @@
-"""Training and evaluation loops, and the run folder that they leave behind."""
+"""Training and evaluation loops."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr import checkpoint, data, models, recipe, schedule
-from dsr.data import DataSet
+from dsr import checkpoint, hybrid, models, run, schedule
+from dsr.average import WeightAverage
+from dsr.currents import Signal
+from dsr.data import DataSet, Samples, Subset
+from dsr.data.samples import Draws, Numbers, epoch_draws
+from dsr.interrupt import Interrupted, Interrupts
 from dsr.lanes import Values
+from dsr.layer import Layer
 from dsr.losses import cross_entropy
 from dsr.network import Network, spike_rates
-from dsr.optim import SGD, Adam, Optimizer
+from dsr.optim import SGD, Adam, Optimizer, clip_gradients, gradient_norm
 from dsr.progress import progress
 from dsr.recipe import Recipe
 
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
+CALIBRATION_SAMPLES = 5000
+"""Training samples that layers are calibrated with."""
+
+
+def compute_gradients(
+    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
+) -> tuple[float, int]:
+    """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is not finite; the message names the first layer whose output is not.
+    """
+    rates = network.forward(images, training=True)
+    loss, grad = cross_entropy(rates, labels, label_smoothing)
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}; {_first_not_finite(network, images)}")
+    network.backward(grad)
+    return loss, int((rates.argmax(axis=1) == labels).sum())
 
 
 def train_step(
     network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
 ) -> tuple[float, int]:
-    """One step on one batch: loss, and the number of samples classified correctly.
+    """`compute_gradients`, and one step of the optimiser."""
+    loss, correct = compute_gradients(network, images, labels, label_smoothing)
+    optimizer.step()
+    return loss, correct
+
+
+def accuracy(network: Network, samples: Samples, batch_size: int = 256) -> float:
+    """Share of samples classified correctly, in [0, 1].
 
     Raises
     ------
-    FloatingPointError
-        The loss is not finite.
+    ValueError
+        There are no samples.
     """
-    rates = network.forward(images, training=True)
-    loss, grad = cross_entropy(rates, labels, label_smoothing)
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"train_step: the loss is {loss}")
-    network.backward(grad)
-    optimizer.step()
-    return loss, int((rates.argmax(axis=1) == labels).sum())
+    if len(samples) == 0:
+        raise ValueError("accuracy: argument 'samples': expected at least one, got none")
+    numbers = np.arange(len(samples))
+    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+    right = 0
+    for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
+        right += int((network.forward(images).argmax(axis=1) == samples.labels[batch]).sum())
+    return right / len(samples)
 
 
-def accuracy(network: Network, images: Values, labels: NDArray[Any], batch_size: int = 256) -> float:
-    """Share of samples classified correctly, in [0, 1]."""
-    if len(images) == 0:
-        raise ValueError("accuracy: argument 'images': expected at least one sample, got none")
-    return float((network.predict(images, batch_size) == labels).mean())
+@dataclass
+class Position:
+    """How far a run is; with the arrays of network and optimiser it is all that a resumed run needs.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs finished.
+    batch : int
+        Batches of the next epoch done.
+    step : int
+        Batches done in all.
+    loss : float
+        Sum over the samples of the epoch so far.
+    correct, seen : int
+        Samples of the epoch classified correctly, and all.
+    seconds : float
+        Spent on training in the epoch.
+    gradient_norm : float
+        Of the last step.
+    best : float
+        Largest accuracy of an epoch so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    gradient_norm: float = 0.0
+    best: float = -1.0
 
 
 class Trainer:
     """Trains the network of a recipe and keeps a run folder.
 
+    Checkpoints are written after each epoch, every `save_every` seconds, and when Ctrl-C or SIGTERM ask to stop; the
+    interrupted step is then as if it had not begun. A run that is resumed from any of them gives the same bits as one
+    that was never stopped.
+
     Parameters
     ----------
-    run : Recipe
+    recipe : Recipe
         What to train and how.
     samples : DataSet
         On what.
     folder : path
-        Where checkpoint and metrics go; made if it does not exist.
+        Where checkpoints and metrics go; made if it does not exist.
     say : callable
-        Gets the line of each epoch.
+        Gets a line an epoch.
+    save_every : float
+        Seconds between checkpoints within an epoch.
+    data_path : path, optional
+        Where the samples are from, noted in checkpoints.
     """
 
-    def __init__(self, run: Recipe, samples: DataSet, folder: str | Path, say: Callable[[str], object] = print) -> None:
-        self.recipe, self.data, self.folder, self.say = run, samples, Path(folder), say
-        self.network = models.build(run, samples.features, len(samples.classes))
-        self.optimizer = make_optimizer(run, self.network)
-        self.step = 0
+    def __init__(
+        self,
+        recipe: Recipe,
+        samples: DataSet,
+        folder: str | Path,
+        say: Callable[[str], object] = print,
+        save_every: float = 300.0,
+        data_path: str | Path | None = None,
+    ) -> None:
+        self.recipe, self.data, self.folder, self.say = recipe, samples, Path(folder), say
+        self.save_every, self.data_path = save_every, None if data_path is None else str(Path(data_path).absolute())
+        self.training, self.held_out = _split(samples, recipe)
+        self.network = self._build()
+        self.optimizer = make_optimizer(recipe, self.network)
+        self.average = WeightAverage(self.network, self._build(), recipe.ema_decay) if recipe.ema_decay else None
+        self.position = Position()
+        self.metrics: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+        self._interrupts = Interrupts()
+        self._started = False
+
+    @property
+    def measured(self) -> Network:
+        """The network that is evaluated: the one that is trained, or its average."""
+        return self.network if self.average is None else self.average.average
+
+    def resume(self) -> None:
+        """Go back to where the folder's last checkpoint was written.
+
+        Raises
+        ------
+        CheckpointError
+            It is damaged, or of another recipe or data set.
+        OSError
+            There is none.
+        """
+        path = self.folder / run.CHECKPOINT
+        arrays, metadata = checkpoint.load(path)
+        for key, expected in (("recipe", self.recipe.to_dict()), ("classes", list(self.data.classes))):
+            if metadata.get(key) != expected:
+                raise checkpoint.CheckpointError(f"{path}: its {key} differs: it is of another run")
+        try:
+            self.network.load_state(run.part(arrays, "network"))
+            self.optimizer.load_state(run.part(arrays, "optimizer"))
+            if self.average is not None:
+                self.average.average.load_state(run.part(arrays, "average"))
+            self.position = Position(**metadata["position"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(f"{path}: {error}") from None
+        self.metrics = [m for m in run.load_metrics(self.folder) if m["epoch"] <= self.position.epoch]
+
+    def start_from(self, path: str | Path) -> None:
+        """Take the weights of a ReLU network, and thresholds by its activations (hybrid training).
+
+        Parameters
+        ----------
+        path : path
+            A run folder, or a file that `dsr.hybrid.load_weights` reads.
+
+        Raises
+        ------
+        ValueError
+            The weights are not those of this network's ReLU twin.
+        OSError
+            The file cannot be read.
+        """
+        source = Path(path) / run.BEST if Path(path).is_dir() else Path(path)
+        twin = replace(self.recipe, neuron="relu", timesteps=1)
+        ann = models.build(twin, self.data.features, len(self.data.classes))
+        hybrid.load_weights(ann, source)
+        if self.recipe.neuron == "relu":
+            self.network.load_state(ann.state())
+        else:
+            plan = ((numbers, None) for numbers in self._batches()[: self.recipe.start_batches])
+            hybrid.convert(ann, self.network, self.training.batches(plan), self.recipe.start_quantile)
+        if self.average is not None:
+            self.average.average.load_state(self.network.state())
+        self._started = True
 
     def fit(self) -> dict[str, Any]:
-        """Train for all epochs; the metrics of the last one."""
+        """Train for all epochs that are left; the metrics of the last one.
+
+        Raises
+        ------
+        Interrupted
+            Ctrl-C or SIGTERM; the state is saved.
+        FloatingPointError
+            Loss or gradients are not finite; the message says where.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        metrics: dict[str, Any] = {}
-        with open(self.folder / METRICS, "w", encoding="utf-8") as log:
-            for epoch in range(self.recipe.epochs):
-                metrics = self._epoch(epoch)
-                log.write(json.dumps(metrics) + "\n")
-                log.flush()
-                self.say(describe(metrics, self.recipe.epochs))
-                self._save(metrics)
-        return metrics
-
-    def _batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Sample numbers of each batch; the order follows from seed and epoch alone."""
-        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.data.train_images))
-        size = self.recipe.batch_size
-        # a last batch of one sample has no variance to normalise by
-        for start in range(0, len(order), size):
-            if len(order) - start > 1 or len(order) == 1:
-                yield order[start : start + size]
-
-    def _epoch(self, epoch: int) -> dict[str, Any]:
-        started = time.perf_counter()
-        batches = list(self._batches(epoch))
-        losses, correct, seen = 0.0, 0, 0
-        for batch in progress(batches, f"epoch {epoch + 1}/{self.recipe.epochs}"):
-            self.optimizer.learning_rate = schedule.cosine(
-                self.step,
-                base=self.recipe.learning_rate,
-                epochs=self.recipe.epochs,
-                steps_per_epoch=len(batches),
-                warmup_steps=self.recipe.warmup_steps,
-            )
+        if self.position.step == 0 and not self._started:
+            self._calibrate()
+        with self._interrupts:
             try:
-                loss, right = train_step(
-                    self.network,
-                    self.optimizer,
-                    self.data.train_images[batch],
-                    self.data.train_labels[batch],
-                    self.recipe.label_smoothing,
-                )
-            except FloatingPointError as error:
-                raise FloatingPointError(f"epoch {epoch + 1}, step {self.step}: {error}") from None
-            self.step += 1
-            losses, correct, seen = losses + loss * len(batch), correct + right, seen + len(batch)
-        trained = time.perf_counter() - started
-        return {
-            "epoch": epoch + 1,
-            "loss": losses / seen,
-            "train_accuracy": correct / seen,
-            "test_accuracy": accuracy(self.network, self.data.test_images, self.data.test_labels),
-            "learning_rate": self.optimizer.learning_rate,
-            "seconds": trained,
-            "firing_rate": spike_rates(self.network, self.data.test_images[:256]),
-            "v_threshold": {path: neuron.effective_threshold() for path, neuron in self.network.neurons()},
-        }
+                while self.position.epoch < self.recipe.epochs:
+                    self._epoch()
+            except Interrupted as stop:
+                with self._interrupts.held():
+                    self.save()
+                epoch, batch = self.position.epoch + 1, self.position.batch
+                raise Interrupted(
+                    stop.number,
+                    f"stopped in epoch {epoch} after {batch} batches, and saved; "
+                    f"go on with: dsr train --resume {self.folder}",
+                ) from None
+        return self.metrics[-1]
 
-    def _save(self, metrics: dict[str, Any]) -> None:
-        arrays = {f"network.{name}": array for name, array in self.network.state().items()}
-        arrays |= {f"optimizer.{name}": array for name, array in self.optimizer.state().items()}
+    def save(self, name: str = run.CHECKPOINT) -> None:
+        """Write a checkpoint into the run folder."""
+        arrays = {f"network.{key}": array for key, array in self.network.arrays()}
+        arrays |= {f"optimizer.{key}": array for key, array in self.optimizer.state().items()}
+        if self.average is not None:
+            arrays |= {f"average.{key}": array for key, array in self.average.average.arrays()}
         checkpoint.save(
-            self.folder / CHECKPOINT,
+            self.folder / name,
             arrays,
             {
                 "recipe": self.recipe.to_dict(),
                 "features": list(self.data.features),
                 "classes": list(self.data.classes),
-                "step": self.step,
-                "metrics": metrics,
+                "data_path": self.data_path,
+                "position": asdict(self.position),
+                "metrics": self.metrics[-1] if self.metrics else {},
             },
         )
+        self._saved = time.monotonic()
+
+    def _calibrate(self) -> None:
+        """Show some training samples to layers that are set by data rather than trained."""
+        images = self.training.batch(np.arange(min(len(self.training), CALIBRATION_SAMPLES)))
+        for _, layer in self.network.body.walk():
+            layer.calibrate(images)
+        if self.average is not None:
+            self.average.average.load_state(self.network.state())
+
+    def _build(self) -> Network:
+        return models.build(self.recipe, self.data.features, len(self.data.classes))
+
+    def _batches(self) -> list[Numbers]:
+        """Sample numbers of each batch of the epoch; the order follows from seed and epoch alone."""
+        order = np.random.default_rng([self.recipe.seed, 0, self.position.epoch]).permutation(len(self.training))
+        size = self.recipe.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        # a last batch of one sample has no variance to normalise by
+        return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+    def _plan(self, batches: list[Numbers]) -> Iterator[tuple[Numbers, Draws]]:
+        draws = epoch_draws(
+            len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
+        )
+        for batch in batches:
+            yield batch, draws[batch]
+
+    def _epoch(self) -> None:
+        position = self.position
+        batches = self._batches()
+        left = batches[position.batch :]
+        shown = progress(
+            zip(left, self.training.batches(self._plan(left)), strict=True),
+            f"epoch {position.epoch + 1}/{self.recipe.epochs}",
+            len(batches),
+            position.batch,
+            lambda: f"loss {position.loss / max(position.seen, 1):.4f}",
+            self.say,
+        )
+        for batch, images in shown:
+            self._step(images, self.training.labels[batch], len(batches))
+            if time.monotonic() - self._saved > self.save_every:
+                with self._interrupts.held():
+                    self.save()
+        metrics = self._measure()
+        with self._interrupts.held():
+            self._finish(metrics)
+        self.say(run.describe(metrics, self.recipe))
+
+    def _step(self, images: Values, labels: NDArray[Any], steps_per_epoch: int) -> None:
+        started = time.perf_counter()
+        position, recipe = self.position, self.recipe
+        before = [(array, array.copy()) for array in self._changed_by_passes()]
+        try:
+            loss, correct = compute_gradients(self.network, images, labels, recipe.label_smoothing)
+            norm = gradient_norm(self.optimizer.parameters)
+        except BaseException as error:
+            for array, kept in before:
+                array[...] = kept
+            if isinstance(error, FloatingPointError):
+                raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
+            raise
+        with self._interrupts.held():
+            if recipe.clip_norm:
+                clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
+            self.optimizer.learning_rate = learning_rate(recipe, position.step, steps_per_epoch)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            position.batch += 1
+            position.step += 1
+            position.loss += loss * len(labels)
+            position.correct += correct
+            position.seen += len(labels)
+            position.gradient_norm = norm
+            position.seconds += time.perf_counter() - started
+
+    def _changed_by_passes(self) -> Iterator[NDArray[Any]]:
+        """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
+        for _, layer in self.network.body.walk():
+            yield from layer.buffers().values()
+        for _, neuron in self.network.neurons():
+            yield neuron.v_threshold.value
+
+    def _measure(self) -> dict[str, Any]:
+        position, network = self.position, self.measured
+        first = np.arange(min(len(self.held_out), self.recipe.batch_size))
+        return {
+            "epoch": position.epoch + 1,
+            "loss": position.loss / position.seen,
+            "train_accuracy": position.correct / position.seen,
+            f"{run.held_out(self.recipe)}_accuracy": accuracy(network, self.held_out, self.recipe.batch_size),
+            "learning_rate": self.optimizer.learning_rate,
+            "gradient_norm": position.gradient_norm,
+            "seconds": position.seconds,
+            "firing_rate": spike_rates(network, self.held_out.batch(first)),
+            "v_threshold": {path: neuron.effective_threshold() for path, neuron in network.neurons()},
+        }
+
+    def _finish(self, metrics: dict[str, Any]) -> None:
+        """Close the epoch: metrics first, then the checkpoint that counts it."""
+        reached = metrics[f"{run.held_out(self.recipe)}_accuracy"]
+        is_best = reached > self.position.best
+        self.position = Position(
+            self.position.epoch + 1, step=self.position.step, best=max(reached, self.position.best)
+        )
+        self.metrics.append(metrics)
+        run.write_metrics(self.folder, self.metrics)
+        self.save()
+        if is_best:
+            self.save(run.BEST)
 
 
-def make_optimizer(run: Recipe, network: Network) -> Optimizer:
+def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
     """The optimiser of a recipe."""
-    if run.optimizer == "adam":
-        return Adam(network.parameters(), run.learning_rate, weight_decay=run.weight_decay)
-    return SGD(network.parameters(), run.learning_rate, run.momentum, run.weight_decay, run.nesterov)
+    if recipe.optimizer == "adam":
+        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
 
 
-def load_run(folder: str | Path) -> tuple[Network, Recipe, dict[str, Any]]:
-    """Network, recipe and metadata of a run folder.
-
-    Raises
-    ------
-    CheckpointError
-        The checkpoint is damaged or not of dsr.
-    OSError
-        There is none.
-    """
-    arrays, metadata = checkpoint.load(Path(folder) / CHECKPOINT)
-    try:
-        run = recipe.from_dict(metadata["recipe"])
-        network = models.build(run, tuple(metadata["features"]), len(metadata["classes"]))
-        prefix = "network."
-        network.load_state({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{Path(folder) / CHECKPOINT}: {error}") from None
-    return network, run, metadata
-
-
-def load_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Metrics of each epoch of a run."""
-    with open(Path(folder) / METRICS, encoding="utf-8") as log:
-        return [json.loads(line) for line in log]
-
-
-def evaluate_run(folder: str | Path) -> float:
-    """Test accuracy of a run, computed anew from its checkpoint."""
-    network, run, _ = load_run(folder)
-    samples = data.load(run.data)
-    return accuracy(network, samples.test_images, samples.test_labels)
-
-
-def describe(metrics: dict[str, Any], epochs: int) -> str:
-    """One line for people: loss, accuracies, firing rate and threshold of each spiking layer."""
-    rates = " ".join(f"{rate:.3f}" for rate in metrics["firing_rate"].values())
-    thresholds = " ".join(f"{value:.3f}" for value in metrics["v_threshold"].values())
-    return (
-        f"epoch {metrics['epoch']:{len(str(epochs))}}/{epochs}  loss {metrics['loss']:.4f}  "
-        f"train {100 * metrics['train_accuracy']:6.2f} %  test {100 * metrics['test_accuracy']:6.2f} %  "
-        f"firing rate {rates}  v_threshold {thresholds}  {metrics['seconds']:.1f} s"
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a recipe at a step."""
+    function = {"cosine": schedule.cosine, "triangular": schedule.triangular}[recipe.schedule]
+    return function(
+        step,
+        base=recipe.learning_rate,
+        epochs=recipe.epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=recipe.warmup_steps,
     )
+
+
+def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
+    """What to train on, and what to measure with."""
+    if not recipe.validation:
+        return samples.train, samples.test
+    count = len(samples.train)
+    if recipe.validation >= count:
+        raise ValueError(f"recipe: key 'validation': expected less than {count} samples, got {recipe.validation}")
+    order = np.random.default_rng([recipe.seed, 3]).permutation(count)
+    return Subset(samples.train, order[recipe.validation :]), Subset(samples.train, order[: recipe.validation])
+
+
+def _first_not_finite(network: Network, images: Values) -> str:
+    """Words that name the first layer whose output is not finite."""
+    found: list[str] = []
+
+    def observe(path: str, layer: Layer, output: Signal) -> None:
+        if not found and not layer.children() and not np.isfinite(output.rate()).all():
+            found.append(path)
+
+    network.forward(images, observer=observe)
+    return f"layer {found[0]} is the first whose output is not finite" if found else "all layers are finite"

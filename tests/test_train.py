@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from dsr import data, plot, recipe, train
+from dsr import data, plot, recipe, run, train
 from dsr.__main__ import main
 
 
@@ -23,17 +23,17 @@ def finished(tmp_path_factory):
 
 def test_digits_are_the_real_ones():
     digits = data.load("digits")
-    assert digits.train_images.shape == (1437, 1, 8, 8)
-    assert digits.test_images.shape == (360, 1, 8, 8)
-    counts = np.bincount(np.concatenate([digits.train_labels, digits.test_labels]))
+    assert digits.train.arrays.shape == (1437, 1, 8, 8)
+    assert digits.test.arrays.shape == (360, 1, 8, 8)
+    counts = np.bincount(np.concatenate([digits.train.labels, digits.test.labels]))
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as UCI documents them
-    assert abs(digits.train_images.mean()) < 1e-6
-    assert abs(digits.train_images.std() - 1) < 1e-5
+    assert abs(digits.train.arrays.mean()) < 1e-6
+    assert abs(digits.train.arrays.std() - 1) < 1e-5
 
 
 def test_digits_reach_97_percent(finished):
     folder, _, lines = finished
-    metrics = [json.loads(line) for line in (folder / train.METRICS).read_text().splitlines()]
+    metrics = [json.loads(line) for line in (folder / run.METRICS).read_text().splitlines()]
     assert len(metrics) == len(lines) == recipe.load("digits").epochs
     assert metrics[-1]["test_accuracy"] >= 0.97
     assert metrics[-1]["loss"] < metrics[0]["loss"] / 5
@@ -45,7 +45,7 @@ def test_digits_reach_97_percent(finished):
 
 def test_evaluate_reads_the_run_back(finished, capsys):
     folder, trainer, _ = finished
-    expected = train.accuracy(trainer.network, trainer.data.test_images, trainer.data.test_labels)
+    expected = train.accuracy(trainer.network, trainer.data.test)
     assert main(["evaluate", str(folder)]) == 0
     assert capsys.readouterr().out == f"test accuracy {100 * expected:.2f} %\n"
 
@@ -53,7 +53,7 @@ def test_evaluate_reads_the_run_back(finished, capsys):
 def test_pictures(finished):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     folder, trainer, _ = finished
-    for picture in plot.run_pictures(folder, trainer.network, trainer.data.test_images[0]):
+    for picture in plot.run_pictures(folder, trainer.network, trainer.data.test):
         assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -90,7 +90,7 @@ def test_command_line_works_without_matplotlib_and_tqdm(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "no plots: matplotlib is not installed" in done.stdout
-    assert (folder / train.CHECKPOINT).exists()
+    assert (folder / run.CHECKPOINT).exists()
 
 
 def test_mistakes_end_with_one_line(tmp_path, capsys):

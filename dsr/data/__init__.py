@@ -1,55 +1,54 @@
-"""Data sets: arrays ready for a network, with their names and shapes."""
+"""Data sets by name, and what they are made of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
-from numpy.typing import NDArray
+from dsr.data.samples import ArraySamples, DataSet, Preparation, Samples, Subset
 
-from dsr.lanes import Values
+__all__ = ["ArraySamples", "DataSet", "Preparation", "Samples", "Subset", "load", "names"]
+
+_LOADERS = {
+    "digits": ("digits", "load_digits"),
+    "cifar10": ("cifar", "load_cifar10"),
+    "cifar100": ("cifar", "load_cifar100"),
+    "folder": ("folder", "load_folder"),
+    "dvs-cifar10": ("recordings", "load_dvs_cifar10"),
+    "events": ("recordings", "load_events"),
+}
+"""Name: module in this package, and its function ``(path, preparation) -> DataSet``; imported when asked for."""
 
 
-@dataclass(frozen=True, eq=False)
-class DataSet:
-    """Samples and labels, split once and for all.
+def names() -> list[str]:
+    """Data sets that `load` knows."""
+    return list(_LOADERS)
 
-    Attributes
+
+def load(name: str, path: str | Path | None = None, preparation: Preparation | None = None) -> DataSet:
+    """A data set.
+
+    Parameters
     ----------
     name : str
-        Of the data set.
-    classes : tuple of str
-        Names of the classes.
-    train_images, test_images : ndarray of float32, shape (N, C, H, W)
-        Normalised.
-    train_labels, test_labels : ndarray of int64, shape (N,)
-        Classes.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train_images: Values
-    train_labels: NDArray[Any]
-    test_images: Values
-    test_labels: NDArray[Any]
-
-    @property
-    def features(self) -> tuple[int, ...]:
-        """Shape of a sample, (C, H, W)."""
-        return self.train_images.shape[1:]
-
-
-def load(name: str) -> DataSet:
-    """The data set `name`.
+        One of `names()`.
+    path : path, optional
+        Where its files are; needed by all but those that come with dsr.
+    preparation : Preparation, optional
+        How samples are made ready.
 
     Raises
     ------
     ValueError
-        There is none of this name.
+        There is none of this name, or it needs a path.
+    DataError
+        A file is damaged or not what it should be; the message names it.
+    OSError
+        A file cannot be read.
     """
-    from dsr.data.digits import load_digits
-
-    loaders = {"digits": load_digits}
-    if name not in loaders:
-        raise ValueError(f"load: argument 'name': expected one of {', '.join(loaders)}, got {name!r}")
-    return loaders[name]()
+    if name not in _LOADERS:
+        raise ValueError(f"load: argument 'name': expected one of {', '.join(_LOADERS)}, got {name!r}")
+    module, function = _LOADERS[name]
+    loader: Callable[[Path | None, Preparation], DataSet] = getattr(import_module(f"dsr.data.{module}"), function)
+    return loader(None if path is None else Path(path), preparation or Preparation())

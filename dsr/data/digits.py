@@ -8,31 +8,21 @@ values 0 to 16, drawn once into 1,437 training and 360 test images.
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dsr.data import DataSet
-from dsr.lanes import Values
+from dsr.data.samples import ArraySamples, DataSet, Preparation
 
 
-def load_digits() -> DataSet:
-    """Normalised to mean 0 and standard deviation 1 of the training pixels."""
+def load_digits(path: Path | None = None, preparation: Preparation | None = None) -> DataSet:
+    """Normalised to mean 0 and standard deviation 1 of the training pixels; in memory as ``train.arrays``."""
     with files("dsr.data").joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         raw = {name: arrays[name] for name in arrays.files}
     mean, deviation = raw["train_images"].mean(), raw["train_images"].std()
 
-    def images(split: str) -> Values:
-        return ((raw[f"{split}_images"][:, np.newaxis] - mean) / deviation).astype(np.float32)
+    def samples(split: str) -> ArraySamples:
+        images = (raw[f"{split}_images"][:, np.newaxis] - mean) / deviation
+        return ArraySamples(images.astype(np.float32), raw[f"{split}_labels"])
 
-    def labels(split: str) -> NDArray[np.int64]:
-        return raw[f"{split}_labels"].astype(np.int64)
-
-    return DataSet(
-        "digits",
-        tuple("0123456789"),
-        images("train"),
-        labels("train"),
-        images("test"),
-        labels("test"),
-    )
+    return DataSet("digits", tuple("0123456789"), (1, 8, 8), samples("train"), samples("test"))

@@ -1,0 +1,169 @@
+"""Samples: what a data set gives to a training loop, a batch at a time, with random numbers that belong to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.lanes import Values
+
+Labels = NDArray[np.int64]
+Numbers = NDArray[np.int64]
+Draws = NDArray[np.float64]
+Transform = Callable[[NDArray[Any], "Draws | None"], Values]
+
+DRAWS = 8
+"""Random numbers of a sample in an epoch; each kind of augmentation reads columns of its own."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How samples are made ready; every loader uses what applies to its kind of data.
+
+    Attributes
+    ----------
+    crop_padding : int
+        Pixels of zeros around an image before a random crop of the old size; 0: no crop.
+    flip : bool
+        Mirror half of the training samples left to right.
+    image_size : int
+        Pixels of a side that images of folders are cropped or frames of events are resized to; 0: as they are.
+    random_resized_crop : bool
+        Of training images of folders: a random part of 8 to 100 % of the area, 3/4 to 4/3 in shape.
+    timesteps : int
+        T, the number of frames of an event recording.
+    frames_by : {"number", "time"}
+        Split the events of a recording into frames of equally many events, or of equal length in time.
+    roll : int
+        Shift frames of events by at most so many pixels, around the edges.
+    cutout : int
+        Side of a random square of zeros in frames of events, in pixels; 0: none.
+    workers : int
+        Processes that decode images of folders; 0: decode in this one.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    image_size: int = 0
+    random_resized_crop: bool = False
+    timesteps: int = 1
+    frames_by: Literal["number", "time"] = "number"
+    roll: int = 0
+    cutout: int = 0
+    workers: int = 0
+
+
+class Samples:
+    """Labelled samples, numbered from 0.
+
+    Attributes
+    ----------
+    labels : ndarray of int64, shape (N,)
+        Classes.
+    """
+
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
+        """Some samples, ready for a network.
+
+        Parameters
+        ----------
+        numbers : ndarray of int64, shape (B,)
+            Which.
+        draws : ndarray of float64, shape (B, DRAWS), optional
+            Uniform random numbers in [0, 1), a row a sample, that decide the augmentation; None: no augmentation.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, C, H, W) or (T, B, C, H, W)
+        """
+        raise NotImplementedError
+
+    def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
+        """`batch` for each entry of `plan`, in order; kinds that are slow to decode work ahead."""
+        for numbers, draws in plan:
+            yield self.batch(numbers, draws)
+
+
+class ArraySamples(Samples):
+    """Samples that are in memory.
+
+    Parameters
+    ----------
+    arrays : ndarray, shape (N, ...)
+        One entry a sample; may be a memory map.
+    labels : ndarray of int64, shape (N,)
+        Classes.
+    transform : callable, optional
+        ``transform(arrays[numbers], draws)`` gives the batch; by default the arrays are float32 and taken as they are.
+    """
+
+    def __init__(self, arrays: NDArray[Any], labels: NDArray[Any], transform: Transform | None = None) -> None:
+        if len(arrays) != len(labels):
+            raise ValueError(f"ArraySamples: expected as many labels as samples, {len(arrays)}, got {len(labels)}")
+        self.arrays, self.labels, self.transform = arrays, np.asarray(labels, np.int64), transform
+
+    def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
+        """The samples, transformed."""
+        chosen = self.arrays[numbers]
+        return chosen if self.transform is None else self.transform(chosen, draws)
+
+
+class Subset(Samples):
+    """Some of the samples of a set, in a given order, such as a part held out for validation."""
+
+    def __init__(self, samples: Samples, numbers: Numbers) -> None:
+        self.samples, self.numbers = samples, numbers
+        self.labels = samples.labels[numbers]
+
+    def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
+        """The samples of the set below."""
+        return self.samples.batch(self.numbers[numbers], draws)
+
+    def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
+        """The batches of the set below."""
+        return self.samples.batches((self.numbers[numbers], draws) for numbers, draws in plan)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Samples split once and for all.
+
+    Attributes
+    ----------
+    name : str
+        Of the data set.
+    classes : sequence of str
+        Names of the classes.
+    features : tuple of int
+        ``(C, H, W)`` of what a network gets (at every time step).
+    train, test : Samples
+        To learn from, and to measure with.
+    """
+
+    name: str
+    classes: Sequence[str]
+    features: tuple[int, ...]
+    train: Samples
+    test: Samples
+
+
+def epoch_draws(count: int, seed: int, epoch: int, alternate_flip: bool = False) -> Draws:
+    """The random numbers of an epoch, ``(count, DRAWS)``: they follow from seed, epoch and sample, whoever decodes it.
+
+    Column 0 decides about flips. With `alternate_flip` it moves by one half each epoch, so that every sample is seen
+    as often mirrored as not (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024).
+    """
+    draws = np.random.default_rng([seed, 1, epoch]).random((count, DRAWS))
+    if alternate_flip:
+        first = np.random.default_rng([seed, 2]).random(count)
+        draws[:, 0] = (first + 0.5 * (epoch % 2)) % 1
+    return draws

@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM as an exception at a moment when a run can be saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop.
+
+    Attributes
+    ----------
+    number : int
+        Of the signal.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interrupts:
+    """While it is entered, SIGINT and SIGTERM raise `Interrupted`; within `held()` they wait for its end.
+
+    Signals reach the main thread only: elsewhere entering changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: int | None = None
+        self._held = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            # None: a handler that was not set from Python, and cannot be set from it
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._held:
+            self._waiting = number
+        else:
+            raise Interrupted(number)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A part that must not be left half done."""
+        outer, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = outer
+        if self._waiting is not None and not outer:
+            number, self._waiting = self._waiting, None
+            raise Interrupted(number)

@@ -1,0 +1,135 @@
+"""Options of the trainer: averages, clipping, validation, hybrid training, and what stops it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dsr
+from dsr import data, models, recipe, run, train
+from dsr.__main__ import main
+from dsr.average import WeightAverage
+from dsr.data.samples import epoch_draws
+from dsr.optim import clip_gradients, gradient_norm
+
+
+def trainer_of(folder, changes=()):
+    return train.Trainer(recipe.load("digits", ["epochs=1", "width=8", *changes]), data.load("digits"), folder, str)
+
+
+def test_average_follows_the_weights():
+    first, second = (models.build(recipe.load("digits", [f"seed={seed}"]), (1, 8, 8), 10) for seed in (0, 1))
+    average = WeightAverage(first, second, 0.75)
+    name = "conv1.weight"
+    start = first.state()[name]
+    np.testing.assert_array_equal(second.state()[name], start)
+    for value in dict(first.arrays()).values():
+        value += 1
+    average.update()
+    np.testing.assert_allclose(second.state()[name], start + 0.25, rtol=1e-6)
+
+
+def test_norm_and_clipping():
+    parameters = {name: dsr.Parameter(np.zeros(shape)) for name, shape in (("a", (2, 3)), ("b", ()), ("c", (4,)))}
+    parameters["a"].grad = np.full((2, 3), 2, np.float32)
+    parameters["b"].grad = np.array(5, np.float32)
+    assert gradient_norm(parameters) == 7.0
+    clip_gradients(parameters, 7.0, 8.0)
+    assert gradient_norm(parameters) == 7.0
+    clip_gradients(parameters, 7.0, 3.5)
+    np.testing.assert_array_equal(parameters["a"].grad, np.ones((2, 3)))
+    parameters["a"].grad[1, 2] = np.float32(1e30)  # its square is beyond float32
+    assert gradient_norm(parameters) == pytest.approx(1e30)
+    parameters["b"].grad = np.array(np.nan, np.float32)
+    with pytest.raises(FloatingPointError, match="gradient of b is not finite"):
+        gradient_norm(parameters)
+
+
+def test_validation_samples_are_not_trained_on(tmp_path):
+    trainer = trainer_of(tmp_path / "run", ["validation=100"])
+    assert (len(trainer.training), len(trainer.held_out)) == (1337, 100)
+    assert not set(trainer.training.numbers) & set(trainer.held_out.numbers)
+    metrics = trainer.fit()
+    assert "validation_accuracy" in metrics
+    assert "test_accuracy" not in metrics
+    with pytest.raises(ValueError, match="'validation': expected less than 1437"):
+        trainer_of(tmp_path / "run", ["validation=1437"])
+
+
+def test_draws_belong_to_samples():
+    draws = epoch_draws(50, seed=1, epoch=3)
+    np.testing.assert_array_equal(draws, epoch_draws(50, seed=1, epoch=3))
+    assert not (draws == epoch_draws(50, seed=1, epoch=4)).any()
+    even, odd = (epoch_draws(50, 1, epoch, alternate_flip=True)[:, 0] < 0.5 for epoch in (0, 1))
+    np.testing.assert_array_equal(even, ~odd)
+    assert 10 < even.sum() < 40
+
+
+def test_values_that_are_not_finite_name_the_layer(tmp_path):
+    trainer = trainer_of(tmp_path / "run")
+    dict(trainer.network.parameters())["conv2.weight"].value[3] = np.inf
+    with pytest.raises(FloatingPointError, match="epoch 1, step 0: BatchNorm bn2: the variance of channel 3"):
+        trainer.fit()
+
+
+def test_a_loss_that_is_not_finite_names_the_layer():
+    network = dsr.Network(dsr.Sequential(flatten=dsr.Flatten(), head=dsr.Linear(4, 3)), timesteps=2)
+    dict(network.parameters())["head.bias"].value[1] = np.inf
+    with pytest.raises(FloatingPointError, match=r"the loss is .*; layer head is the first"):
+        train.compute_gradients(network, np.ones((2, 1, 2, 2), np.float32), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("neuron", ["if", "lif"])
+def test_hybrid_training(tmp_path, capsys, neuron):
+    """A ReLU network, its weights and thresholds in a spiking one, and an epoch of fine tuning."""
+    ann, snn = tmp_path / "ann", tmp_path / "snn"
+    assert (
+        main(
+            ["train", "digits", "--set", "neuron=relu", "--set", "timesteps=1", "--set", "epochs=5", "--out", str(ann)]
+        )
+        == 0
+    )
+    words = ["--set", f"neuron={neuron}", "--set", "learning_rate=0.01", "--set", "epochs=1", "--set", "timesteps=8"]
+    assert main(["train", "digits", *words, "--set", "start_quantile=0.99", "--from", str(ann), "--out", str(snn)]) == 0
+    accuracies = [run.load_metrics(folder)[-1]["test_accuracy"] for folder in (ann, snn)]
+    assert accuracies[0] > 0.95
+    assert accuracies[1] > accuracies[0] - 0.03  # from random weights one epoch with this rate reaches much less
+    capsys.readouterr()
+    assert main(["train", "digits", "--from", str(tmp_path / "nothing"), "--out", str(tmp_path / "x")]) == 1
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_another_number_of_steps(tmp_path, capsys):
+    trainer = trainer_of(tmp_path / "run", ["epochs=2"])
+    trainer.fit()
+    assert main(["evaluate", str(tmp_path / "run"), "--timesteps", "20"]) == 0
+    at_20 = float(capsys.readouterr().out.split()[2])
+    network, _, _ = run.load_run(tmp_path / "run", timesteps=20)
+    assert network.timesteps == 20
+    assert at_20 == pytest.approx(100 * train.accuracy(network, data.load("digits").test), abs=0.01)
+
+
+def test_summary_and_inspect_on_the_command_line(tmp_path, capsys):
+    trainer_of(tmp_path / "run").fit()
+    assert main(["summary", str(tmp_path / "run")]) == 0
+    assert main(["summary", "cifar10-if", "--features", "3", "32", "32"]) == 0
+    assert "11,176,945" in capsys.readouterr().out
+    assert (
+        main(
+            [
+                "inspect",
+                str(tmp_path / "run"),
+                "--samples",
+                "20",
+                "--timesteps",
+                "2",
+                "--json",
+                "--out",
+                str(tmp_path / "look"),
+            ]
+        )
+        == 0
+    )
+    assert (tmp_path / "look" / "report.json").exists()
+    assert main(["inspect", str(tmp_path / "run"), "--samples", "0"]) == 1
+    assert "--samples: expected a number >= 1" in capsys.readouterr().err

@@ -10,7 +10,7 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 from importlib.metadata import version as _version
 
 from dsr import _openmp as _openmp  # first: it decides how the compiled part is loaded
-from dsr import functional
+from dsr import functional, nir
 from dsr.layer import Layer, Parameter, Residual, Run, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
@@ -45,6 +45,7 @@ __all__ = [
     "cross_entropy",
     "functional",
     "get_num_threads",
+    "nir",
     "set_num_threads",
     "spike_rates",
 ]

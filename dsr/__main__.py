@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from dsr.interrupt import Interrupted
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log in a file shows each line as it comes
     try:
         return int(options.run(options))
     except Interrupted as stop:
@@ -73,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--workers", type=int, default=0, help="processes that decode images of folders (default: 0)")
     training.set_defaults(run=_train)
 
+    download = commands.add_parser("download", help="get a data set from its authors' site")
+    download.add_argument("name", choices=["cifar10", "cifar100"])
+    download.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    download.set_defaults(run=_download)
+
     evaluation = commands.add_parser("evaluate", help="test accuracy of a run folder")
     evaluation.add_argument("folder", type=Path, help="run folder of dsr train")
     evaluation.add_argument("--data", type=Path, metavar="PATH", help="(default: where the run had it from)")
@@ -110,6 +118,19 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--data", type=Path, metavar="PATH", help="folder or archive of the data set")
     listing.add_argument("--spikes", action="store_true", help="also firing rates and operations on 32 test samples")
     listing.set_defaults(run=_summary)
+
+    export = commands.add_parser(
+        "export",
+        help="a run as a NIR graph, for neuromorphic hardware and other simulators",
+        description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5).",
+    )
+    export.add_argument("folder", type=Path, help="run folder of dsr train")
+    export.add_argument("--best", action="store_true", help="the checkpoint of the best epoch, not the last")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as network.nir")
+    export.add_argument("--delta-t", type=float, help="time step of the reader (default: that of LIF layers, or 1)")
+    export.add_argument("--euler", action="store_true", help="the reader takes Euler steps: fit time constants to it")
+    export.add_argument("--diagonal", action="store_true", help="the reader knows no Scale: write 1x1 weights instead")
+    export.set_defaults(run=_export)
 
     bench = commands.add_parser("bench", help="measure kernels, or whole steps", description="Measure on this machine.")
     kinds = bench.add_subparsers(required=True, metavar="WHAT")
@@ -194,6 +215,14 @@ def _resumed(options: argparse.Namespace) -> train.Trainer:
     return trainer
 
 
+def _download(options: argparse.Namespace) -> int:
+    from dsr.data.cifar import download_cifar
+
+    archive = download_cifar(options.name, options.out)
+    print(f"{archive}; train with: dsr train {options.name}-if --data {archive}")
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     network, chosen, metadata = run.load_run(options.folder, best=options.best, timesteps=options.timesteps)
     samples = run.load_data(
@@ -244,6 +273,22 @@ def _summary(options: argparse.Namespace) -> int:
         test = run.load_data(chosen, data_path).test
         batch = test.batch(np.arange(min(32, len(test))))
     print(summary.table(summary.summary(network, tuple(features), batch)))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from dsr import nir
+
+    network, chosen, metadata = run.load_run(options.folder, best=options.best)
+    nir.save(
+        network,
+        tuple(metadata["features"]),
+        options.out,
+        delta_t=options.delta_t,
+        euler=options.euler,
+        diagonal=options.diagonal,
+    )
+    print(f"{options.out}: {chosen.model}, {chosen.neuron.upper()}, T = {chosen.timesteps}")
     return 0
 
 

@@ -168,7 +168,7 @@ class OperationCounter:
         self._totals.setdefault((path, kind, source), Counter()).update(numbers)
 
     def _connections(self, layer: Conv2d, signal: Signal) -> None:
-        out, channels, kernel_h, kernel_w = layer.weight.value.shape
+        out, channels, kernel_h, kernel_w = layer.kernel_shape
         _, height, width = image_shape(signal.features)
         rows = windows(height, kernel_h, layer.stride, layer.padding)
         columns = windows(width, kernel_w, layer.stride, layer.padding)

@@ -103,7 +103,7 @@ def summary(network: Network, features: Sequence[int], data: ArrayLike | None = 
                 _kind(layer),
                 shape,
                 sum(parameter.value.size for parameter in layer.parameters().values()),
-                layer.weight.value.size * prod(shape[1:]) if isinstance(layer, Conv2d) else 0,
+                prod(layer.kernel_shape) * prod(shape[1:]) if isinstance(layer, Conv2d) else 0,
                 prod(shape) if isinstance(layer, Neuron) else 0,
                 rates.get(path),
                 operations.get(path),
@@ -153,7 +153,7 @@ def _kind(layer: Layer) -> str:
     if isinstance(layer, Linear):
         return name
     if isinstance(layer, Conv2d | AvgPool2d):
-        kernel = layer.weight.value.shape[2:] if isinstance(layer, Conv2d) else (layer.kernel_size,) * 2
+        kernel = layer.kernel_shape[2:] if isinstance(layer, Conv2d) else (layer.kernel_size,) * 2
         usual = 1 if isinstance(layer, Conv2d) else layer.kernel_size
         stride = f", stride {layer.stride}" if layer.stride != usual else ""
         return f"{name} {kernel[0]}x{kernel[1]}{stride}"

@@ -1,0 +1,175 @@
+"""Networks as NIR graphs, the exchange format of spiking networks, and back; needs nir (``pip install dsr[nir]``).
+
+>>> import dsr.nir
+>>> dsr.nir.save(network, (1, 8, 8), "digits.nir")
+>>> network = dsr.nir.load("digits.nir")
+
+What is written. Batch normalisation, of running statistics, and the heights of spikes are folded into the weights
+around them, so a spike of the graph is 1. Sums are several edges into one node. Where there are no weights to fold
+into there is a Scale node (the identity shortcut of a residual block), or, if a shift remains, a 1x1 Conv2d or an
+Affine with a diagonal: NIR has no bias node, and its grouped convolutions do not survive being read back (nir 1.0.8).
+Dropout is left out; `Flatten` has ``start_dim=0``, since NIR shapes have no batch axis.
+
+Neurons. ``IF(r=1/dt, v_threshold=alpha V, v_reset=(alpha - 1) V)`` and ``LIF(tau, r=1, v_leak=0, ...)`` with the same
+two potentials. In NIR's continuous time the potential is ``alpha V`` at a spike, and "set it to ``(alpha - 1) V``" is
+"subtract V", which is what dsr does. A program with time steps has to choose. One that subtracts ``v_threshold -
+v_reset`` gets the spikes of dsr; one that sets the potential loses what lay above the threshold, and one that
+subtracts ``v_threshold`` is right for ``alpha = 1`` only. dsr fires at ``u >= alpha V`` and NIR at ``v >
+v_threshold``, so the threshold written is the float32 number next below ``alpha V``; ``v_reset`` is such that
+``v_threshold - v_reset`` is V in float32, or where no number does that, as for ``alpha = 1`` (0), the one next to V.
+
+Metadata. Nothing in it is needed to run the graph but the time step `dt` and the number of steps, which NIR has no
+place for. It also holds `reset`, `integration`, `readout`, `output_amplitude` (the rates of the last neurons times
+this are the outputs of dsr) and, by neuron layer, `v_threshold`, `alpha` and `amplitude`.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dsr.network import Network
+from dsr.nir.export import export_graph
+from dsr.nir.reading import import_graph
+
+
+def to_nir(
+    network: Network,
+    features: tuple[int, ...],
+    *,
+    delta_t: float | None = None,
+    euler: bool = False,
+    diagonal: bool = False,
+) -> Any:
+    """NIR graph of a network.
+
+    Parameters
+    ----------
+    network : Network
+        Of the layers of dsr; only spiking neurons.
+    features : tuple of int
+        Shape of a sample, ``(C, H, W)`` or ``(N,)``.
+    delta_t : float, optional
+        Time step that the reader will use; time constants are written to fit it. By default that of the first LIF
+        layer, and 1 where there are IF neurons only.
+    euler : bool
+        The reader takes Euler steps, ``v += (dt / tau) (r I - v)``, instead of the exact ``exp(-dt / tau)``: time
+        constants are written such that these decay as much as the network's.
+    diagonal : bool
+        Write 1x1 convolutions (or Affine) with a diagonal instead of Scale nodes, which many readers do not know.
+
+    Returns
+    -------
+    nir.NIRGraph
+        Nodes have the paths of the layers as names.
+
+    Raises
+    ------
+    ImportError
+        The package nir is not installed.
+    TypeError, ValueError
+        A layer has no counterpart in NIR, or samples of this shape do not fit the network.
+    """
+    return export_graph(_package("to_nir"), network, features, delta_t, euler, diagonal)
+
+
+def save(
+    network: Network,
+    features: tuple[int, ...],
+    path: str | Path,
+    *,
+    delta_t: float | None = None,
+    euler: bool = False,
+    diagonal: bool = False,
+) -> None:
+    """Write a network as a NIR file (HDF5); arguments and errors as for `to_nir`.
+
+    An older file is replaced at the end, in one step.
+
+    Raises
+    ------
+    OSError
+        The file could not be written; an older one is as it was.
+    """
+    package = _package("save")
+    graph = to_nir(network, features, delta_t=delta_t, euler=euler, diagonal=diagonal)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        package.write(temporary, graph)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def from_nir(
+    graph: Any, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
+) -> Network:
+    """Network of a feed-forward NIR graph.
+
+    Parameters
+    ----------
+    graph : nir.NIRGraph
+        One Input and one Output; Affine, Linear, Conv2d, AvgPool2d, SumPool2d, Flatten, Scale, IF, LIF, and graphs of
+        these; chains and sums of paths that part at one node.
+    timesteps : int, optional
+        T; by default that of the graph's metadata.
+    delta_t : float, optional
+        Time step, in the unit of the graph's time constants; by default that of the metadata.
+    euler : bool, optional
+        Whether the graph is meant for Euler steps, see `to_nir`; by default what the metadata say, else False.
+
+    Returns
+    -------
+    Network
+        It gives the spikes that the graph gives when resets subtract ``v_threshold - v_reset``. So
+        ``V = v_threshold - v_reset`` and ``alpha = v_threshold / V``; a graph with ``v_reset = 0`` is read as
+        ``alpha = 1``, "subtract the threshold", whatever its author's program did (V is then the float32 number next
+        above it). The output is the firing rate of the last neurons times their amplitude.
+
+    Raises
+    ------
+    ImportError
+        The package nir is not installed.
+    TypeError, ValueError
+        The graph has something that dsr has no layer for; the message names the node and says what.
+
+    Notes
+    -----
+    Heights of spikes, `r`, `v_leak`, Scale and the sums of SumPool2d are folded into weights around them, and groups
+    of a convolution become zeros of a full one. Where there are no weights to fold into there is a 1x1 convolution, or
+    a linear layer, with a diagonal.
+    """
+    return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler)
+
+
+def load(
+    path: str | Path, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
+) -> Network:
+    """Read a NIR file (HDF5); arguments and errors as for `from_nir`.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read, or is not HDF5.
+    ValueError
+        It is HDF5, but not a NIR graph.
+    """
+    package = _package("load")
+    try:
+        # shapes are checked by from_nir, node by node; nir's own check refuses all grouped convolutions
+        graph = package.read(path, type_check=False)
+    except (KeyError, TypeError, AssertionError, AttributeError) as error:
+        raise ValueError(f"load: {path}: not a readable NIR graph ({type(error).__name__}: {error})") from None
+    return from_nir(graph, timesteps, delta_t=delta_t, euler=euler)
+
+
+def _package(function: str) -> Any:
+    """The package nir, of PyPI."""
+    try:
+        return import_module("nir")
+    except ImportError:
+        raise ImportError(f"{function}: nir is not installed; pip install dsr[nir]") from None

@@ -1,0 +1,59 @@
+"""Parameters of NIR nodes as dsr has them: one number for both axes, one for all neurons; or an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def uniform(name: str, node: Any, key: str, features: tuple[int, ...]) -> np.float32:
+    """The one value of an array of neuron parameters."""
+    values = np.asarray(getattr(node, key), np.float32)
+    if values.shape not in ((), (1,), features):
+        raise refusal(name, node, f"{key} of shape {values.shape} does not fit an input of shape {features}")
+    if not np.isfinite(values).all() or (values != values.flat[0]).any():
+        raise refusal(
+            name, node, f"dsr has one {key} for all neurons of a layer, got {values.min():g} to {values.max():g}"
+        )
+    return np.float32(values.flat[0])
+
+
+def integers(values: Any) -> tuple[int, ...]:
+    """Numbers of any integer type and any container, or a single one."""
+    return tuple(int(value) for value in np.ravel(values))
+
+
+def one_integer(name: str, node: Any, key: str) -> int:
+    """The one integer for both axes of an image."""
+    values = integers(getattr(node, key))
+    if len(set(values)) != 1:
+        raise refusal(name, node, f"dsr has the same {key} for both axes, got {values}")
+    return values[0]
+
+
+def windows_left(
+    name: str, node: Any, features: tuple[int, ...], size: int, stride: int, padding: int
+) -> tuple[int, int]:
+    """Height and width of what a window of this size leaves of an image."""
+    height, width = ((pixels + 2 * padding - size) // stride + 1 for pixels in features[1:])
+    if min(height, width) < 1:
+        raise refusal(name, node, f"windows of {size}x{size} are larger than the image {features}")
+    return height, width
+
+
+def refusal(name: str, node: Any, reason: str) -> ValueError:
+    """The error that names a node and says what dsr cannot do with it."""
+    return ValueError(f"from_nir: node '{name}' ({type(node).__name__}): {reason}")
+
+
+def padding_of(name: str, node: Any, kernel_size: int) -> int:
+    """Padding of a convolution, which may be a word."""
+    padding = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
+    if not isinstance(padding, str):
+        return one_integer(name, node, "padding")
+    if padding == "same" and integers(node.stride) not in ((1,), (1, 1)):
+        raise refusal(name, node, f"padding 'same' is for stride 1, got {integers(node.stride)}")
+    if padding == "same" and kernel_size % 2 == 0:
+        raise refusal(name, node, f"dsr pads all sides alike, which 'same' is not for a kernel of {kernel_size}")
+    return kernel_size // 2 if padding == "same" else 0

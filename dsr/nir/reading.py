@@ -1,0 +1,301 @@
+"""NIR graph to network; see `dsr.nir.from_nir` for what is read and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import log, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.layer import Layer, Residual, Sequential
+from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.network import Network
+from dsr.neurons import IF, LIF, Neuron
+from dsr.nir.nodes import integers, one_integer, padding_of, refusal, uniform, windows_left
+from dsr.nir.potentials import potentials, threshold_and_alpha
+from dsr.nir.topology import Topology, flat
+
+Doubles = NDArray[np.float64]
+
+
+def import_graph(nir: Any, graph: Any, timesteps: int | None, delta_t: float | None, euler: bool | None) -> Network:
+    """What `dsr.nir.from_nir` does, given the package nir."""
+    if not isinstance(graph, nir.NIRGraph):
+        raise TypeError(f"from_nir: argument 'graph': expected a nir.NIRGraph, got {type(graph).__name__}")
+    if timesteps is None:
+        timesteps = _metadata(graph, "timesteps", int)
+    if timesteps is None:
+        raise ValueError("from_nir: argument 'timesteps': the graph does not say how many steps it runs; give a number")
+    if delta_t is None:
+        delta_t = _metadata(graph, "dt", float)
+    if delta_t is not None and not 0 < delta_t < np.inf:
+        raise ValueError(f"from_nir: argument 'delta_t': expected a number > 0, got {delta_t}")
+    if euler is None:
+        euler = _metadata(graph, "integration", str) == "euler"
+    return _Importer(nir, Topology(*flat(nir, graph)), graph.metadata, delta_t, euler).network(timesteps)
+
+
+def _metadata(graph: Any, key: str, kind: Callable[[Any], Any]) -> Any:
+    """An entry of the metadata, None where there is none."""
+    if key not in graph.metadata:
+        return None
+    try:
+        return kind(graph.metadata[key])
+    except (TypeError, ValueError):
+        raise ValueError(f"from_nir: metadata '{key}': expected {kind.__name__}, got {graph.metadata[key]!r}") from None
+
+
+@dataclass(frozen=True)
+class _Road:
+    """Layers one after the other, and what is still to be done to their output.
+
+    The graph's signal is ``scale * output / amplitude``, by channel: a spike is `amplitude` in dsr, 1 in NIR.
+    """
+
+    features: tuple[int, ...]
+    scale: Doubles
+    amplitude: float = 1.0
+    layers: dict[str, Layer] = field(default_factory=dict)
+
+    @property
+    def factor(self) -> Doubles:
+        """Scale of the output as it is in dsr."""
+        return self.scale / self.amplitude
+
+    @property
+    def last(self) -> Layer | None:
+        """The last layer."""
+        return next(reversed(self.layers.values())) if self.layers else None
+
+    @property
+    def ends_in_current(self) -> bool:
+        """Whether the output is a current, not spikes or somebody else's signal."""
+        return isinstance(self.last, (Conv2d, AvgPool2d, Residual))
+
+    def then(
+        self,
+        name: str,
+        layer: Layer,
+        features: tuple[int, ...],
+        scale: Doubles | None = None,
+        amplitude: float = 1.0,
+    ) -> _Road:
+        """One layer more, and what is to be done to its output; by default nothing."""
+        unique, number = name, 1
+        while unique in self.layers:  # a node may have the name that another's sum or scale was given
+            number += 1
+            unique = f"{name}_{number}"
+        scale = np.ones(features[0]) if scale is None else scale
+        return _Road(features, scale, amplitude, self.layers | {unique: layer})
+
+
+class _Importer:
+    """Walks through a graph from Input to Output and makes layers."""
+
+    def __init__(
+        self, nir: Any, topology: Topology, metadata: Mapping[str, Any], delta_t: float | None, euler: bool
+    ) -> None:
+        self.topology, self.metadata, self.delta_t, self.euler = topology, metadata, delta_t, euler
+        self.weights: dict[Conv2d, tuple[Doubles, Doubles]] = {}
+        self.visited: set[str] = set()
+        self.makers: dict[type, Callable[[str, Any, _Road], _Road]] = {
+            nir.Input: lambda name, node, road: road,
+            nir.Output: lambda name, node, road: road,
+            nir.Affine: self._affine,
+            nir.Linear: self._affine,
+            nir.Conv2d: self._conv2d,
+            nir.AvgPool2d: self._pool,
+            nir.SumPool2d: lambda name, node, road: self._pool(name, node, road, summing=True),
+            nir.Flatten: self._flatten,
+            nir.Scale: self._scale,
+            nir.IF: self._neuron,
+            nir.LIF: self._neuron,
+        }
+
+    def network(self, timesteps: int) -> Network:
+        """The whole network."""
+        first = self.topology.input
+        given = self.topology.nodes[first].input_type["input"]
+        shape = () if given is None else integers(given)
+        if len(shape) not in (1, 3):
+            raise ValueError(f"from_nir: node '{first}': expected samples of shape (C, H, W) or (N,), got {shape}")
+        road = self._walk(first, None, _Road(shape, np.ones(shape[0])))
+        # the height of the last spikes is the read-out's own
+        if (road.scale != 1).any():
+            road = self._settle(self.topology.output, road)
+        if not road.layers:
+            raise ValueError("from_nir: the graph has no layers between its Input and its Output")
+        network = Network(Sequential(**road.layers), timesteps)
+        for layer, (weight, bias) in self.weights.items():
+            assert layer.bias is not None
+            with np.errstate(over="ignore"):
+                layer.weight.value, layer.bias.value = weight.astype(np.float32), bias.astype(np.float32)
+            if not (np.isfinite(layer.weight.value).all() and np.isfinite(layer.bias.value).all()):
+                raise FloatingPointError(f"from_nir: weights of layer '{layer.path}' are not finite in float32")
+        return network
+
+    def _walk(self, name: str, end: str | None, road: _Road) -> _Road:
+        """Nodes from `name` up to `end`, which is left out."""
+        current: str | None = name
+        while current is not None and current != end:
+            if current in self.visited:
+                raise ValueError(
+                    f"from_nir: node '{current}' sums paths that do not part at one node; dsr has chains and residuals"
+                )
+            self.visited.add(current)
+            node = self.topology.nodes[current]
+            if type(node) not in self.makers:
+                raise refusal(current, node, f"dsr has no layer for {type(node).__name__}")
+            road = self.makers[type(node)](current, node, road)
+            following = self.topology.after[current]
+            meeting = self.topology.meeting[current]
+            if len(following) > 1:
+                assert meeting is not None
+                road = self._fork(current, following, meeting, road)
+            current = meeting
+        return road
+
+    def _fork(self, name: str, following: list[str], meeting: str, road: _Road) -> _Road:
+        """Several paths from one node to another, where they are summed."""
+        start = replace(road, layers={})
+        branches = [self._settle(f"{name}.branch", self._walk(first, meeting, start)) for first in following]
+        # the body must give a current, and a path without layers can only be a shortcut
+        branches.sort(key=lambda branch: 2 - branch.ends_in_current - bool(branch.layers))
+        if not branches[0].ends_in_current:
+            branches[0] = self._diagonal(f"{name}.branch", branches[0])
+        body, *others = branches
+        for other in others:
+            if other.features != body.features:
+                raise ValueError(
+                    f"from_nir: node '{meeting}': the paths from '{name}' give shapes {body.features} and "
+                    f"{other.features}, which have no sum"
+                )
+        total: Layer = Sequential(**body.layers)
+        for other in others:
+            shortcut = Sequential(**other.layers) if len(other.layers) > 1 else other.last
+            total = Residual(total, shortcut)
+        return road.then(f"{name}.sum", total, body.features)
+
+    def _settle(self, name: str, road: _Road, shift: float = 0.0) -> _Road:
+        """Nothing left to be done: the scale goes into the last layer's weights, or into a layer of its own."""
+        if (road.factor == 1).all() and shift == 0:
+            return replace(road, scale=np.ones_like(road.scale), amplitude=1.0)
+        if not isinstance(road.last, Conv2d):
+            return self._diagonal(name, road, shift)
+        weight, bias = self.weights[road.last]
+        self.weights[road.last] = weight * road.factor.reshape(-1, 1, 1, 1), bias * road.factor + shift
+        return replace(road, scale=np.ones_like(road.scale), amplitude=1.0)
+
+    def _diagonal(self, name: str, road: _Road, shift: float = 0.0) -> _Road:
+        """A layer that does what is left to be done."""
+        channels = road.features[0]
+        layer = Linear(channels, channels) if len(road.features) == 1 else Conv2d(channels, channels, 1)
+        self.weights[layer] = np.diag(road.factor)[:, :, None, None], np.full(channels, shift)
+        return road.then(f"{name}.scale", layer, road.features)
+
+    def _affine(self, name: str, node: Any, road: _Road) -> _Road:
+        weight = np.asarray(node.weight, np.float64)
+        if weight.ndim != 2 or road.features != (weight.shape[1],):
+            raise refusal(name, node, f"weights of shape {weight.shape} do not fit an input of shape {road.features}")
+        bias = np.asarray(node.bias, np.float64) if hasattr(node, "bias") else np.zeros(len(weight))
+        layer = Linear(weight.shape[1], len(weight))
+        self.weights[layer] = (weight * road.factor)[:, :, None, None], bias
+        return road.then(name, layer, (len(weight),))
+
+    def _conv2d(self, name: str, node: Any, road: _Road) -> _Road:
+        weight, groups = np.asarray(node.weight, np.float64), int(node.groups)
+        out, inner, height, width = weight.shape
+        if len(road.features) != 3 or road.features[0] != inner * groups or out % groups:
+            raise refusal(name, node, f"{groups} groups of weights {weight.shape} do not fit an input {road.features}")
+        if height != width:
+            raise refusal(name, node, f"dsr has square kernels only, got {height}x{width}")
+        if one_integer(name, node, "dilation") != 1:
+            raise refusal(name, node, f"dsr has no dilation, got {integers(node.dilation)}")
+        stride, padding = one_integer(name, node, "stride"), padding_of(name, node, height)
+        full = np.zeros((out, inner * groups, height, width))
+        for g in range(groups):
+            rows, columns = slice(g * out // groups, (g + 1) * out // groups), slice(g * inner, (g + 1) * inner)
+            full[rows, columns] = weight[rows]
+        layer = Conv2d(inner * groups, out, height, stride, padding)
+        self.weights[layer] = full * road.factor.reshape(-1, 1, 1), np.asarray(node.bias, np.float64)
+        return road.then(name, layer, (out, *windows_left(name, node, road.features, height, stride, padding)))
+
+    def _pool(self, name: str, node: Any, road: _Road, summing: bool = False) -> _Road:
+        if len(road.features) != 3:
+            raise refusal(name, node, f"expected an image, got an input of shape {road.features}")
+        size, stride, padding = (one_integer(name, node, key) for key in ("kernel_size", "stride", "padding"))
+        if padding > size // 2:
+            raise refusal(name, node, f"expected a padding of at most half the window, got {padding} for {size}")
+        features = (road.features[0], *windows_left(name, node, road.features, size, stride, padding))
+        scale = road.scale * size**2 if summing else road.scale
+        return road.then(name, AvgPool2d(size, stride, padding), features, scale, road.amplitude)
+
+    def _flatten(self, name: str, node: Any, road: _Road) -> _Road:
+        last = len(road.features) - 1
+        if int(node.start_dim) != 0 or int(node.end_dim) not in (-1, last):
+            dims = f"{int(node.start_dim)} to {int(node.end_dim)}"
+            raise refusal(name, node, f"dsr flattens all axes of {road.features}, 0 to {last}, got {dims}")
+        pixels = prod(road.features[1:])
+        scale = np.repeat(road.scale, pixels)
+        return road.then(name, Flatten(), (len(scale),), scale, road.amplitude)
+
+    def _scale(self, name: str, node: Any, road: _Road) -> _Road:
+        given = np.asarray(node.scale, np.float64)
+        try:
+            values = np.broadcast_to(given, road.features).reshape(road.features[0], -1)
+        except ValueError:
+            raise refusal(name, node, f"shape {given.shape} does not fit an input of shape {road.features}") from None
+        if (values != values[:, :1]).any():
+            raise refusal(name, node, "dsr scales whole channels, got different numbers for the pixels of one")
+        return replace(road, scale=road.scale * values[:, 0])
+
+    def _neuron(self, name: str, node: Any, road: _Road) -> _Road:
+        delta_t = self.delta_t
+        if delta_t is None:
+            raise ValueError(
+                f"from_nir: argument 'delta_t': the graph does not say how long a step is, and neuron '{name}' "
+                "depends on it; give a number (1/r makes an IF neuron add its input as it is)"
+            )
+        r = uniform(name, node, "r", road.features)
+        v_threshold, alpha = self._threshold_and_alpha(name, node, road.features)
+        leaky = hasattr(node, "tau")
+        if leaky:
+            leak, gain = float(uniform(name, node, "v_leak", road.features)), float(r)
+        else:
+            leak, gain = 0.0, 1.0 if r == np.float32(1 / delta_t) else float(r) * delta_t
+        road = self._settle(name, replace(road, scale=road.scale * gain), leak)
+        if leaky:
+            tau = self._tau(name, node, road.features, delta_t)
+            neuron: Neuron = LIF(v_threshold, tau, delta_t, alpha, LIF().v_threshold_lower_bound)
+            amplitude = float(np.float32(v_threshold) / np.float32(delta_t))
+        else:
+            neuron, amplitude = IF(v_threshold, alpha), v_threshold
+        if neuron.effective_threshold() != v_threshold:  # the bound is above it, or rounds it
+            neuron.v_threshold_lower_bound = v_threshold * 2.0**-26
+        return road.then(name, neuron, road.features, amplitude=amplitude)
+
+    def _tau(self, name: str, node: Any, features: tuple[int, ...], delta_t: float) -> float:
+        tau = float(uniform(name, node, "tau", features))
+        if not tau > (delta_t if self.euler else 0):
+            raise refusal(name, node, f"expected tau > {delta_t if self.euler else 0}, got {tau}")
+        return -delta_t / log(1 - delta_t / tau) if self.euler else tau
+
+    def _threshold_and_alpha(self, name: str, node: Any, features: tuple[int, ...]) -> tuple[float, float]:
+        threshold, reset = (uniform(name, node, key, features) for key in ("v_threshold", "v_reset"))
+        if not reset <= 0 < threshold:
+            raise refusal(name, node, f"expected v_reset <= 0 < v_threshold, got {reset:g} and {threshold:g}")
+        if threshold < 2.0**-20 * (threshold - reset):
+            raise refusal(
+                name, node, f"dsr has alpha >= 2**-20, got v_threshold = {threshold:g} and v_reset = {reset:g}"
+            )
+        try:
+            told = tuple(float(self.metadata[key][name]) for key in ("v_threshold", "alpha"))
+        except (KeyError, TypeError, ValueError, IndexError):
+            return threshold_and_alpha(threshold, reset)
+        # several pairs may give the same two potentials, and metadata may be of another graph
+        if potentials(*told) == (threshold, reset):
+            return told[0], told[1]
+        return threshold_and_alpha(threshold, reset)

@@ -20,6 +20,7 @@ def progress(
     done: int = 0,
     note: Callable[[], str] = str,
     say: Callable[[str], object] = print,
+    unit: str = "batch",
 ) -> Iterator[Item]:
     """`items`, with a bar on standard error that vanishes at the end, or lines given to `say`.
 
@@ -35,11 +36,13 @@ def progress(
         Gives a few words more, such as the loss so far.
     say : callable
         Gets the lines.
+    unit : str
+        What an item is.
     """
     if sys.stderr.isatty() and find_spec("tqdm") is not None:
         from tqdm import tqdm
 
-        with tqdm(total=total, initial=done, desc=title, leave=False, unit="batch") as bar:
+        with tqdm(total=total, initial=done, desc=title, leave=False, unit=unit) as bar:
             for item in items:
                 yield item
                 bar.set_postfix_str(note(), refresh=False)

@@ -171,7 +171,7 @@ def _data_set(
     def steps() -> Iterator[None]:
         # starts with the first recording that is not in the cache; done is then what was
         print(f"{name}: making frames of {total - done} recordings, to be kept in {cache_folder()}")
-        yield from progress(repeat(None), f"{name} to frames", total, done)
+        yield from progress(repeat(None), f"{name} to frames", total, done, unit="recording")
 
     parts: dict[str, list[NDArray[Any]]] = {"train": [], "test": []}
     sizes: dict[tuple[int, ...], str] = {}

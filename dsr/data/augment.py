@@ -1,0 +1,118 @@
+"""Augmentation of batches of uint8 images ``(B, C, H, W)``, and normalisation; every choice comes from `draws`.
+
+| column of `draws` | decides |
+|---|---|
+| 0 | flip: mirrored where it is below 1/2 |
+| 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its part of the image lies |
+| 3, 4 | area and shape of `resized_crop` |
+| 5, 6, 7 | frames of events: `dsr.data.event_augment` |
+
+`random_crop` and `resized_crop` share columns: no data set uses both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.data.samples import Draws
+from dsr.lanes import Values
+
+Bytes = NDArray[np.uint8]
+
+AREA = (0.08, 1.0)
+SHAPE = (3 / 4, 4 / 3)
+TRIES = 10
+
+
+def random_crop(images: NDArray[Any], padding: int, draws: Draws) -> NDArray[Any]:
+    """Shift each image by at most `padding` pixels; what comes in from outside is 0, black.
+
+    Columns 1 and 2 of `draws`: all ``2 * padding + 1`` positions of rows and of columns are equally likely.
+    """
+    if padding == 0:
+        return images
+    count, _, height, width = images.shape
+    shifts = (draws[:, 1:3] * (2 * padding + 1)).astype(np.intp)
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    return windows[np.arange(count), :, shifts[:, 0], shifts[:, 1]]
+
+
+def flip(images: NDArray[Any], draws: Draws) -> NDArray[Any]:
+    """Mirror left to right where column 0 of `draws` is below 1/2; a new array."""
+    mirrored = draws[:, 0] < 0.5
+    out = images.copy()
+    out[mirrored] = images[mirrored][..., ::-1]
+    return out
+
+
+def normalise(images: Bytes, mean: Sequence[float], deviation: Sequence[float]) -> Values:
+    """``(images / 255 - mean) / deviation`` of each channel, in float32 and in this order."""
+    out: Values = np.divide(images, np.float32(255), dtype=np.float32)
+    out -= np.asarray(mean, np.float32)[:, np.newaxis, np.newaxis]
+    out /= np.asarray(deviation, np.float32)[:, np.newaxis, np.newaxis]
+    return out
+
+
+def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """A random part of an image: its first row and column, height and width.
+
+    Area and shape are uniform in `AREA` and log-uniform in `SHAPE`. Like the usual implementation (torchvision's
+    ``RandomResizedCrop``) it draws again where the part does not fit into the image, at most `TRIES` times, and takes
+    the largest part in the middle after that.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the image.
+    draws : ndarray of float64, shape (DRAWS,)
+        Of the sample. Further tries take numbers that follow from columns 3 and 4.
+    """
+    area, shape = draws[3], draws[4]
+    further = None
+    for _ in range(TRIES):
+        pixels = height * width * (AREA[0] + area * (AREA[1] - AREA[0]))
+        ratio = exp(log(SHAPE[0]) + shape * (log(SHAPE[1]) - log(SHAPE[0])))
+        columns, rows = round(sqrt(pixels * ratio)), round(sqrt(pixels / ratio))
+        if 0 < columns <= width and 0 < rows <= height:
+            return int(draws[1] * (height - rows + 1)), int(draws[2] * (width - columns + 1)), rows, columns
+        further = further or np.random.default_rng(np.ascontiguousarray(draws[3:5]).view(np.uint32))
+        area, shape = further.random(2)
+    columns, rows = width, height
+    if width / height < SHAPE[0]:
+        rows = min(height, round(width / SHAPE[0]))
+    elif width / height > SHAPE[1]:
+        columns = min(width, round(height * SHAPE[1]))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Crop, flip and normalise batches of bytes: the transform of samples that are RGB images.
+
+    Attributes
+    ----------
+    mean, deviation : sequence of float
+        Of each channel, for values in [0, 1].
+    crop_padding, flip
+        As in `dsr.data.Preparation`; they apply where there are draws.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __call__(self, images: Bytes, draws: Draws | None) -> Values:
+        """The batch in float32."""
+        if draws is not None:
+            images = random_crop(images, self.crop_padding, draws)
+            if self.flip:
+                images = flip(images, draws)
+        return normalise(images, self.mean, self.deviation)

@@ -1,0 +1,127 @@
+"""Image files as uint8 arrays of one size: decoding, random part or middle part, resizing. Needs Pillow."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.data.augment import Bytes, resized_crop
+from dsr.data.errors import DataError
+from dsr.data.samples import Draws
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+LARGEST = 100_000_000
+"""Pixels of an image; a file of a few bytes may claim any number of them."""
+
+
+def need_pillow(function: str) -> None:
+    """Raise an ImportError that says what to install, where Pillow is missing."""
+    if find_spec("PIL") is None:
+        raise ImportError(f"{function}: Pillow is not installed; pip install dsr[images]")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Image files to batches of uint8 ``(B, 3, H, W)``, red, green and blue.
+
+    Files are decoded as they are stored: like the usual loaders (torchvision) it ignores EXIF orientation and
+    drops transparency. Of 16-bit grey images the upper 8 bits are taken.
+
+    Attributes
+    ----------
+    image_size : int
+        Side of the result. 0: as the files are, which must all be of `size`.
+    random_resized_crop : bool
+        Where there are draws: resize the part that `dsr.data.augment.resized_crop` chooses. Otherwise: resize the
+        shorter side to 8/7 of `image_size` (256 for 224) and take the middle.
+    size : tuple of int, optional
+        Height and width that all files must have, with `image_size` 0.
+    """
+
+    image_size: int = 0
+    random_resized_crop: bool = False
+    size: tuple[int, int] | None = None
+
+    def batch(self, task: tuple[Sequence[str], Draws | None]) -> Bytes:
+        """The images of some files, with the draws of each."""
+        files, draws = task
+        return np.stack([self.one(file, None if draws is None else draws[row]) for row, file in enumerate(files)])
+
+    def one(self, file: str, draws: NDArray[np.float64] | None = None) -> Bytes:
+        """The image of a file, ``(3, H, W)``.
+
+        Raises
+        ------
+        DataError
+            The file is no image of the kinds in `FORMATS`, cut short, damaged, too large, or not of `size`.
+        OSError
+            It cannot be read.
+        """
+        picture = open_image(file)
+        if self.image_size:
+            picture = self._resized(file, picture, draws)
+        elif self.size is not None and (picture.height, picture.width) != self.size:
+            raise DataError(
+                f"{file}: {picture.height}x{picture.width} pixels, but the first image has {self.size[0]}x"
+                f"{self.size[1]}; image_size brings images to one size"
+            )
+        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+    def _resized(self, file: str, picture: Picture, draws: NDArray[np.float64] | None) -> Picture:
+        from PIL.Image import Resampling
+
+        side, height, width = self.image_size, picture.height, picture.width
+        if self.random_resized_crop and draws is not None:
+            row, column, rows, columns = resized_crop(height, width, draws)
+            part = picture.crop((column, row, column + columns, row + rows))
+            return part.resize((side, side), Resampling.BILINEAR)
+        shorter = round(side * 8 / 7)
+        scaled = (shorter * width // height, shorter) if height <= width else (shorter, shorter * height // width)
+        _check_size(file, *scaled)
+        picture = picture.resize(scaled, Resampling.BILINEAR)
+        left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
+        return picture.crop((left, top, left + side, top + side))
+
+
+def open_image(file: str) -> Picture:
+    """An image file, decoded to RGB; errors as of `Decoder.one`."""
+    from PIL import Image
+
+    with open(file, "rb") as stream, warnings.catch_warnings():
+        # Pillow warns of odd EXIF data, of transparency that is dropped, and of sizes, which are checked here
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(stream, formats=FORMATS) as picture:
+                _check_size(file, picture.width, picture.height)
+                return _to_rgb(picture)
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files
+            if os.path.getsize(file) == 0:
+                raise DataError(f"{file}: an empty file") from None
+            reason = str(error).replace(f"{stream!r}", "the content")
+            raise DataError(f"{file}: no whole image of the kinds {', '.join(FORMATS)} ({reason})") from None
+
+
+def _check_size(file: str, width: int, height: int) -> None:
+    if width * height > LARGEST:
+        raise DataError(f"{file}: {width}x{height} pixels, expected no more than {LARGEST:,}")
+
+
+def _to_rgb(picture: Picture) -> Picture:
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        values: NDArray[Any] = np.asarray(picture)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr import checkpoint, hybrid, models, run, schedule
+from dsr import checkpoint, hybrid, models, run, schedule, tensorboard
 from dsr.average import WeightAverage
 from dsr.currents import Signal
 from dsr.data import DataSet, Samples, Subset
@@ -152,6 +152,7 @@ class Trainer:
         self._saved = time.monotonic()
         self._interrupts = Interrupts()
         self._started = False
+        self._scalars: tensorboard.Scalars | None = None
 
     @property
     def measured(self) -> Network:
@@ -366,6 +367,10 @@ class Trainer:
         )
         self.metrics.append(metrics)
         run.write_metrics(self.folder, self.metrics)
+        if self._scalars is None and tensorboard.available():
+            self._scalars = tensorboard.Scalars(self.folder)
+        if self._scalars is not None:
+            self._scalars.write(metrics)
         self.save()
         if is_best:
             self.save(run.BEST)

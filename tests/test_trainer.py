@@ -99,6 +99,24 @@ def test_hybrid_training(tmp_path, capsys, neuron):
     assert "nothing" in capsys.readouterr().err
 
 
+def test_tensorboard(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="events need TensorBoard"
+    )
+    trainer_of(tmp_path / "run", ["epochs=2"]).fit()
+    events = accumulator.EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    lines = run.load_metrics(tmp_path / "run")
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(m["epoch"], np.float32(m["loss"])) for m in lines]
+    assert "firing_rate/neuron2" in events.Tags()["scalars"]
+
+
+def test_without_tensorboard_there_are_no_events(tmp_path, monkeypatch):
+    monkeypatch.setattr("dsr.tensorboard.find_spec", lambda name: None)
+    trainer_of(tmp_path / "run").fit()
+    assert not list((tmp_path / "run").glob("events*"))
+
+
 def test_another_number_of_steps(tmp_path, capsys):
     trainer = trainer_of(tmp_path / "run", ["epochs=2"])
     trainer.fit()

@@ -228,7 +228,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     samples = run.load_data(
         replace(chosen, timesteps=network.timesteps), options.data or metadata["data_path"], options.workers
     )
-    print(f"test accuracy {100 * train.accuracy(network, samples.test, chosen.batch_size):.2f} %")
+    print(f"test accuracy {100 * train.accuracy(network, samples.test, chosen.batch_size, chosen.test_views):.2f} %")
     return 0
 
 

@@ -41,9 +41,12 @@ class Parameter:
         Changed in place by an optimiser.
     grad : ndarray of float32 or None
         Gradient of the loss of the last backward pass.
+    rate : float
+        Factor of the optimiser's learning rate; weight decay is divided by it, so that both together stay the same.
     """
 
     def __init__(self, value: NDArray[Any]) -> None:
+        self.rate = 1.0
         self.value: Values = np.array(value, np.float32, order="C")
         self.grad: Values | None = None
 

@@ -33,7 +33,7 @@ class Optimizer:
         """Change every parameter that has a gradient."""
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                self._update(name, parameter.value, parameter.grad)
+                self._update(name, parameter, parameter.grad)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of the optimiser's arrays."""
@@ -43,7 +43,7 @@ class Optimizer:
         """Take over what `state` gave."""
         raise NotImplementedError
 
-    def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
+    def _update(self, name: str, parameter: Parameter, grad: NDArray[Any]) -> None:
         raise NotImplementedError
 
 
@@ -109,7 +109,8 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
         self.buffers: dict[str, NDArray[Any]] = {}
 
-    def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
+    def _update(self, name: str, parameter: Parameter, grad: NDArray[Any]) -> None:
+        value = parameter.value
         first = name not in self.buffers
         if first:
             self.buffers[name] = np.empty_like(value)
@@ -117,9 +118,9 @@ class SGD(Optimizer):
             value.reshape(-1),
             np.ascontiguousarray(grad).reshape(-1),
             self.buffers[name].reshape(-1),
-            self.learning_rate,
+            self.learning_rate * parameter.rate,
             self.momentum,
-            self.weight_decay,
+            self.weight_decay / parameter.rate,
             self.nesterov,
             first,
         )
@@ -167,15 +168,16 @@ class Adam(Optimizer):
         self.steps += 1
         super().step()
 
-    def _update(self, name: str, value: NDArray[Any], grad: NDArray[Any]) -> None:
+    def _update(self, name: str, parameter: Parameter, grad: NDArray[Any]) -> None:
+        value = parameter.value
         if self.weight_decay:
-            grad = grad + np.float32(self.weight_decay) * value
+            grad = grad + np.float32(self.weight_decay / parameter.rate) * value
         first = self.first.setdefault(name, np.zeros_like(value))
         second = self.second.setdefault(name, np.zeros_like(value))
         first += np.float32(1 - self.beta1) * (grad - first)
         second *= np.float32(self.beta2)
         second += np.float32(1 - self.beta2) * grad * grad
-        step = self.learning_rate / (1 - self.beta1**self.steps)
+        step = self.learning_rate * parameter.rate / (1 - self.beta1**self.steps)
         root = np.sqrt(second) / np.float32(np.sqrt(1 - self.beta2**self.steps))
         value -= np.float32(step) * first / (root + np.float32(self.eps))
 

@@ -50,6 +50,8 @@ class Recipe:
         SGD has `momentum` and `nesterov`.
     learning_rate, momentum, nesterov, weight_decay
         Of the optimiser.
+    bias_rate : float
+        Factor of the learning rate of the biases of batch normalisation.
     schedule : {"cosine", "triangular"}
         Of the learning rate, see `dsr.schedule`.
     warmup_steps : int
@@ -60,6 +62,8 @@ class Recipe:
         Largest norm of all gradients together, longer ones are scaled; 0: no limit.
     ema_decay : float
         Measure with an exponential moving average of the weights, that keeps this share at each step; 0: no average.
+    test_views : {"one", "mirror", "mirror-shift"}
+        Measure with the mean output of each image and its mirror image, or also of both shifted by a pixel each way.
     start_quantile : float
         With weights of a ReLU network to start from: the quantile of its activations that become thresholds.
     start_batches : int
@@ -97,11 +101,13 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    bias_rate: float = 1.0
     schedule: ScheduleKind = "cosine"
     warmup_steps: int = 0
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
+    test_views: Literal["one", "mirror", "mirror-shift"] = "one"
     start_quantile: float = 1.0
     start_batches: int = 4
     seed: int = 0
@@ -199,6 +205,7 @@ _RULES: dict[str, _Rule] = (
     | dict.fromkeys(("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "seed"), _NATURAL)
     | dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "threshold_gradient_scale"), _NOT_NEGATIVE)
     | dict.fromkeys(("dropout", "label_smoothing", "ema_decay", "momentum"), _SHARE)
+    | {"bias_rate": (lambda value: 0 < value < inf, "a number > 0")}
     | {"start_quantile": (lambda value: 0 < value <= 1, "a number in (0, 1]")}
 )
 """What values mean nothing; those of neurons are checked by the neurons."""

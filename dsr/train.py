@@ -21,9 +21,11 @@ from dsr.lanes import Values
 from dsr.layer import Layer
 from dsr.losses import cross_entropy
 from dsr.network import Network, spike_rates
+from dsr.norm import BatchNorm
 from dsr.optim import SGD, Adam, Optimizer, clip_gradients, gradient_norm
 from dsr.progress import progress
 from dsr.recipe import Recipe
+from dsr.views import Views, mean_output
 
 CALIBRATION_SAMPLES = 5000
 """Training samples that layers are calibrated with."""
@@ -56,8 +58,8 @@ def train_step(
     return loss, correct
 
 
-def accuracy(network: Network, samples: Samples, batch_size: int = 256) -> float:
-    """Share of samples classified correctly, in [0, 1].
+def accuracy(network: Network, samples: Samples, batch_size: int = 256, views: Views = "one") -> float:
+    """Share of samples classified correctly, in [0, 1]; `views` as in `dsr.views.mean_output`.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def accuracy(network: Network, samples: Samples, batch_size: int = 256) -> float
     plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
     right = 0
     for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
-        right += int((network.forward(images).argmax(axis=1) == samples.labels[batch]).sum())
+        right += int((mean_output(network, images, views).argmax(axis=1) == samples.labels[batch]).sum())
     return right / len(samples)
 
 
@@ -130,6 +132,9 @@ class Trainer:
         Seconds between checkpoints within an epoch.
     data_path : path, optional
         Where the samples are from, noted in checkpoints.
+    build : callable, optional
+        Makes a network of your own to train instead of the recipe's model; always the same. Such runs are resumed from
+        Python, by a Trainer made with the same arguments.
     """
 
     def __init__(
@@ -140,10 +145,12 @@ class Trainer:
         say: Callable[[str], object] = print,
         save_every: float = 300.0,
         data_path: str | Path | None = None,
+        build: Callable[[], Network] | None = None,
     ) -> None:
         self.recipe, self.data, self.folder, self.say = recipe, samples, Path(folder), say
         self.save_every, self.data_path = save_every, None if data_path is None else str(Path(data_path).absolute())
         self.training, self.held_out = _split(samples, recipe)
+        self._build = build or (lambda: models.build(recipe, samples.features, len(samples.classes)))
         self.network = self._build()
         self.optimizer = make_optimizer(recipe, self.network)
         self.average = WeightAverage(self.network, self._build(), recipe.ema_decay) if recipe.ema_decay else None
@@ -268,9 +275,6 @@ class Trainer:
         if self.average is not None:
             self.average.average.load_state(self.network.state())
 
-    def _build(self) -> Network:
-        return models.build(self.recipe, self.data.features, len(self.data.classes))
-
     def _batches(self) -> list[Numbers]:
         """Sample numbers of each batch of the epoch; the order follows from seed and epoch alone."""
         order = np.random.default_rng([self.recipe.seed, 0, self.position.epoch]).permutation(len(self.training))
@@ -350,7 +354,9 @@ class Trainer:
             "epoch": position.epoch + 1,
             "loss": position.loss / position.seen,
             "train_accuracy": position.correct / position.seen,
-            f"{run.held_out(self.recipe)}_accuracy": accuracy(network, self.held_out, self.recipe.batch_size),
+            f"{run.held_out(self.recipe)}_accuracy": accuracy(
+                network, self.held_out, self.recipe.batch_size, self.recipe.test_views
+            ),
             "learning_rate": self.optimizer.learning_rate,
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,
@@ -378,6 +384,9 @@ class Trainer:
 
 def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
     """The optimiser of a recipe."""
+    for _, layer in network.body.walk():
+        if isinstance(layer, BatchNorm):
+            layer.bias.rate = recipe.bias_rate
     if recipe.optimizer == "adam":
         return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import dsr
+from dsr import recipe, train
+from dsr.data import ArraySamples, DataSet
 
 STEP, RUN = 2.4e-5, 8e-5
 
@@ -83,3 +85,35 @@ def test_training_run_is_reproduced(shared, name):
     for key, array in network.state().items():
         np.testing.assert_allclose(array, theirs("final", key, array), atol=RUN, rtol=0, err_msg=key)
     np.testing.assert_allclose(network.forward(golden["inputs"][0]), golden["eval_output"], atol=RUN, rtol=0)
+
+
+class InOrder(train.Trainer):
+    """Takes the samples as they come: the order of the golden run."""
+
+    def _batches(self):
+        return np.split(np.arange(len(self.training)), len(self.training) // self.recipe.batch_size)
+
+
+@pytest.mark.parametrize("name", ["mini_preact_if_T5", "mini_preact_lif_T6"])
+def test_the_trainer_reproduces_it_too(shared, tmp_path, name):
+    golden = np.load(shared / "golden" / f"{name}.npz")
+    inputs, labels = golden["inputs"], golden["labels"]
+    images = ArraySamples(inputs.reshape(-1, *inputs.shape[2:]), labels.reshape(-1))
+    samples = DataSet("golden", tuple("0123456789"), inputs.shape[2:], images, images)
+    chosen = recipe.from_dict(
+        {"data": "golden", "model": "golden", "epochs": 1, "batch_size": inputs.shape[1]}
+        | {"timesteps": int(golden["timesteps"]), "learning_rate": float(golden["lr"])}
+        | {key: float(golden[key]) for key in ("momentum", "weight_decay")}
+    )
+    trainer = InOrder(chosen, samples, tmp_path, str, build=lambda: make_network(golden))
+    start = {key: golden[f"init.{their_name(key)}"] for key in trainer.network.state()}
+    trainer.network.load_state({key: start[key].reshape(a.shape) for key, a in trainer.network.arrays()})
+    metrics = trainer.fit()
+    assert abs(metrics["loss"] - golden["losses"].mean()) < RUN
+    for key, array in trainer.network.state().items():
+        expected = golden[f"final.{their_name(key)}"].reshape(array.shape)
+        np.testing.assert_allclose(array, expected, atol=RUN, rtol=0, err_msg=key)
+    resumed = InOrder(chosen, samples, tmp_path, str, build=lambda: make_network(golden))
+    resumed.resume()
+    for key, array in trainer.network.state().items():
+        np.testing.assert_array_equal(array, resumed.network.state()[key], err_msg=key)

@@ -11,6 +11,7 @@ from dsr.__main__ import main
 from dsr.average import WeightAverage
 from dsr.data.samples import epoch_draws
 from dsr.optim import clip_gradients, gradient_norm
+from dsr.views import mean_output
 
 
 def trainer_of(folder, changes=()):
@@ -97,6 +98,34 @@ def test_hybrid_training(tmp_path, capsys, neuron):
     capsys.readouterr()
     assert main(["train", "digits", "--from", str(tmp_path / "nothing"), "--out", str(tmp_path / "x")]) == 1
     assert "nothing" in capsys.readouterr().err
+
+
+def test_views_of_a_test_image():
+    network = models.build(recipe.load("digits"), (1, 8, 8), 10)
+    images = data.load("digits").test.arrays[:6]
+    one, mirrored = network.forward(images), network.forward(images[..., ::-1])
+    np.testing.assert_array_equal(mean_output(network, images), one)
+    np.testing.assert_allclose(mean_output(network, images, "mirror"), (one + mirrored) / 2, rtol=1e-6)
+    moved = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    parts = [(0.5, images), (0.25, moved[:, :, :-2, :-2]), (0.25, moved[:, :, 2:, 2:])]
+    expected = sum(w / 2 * (network.forward(x) + network.forward(x[..., ::-1])) for w, x in parts)
+    np.testing.assert_allclose(mean_output(network, images, "mirror-shift"), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: dsr.SGD(p, 0.5, weight_decay=0.1), lambda p: dsr.Adam(p, 0.5, weight_decay=0.1)]
+)
+def test_rate_of_a_parameter(make):
+    """A rate of 4 is four times the learning rate and a quarter of the weight decay."""
+    plain, fast = dsr.Parameter(np.ones(3)), dsr.Parameter(np.ones(3))
+    plain.grad = fast.grad = np.array([1, 2, -1], np.float32)
+    fast.rate = 4.0
+    optimizer, other = make([("a", fast)]), make([("a", plain)])
+    other.learning_rate, other.weight_decay = 2.0, 0.025
+    for _ in range(3):
+        optimizer.step()
+        other.step()
+    np.testing.assert_array_equal(fast.value, plain.value)
 
 
 def test_tensorboard(tmp_path):

@@ -357,7 +357,7 @@ class Trainer:
             f"{run.held_out(self.recipe)}_accuracy": accuracy(
                 network, self.held_out, self.recipe.batch_size, self.recipe.test_views
             ),
-            "learning_rate": self.optimizer.learning_rate,
+            "learning_rate": learning_rate(self.recipe, position.step - 1, position.batch),
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,
             "firing_rate": spike_rates(network, self.held_out.batch(first)),

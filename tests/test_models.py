@@ -376,7 +376,7 @@ def test_one_linear_layer_trains_as_49_copies_do():
 @pytest.mark.parametrize("neuron", ["if", "lif", "relu"])
 def test_every_network_runs_and_every_parameter_gets_a_gradient(name, neuron):
     thresholds = {"if": {"v_threshold": 1.0}, "lif": {"v_threshold": 0.3, "alpha": 0.3}, "relu": {"timesteps": 1}}
-    dropout = 0.0 if name == "digits" or name.startswith("resnet") else 0.1
+    dropout = 0.1 if name.startswith(("preact", "vgg")) else 0.0
     network = built(name, neuron=neuron, dropout=dropout, **({"timesteps": 2} | thresholds[neuron]))
     data, labels = normal((4, *features_of(name))), np.arange(4)
     rates = network.forward(data, training=True)
@@ -455,7 +455,7 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: built("preact_resnet19"), "key 'model': expected one of digits, preact_resnet18, .*resnet50"),
+        (lambda: built("preact_resnet19"), "key 'model': expected one of digits, cifar_fast, preact_resnet18, .*resnet50"),
         (lambda: built("digits", features=(1, 10, 8)), r"digits: argument 'features': .*multiples of 4, got \(1, 10"),
         (lambda: built("digits", features=(64,)), r"digits: argument 'features': expected \(C, H, W\)"),
         (lambda: built("preact_resnet18", features=(3, 40, 40)), "preact_resnet: .*multiples of 32"),

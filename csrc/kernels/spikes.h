@@ -25,6 +25,9 @@ static inline __attribute__((always_inline)) void neuron_lanes(const float *curr
             spike_floats x = *(const spike_floats *)(current + t * step + b), input = scale * x + shift;
             spike_floats u = leaky ? decay * v + gain * input : v + input;
             spike_masks fires = u >= fire;
+            /* the same place of the next pixel: with 128 samples the T streams are too far apart for the processor to
+             * foresee, and without this it takes twice as long */
+            __builtin_prefetch(current + t * step + b + strip->timesteps * batch);
             spike_masks *word = (spike_masks *)(words + t * batch + b);
             sum += x;
             if (leaky)

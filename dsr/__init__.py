@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 
 from dsr import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr import functional, nir
+from dsr.classifier import SpikingClassifier
 from dsr.layer import Layer, Parameter, Residual, Run, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
@@ -20,6 +21,7 @@ from dsr.norm import BatchNorm
 from dsr.optim import SGD, Adam
 from dsr.spikes import SpikeTrain
 from dsr.threads import get_num_threads, set_num_threads
+from dsr.weights import load_state
 
 __version__ = _version("dsr")
 
@@ -42,9 +44,11 @@ __all__ = [
     "Run",
     "Sequential",
     "SpikeTrain",
+    "SpikingClassifier",
     "cross_entropy",
     "functional",
     "get_num_threads",
+    "load_state",
     "nir",
     "set_num_threads",
     "spike_rates",

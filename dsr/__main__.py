@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import dsr
-from dsr import models, plot, recipe, run, train
+from dsr import distributed, models, plot, recipe, run, train
 from dsr.info import describe
 from dsr.interrupt import Interrupted
+from dsr.threads import get_num_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="start",
         metavar="PATH",
         help="start from the weights of a ReLU network and set thresholds by its activations (hybrid training): a run "
-        "folder, or a .safetensors or .npz file",
+        "folder, or a .safetensors, .npz or .pth file",
     )
     training.add_argument(
         "--save-every",
@@ -74,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         help="between checkpoints in an epoch (default: 300)",
     )
     training.add_argument("--workers", type=int, default=0, help="processes that decode images of folders (default: 0)")
+    training.add_argument(
+        "--mpi",
+        action="store_true",
+        help="ask MPI for other processes (mpirun and mpiexec are seen without it): each takes its part of every batch",
+    )
     training.set_defaults(run=_train)
 
     download = commands.add_parser("download", help="get a data set from its authors' site")
@@ -167,7 +174,20 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    trainer = _resumed(options) if options.resume else _new_run(options)
+    with distributed.join(options.mpi) as group:
+        if group.rank > 0:
+            group.barrier()  # until rank 0 has decoded the data, into a cache where there is one
+        trainer = _resumed(options, group) if options.resume else _new_run(options, group)
+        if group.rank == 0:
+            group.barrier()
+            _say_what_is_trained(trainer)
+        metrics = trainer.fit()
+        if group.rank == 0:
+            _say_what_was_trained(trainer, metrics)
+    return 0
+
+
+def _say_what_is_trained(trainer: train.Trainer) -> None:
     count = sum(parameter.value.size for _, parameter in trainer.network.parameters())
     chosen, samples = trainer.recipe, trainer.data
     print(
@@ -175,18 +195,21 @@ def _train(options: argparse.Namespace) -> int:
         f"{chosen.timesteps}, {len(trainer.training):,} training and {len(trainer.held_out):,} "
         f"{run.held_out(chosen)} samples"
     )
-    metrics = trainer.fit()
-    split = run.held_out(chosen)
+    if trainer.group.size > 1:
+        print(f"{trainer.group.size} ranks, threads of this one: {get_num_threads()}")
+
+
+def _say_what_was_trained(trainer: train.Trainer, metrics: Mapping[str, Any]) -> None:
+    split = run.held_out(trainer.recipe)
     print(f"{split} accuracy {100 * metrics[f'{split}_accuracy']:.2f} %")
     if plot.available():
         plot.run_pictures(trainer.folder, trainer.measured, trainer.held_out)
     else:
         print("no plots: matplotlib is not installed (pip install dsr[plot])")
     print(f"run folder: {trainer.folder}; read it back with: dsr evaluate {trainer.folder}")
-    return 0
 
 
-def _new_run(options: argparse.Namespace) -> train.Trainer:
+def _new_run(options: argparse.Namespace, group: distributed.Group) -> train.Trainer:
     if options.recipe is None:
         raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER")
     chosen = recipe.load(options.recipe, options.set)
@@ -194,24 +217,24 @@ def _new_run(options: argparse.Namespace) -> train.Trainer:
     if (folder / run.CHECKPOINT).exists():
         raise ValueError(f"--out: {folder} holds a run already; --resume {folder} goes on with it")
     samples = run.load_data(chosen, options.data, options.workers)
-    trainer = train.Trainer(chosen, samples, folder, save_every=options.save_every, data_path=options.data)
+    trainer = train.Trainer(chosen, samples, folder, save_every=options.save_every, data_path=options.data, group=group)
     if options.start is not None:
         trainer.start_from(options.start)
     return trainer
 
 
-def _resumed(options: argparse.Namespace) -> train.Trainer:
+def _resumed(options: argparse.Namespace, group: distributed.Group) -> train.Trainer:
     for name, value in (("RECIPE", options.recipe), ("--set", options.set), ("--out", options.out)):
         if value:
             raise ValueError(f"--resume: {name} cannot be given with it: the run has its own")
     _, chosen, metadata = run.load_run(options.resume)
     path = options.data or metadata["data_path"]
     samples = run.load_data(chosen, path, options.workers)
-    trainer = train.Trainer(chosen, samples, options.resume, save_every=options.save_every, data_path=path)
+    trainer = train.Trainer(chosen, samples, options.resume, save_every=options.save_every, data_path=path, group=group)
     trainer.resume()
     if trainer.position.epoch == chosen.epochs:
         raise ValueError(f"--resume: {options.resume} is finished: all {chosen.epochs} epochs are done")
-    print(f"resumed after {trainer.position.epoch} epochs and {trainer.position.batch} batches")
+    trainer.say(f"resumed after {trainer.position.epoch} epochs and {trainer.position.batch} batches")
     return trainer
 
 

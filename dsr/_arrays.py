@@ -11,12 +11,17 @@ Real = NDArray[np.floating[Any]]
 
 
 def as_array(function: str, name: str, value: ArrayLike, *, least_axes: int = 0) -> NDArray[Any]:
-    """`value` as a NumPy array of numbers, or an error that names function and argument."""
+    """`value` as a NumPy array of numbers, or an error that names function and argument.
+
+    What NumPy takes is taken; so are arrays of other libraries that know only DLPack, without a copy.
+    """
     try:
-        array = np.asarray(value)
+        given: Any = value
+        only_dlpack = hasattr(given, "__dlpack__") and not hasattr(given, "__array__")
+        array = np.from_dlpack(given) if only_dlpack else np.asarray(given)
     except Exception as error:  # an object of the user's may raise anything
-        given = type(value).__name__
-        raise TypeError(f"{function}: argument '{name}': expected an array of real numbers, got {given}") from error
+        kind = type(value).__name__
+        raise TypeError(f"{function}: argument '{name}': expected an array of real numbers, got {kind}") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{function}: argument '{name}': expected real numbers, got dtype {array.dtype}")
     if array.ndim < least_axes:

@@ -8,23 +8,19 @@ its place; then the spiking network is trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from dsr import checkpoint
 from dsr.currents import Current, Signal
 from dsr.lanes import Values
 from dsr.layer import Layer
 from dsr.network import Network
 from dsr.neurons import IF, LIF, Neuron, ReLU
+from dsr.weights import Arrays, assign, listed, matched
 
-Arrays = Mapping[str, NDArray[Any]]
-
-_MOST_NAMED = 8
 _CHUNK = 1 << 20
 
 
@@ -64,7 +60,7 @@ def convert(ann: Network, spiking: Network, batches: Iterable[ArrayLike], quanti
         raise ValueError("convert: argument 'spiking': expected a network with IF or LIF layers, got none")
     places = {path for path, layer in ann.body.walk() if isinstance(layer, ReLU)}
     if places != layers.keys():
-        alone = [_named(sorted(paths)) for paths in (layers.keys() - places, places - layers.keys())]
+        alone = [listed(sorted(paths)) for paths in (layers.keys() - places, places - layers.keys())]
         raise ValueError(
             "convert: expected ReLU layers of 'ann' where 'spiking' has neurons; "
             f"neurons alone at {alone[0]}; ReLU alone at {alone[1]}"
@@ -75,12 +71,12 @@ def convert(ann: Network, spiking: Network, batches: Iterable[ArrayLike], quanti
                 f"convert: layer '{path}': expected LIF with tau = 1 (and delta_t in units of tau), got tau = "
                 f"{neuron.tau}: its outputs would be those of ReLU divided by tau"
             )
-    weights = _matched("convert", "'ann'", spiking, ann.state())
+    weights = matched("convert", "'ann'", spiking, ann.state())
     found = activations(ann, batches, quantile)
     dead = [path for path in layers if not found[path] > 0]
     if dead:
         raise ValueError(
-            f"convert: expected activations > 0 at the quantile {quantile} of every layer, got 0 at {_named(dead)}"
+            f"convert: expected activations > 0 at the quantile {quantile} of every layer, got 0 at {listed(dead)}"
         )
     for array, value in weights:
         array[...] = value
@@ -183,107 +179,5 @@ class _Counts:
 
 
 def load_weights(network: Network, source: str | Path | Arrays) -> None:
-    """Take over weights, biases and statistics of batch normalisation, by dsr's names such as ``layer1_0.bn1.weight``.
-
-    Parameters
-    ----------
-    network : Network
-        It is changed.
-    source : path or mapping of str to ndarray
-        A .safetensors or .npz file, a checkpoint of `dsr train` (of its average, if it keeps one), or the arrays.
-
-    Raises
-    ------
-    ValueError
-        Arrays are missing, unknown, of another shape or not of finite numbers, and the message lists them, or the file
-        cannot be understood; then nothing is changed.
-    OSError
-        The file cannot be read.
-
-    Notes
-    -----
-    Thresholds may be missing: they stay as they are. The state of random numbers of dropout (``stream``) is no weight:
-    it is passed over. A shape may lack axes of length 1 at its end: (10, 512) for a linear layer's (10, 512, 1, 1).
-    """
-    if isinstance(source, Mapping):
-        pairs = _matched("load_weights", "the mapping", network, source)
-    else:
-        pairs = _matched("load_weights", str(source), network, _read(Path(source)))
-    for array, value in pairs:
-        array[...] = value
-
-
-def _matched(function: str, origin: str, network: Network, source: Arrays) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Arrays of the network, and their new values; ValueError, with all that does not fit."""
-    given = {name: np.asarray(array) for name, array in source.items() if not _is_stream(name)}
-    arrays = {name: array for name, array in network.arrays() if not _is_stream(name)}
-    optional = {f"{path}.v_threshold" if path else "v_threshold" for path, _ in network.neurons()}
-    shared = sorted(arrays.keys() & given.keys())
-    problems = {
-        "missing": sorted(arrays.keys() - given.keys() - optional),
-        "unknown": sorted(given.keys() - arrays.keys()),
-        "of another shape": [
-            f"{name} (expected {arrays[name].shape}, got {given[name].shape})"
-            for name in shared
-            if _core_shape(arrays[name]) != _core_shape(given[name])
-        ],
-        "not of finite numbers": [name for name in shared if not _finite(given[name])],
-    }
-    words = [f"{kind}: {_named(names)}" for kind, names in problems.items() if names]
-    if words:
-        raise ValueError(f"{function}: {origin} does not fit the network; {'; '.join(words)}")
-    return [(arrays[name], given[name].reshape(arrays[name].shape)) for name in shared]
-
-
-def _read(path: Path) -> Arrays:
-    """The arrays of a file; of a checkpoint of dsr those of its network."""
-    if path.suffix == ".npz":
-        # opened here, since NumPy leaves open what it cannot read
-        with open(path, "rb") as file:
-            try:
-                archive = np.load(file, allow_pickle=False)
-                return {name: archive[name] for name in archive.files}
-            except OSError:
-                raise
-            except Exception as error:
-                raise ValueError(f"load_weights: {path}: no readable .npz file ({error})") from None
-    if path.suffix != ".safetensors":
-        raise ValueError(f"load_weights: argument 'source': expected a .safetensors or .npz file, got {path}")
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            if (file.metadata() or {}).get("format") != checkpoint.FORMAT:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"load_weights: {path}: no readable safetensors file ({error})") from None
-    saved, _ = checkpoint.load(path)
-    for kind in ("average.", "network."):
-        arrays = {name.removeprefix(kind): array for name, array in saved.items() if name.startswith(kind)}
-        if arrays:
-            return arrays
-    raise ValueError(f"load_weights: {path}: a checkpoint of dsr without a network")
-
-
-def _is_stream(name: str) -> bool:
-    return name.rpartition(".")[2] == "stream"
-
-
-def _core_shape(array: NDArray[Any]) -> tuple[int, ...]:
-    """The shape without axes of length 1 at its end."""
-    shape = array.shape
-    while shape and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def _finite(array: NDArray[Any]) -> bool:
-    with np.errstate(over="ignore"):
-        return array.dtype.kind in "fiu" and bool(np.isfinite(array.astype(np.float32)).all())
-
-
-def _named(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    listed = list(names)
-    rest = len(listed) - _MOST_NAMED
-    return (", ".join(listed[:_MOST_NAMED]) or "none") + (f" and {rest} more" if rest > 0 else "")
+    """`dsr.load_state`, where thresholds may be missing: they stay as they are."""
+    assign("load_weights", network, source, optional_thresholds=True)

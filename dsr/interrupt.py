@@ -28,16 +28,22 @@ class Interrupts:
     """While it is entered, SIGINT and SIGTERM raise `Interrupted`; within `held()` they wait for its end.
 
     Signals reach the main thread only: elsewhere entering changes nothing.
+
+    Parameters
+    ----------
+    noted : bool
+        Nothing is raised: signals, and SIGUSR1 too, which launchers of MPI pass on, are noted in `waiting` only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noted: bool = False) -> None:
         self._waiting: int | None = None
-        self._held = False
+        self._held = noted
+        self._signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if noted else [])]
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._signals:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -46,12 +52,18 @@ class Interrupts:
             # None: a handler that was not set from Python, and cannot be set from it
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
+        self._waiting = None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._held:
             self._waiting = number
         else:
             raise Interrupted(number)
+
+    @property
+    def waiting(self) -> int:
+        """The last signal that came and was not raised; 0: none."""
+        return self._waiting or 0
 
     @contextmanager
     def held(self) -> Iterator[None]:

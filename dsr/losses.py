@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsr._arrays import as_array
 from dsr.lanes import Values
 
 
@@ -31,7 +32,7 @@ def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0
     ValueError
         Shapes do not fit, or a label is no class.
     """
-    targets = np.asarray(labels)
+    targets = as_array("cross_entropy", "labels", labels)
     if rates.ndim != 2 or targets.shape != rates.shape[:1] or targets.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy: argument 'labels': expected {rates.shape[0]} integers, got {targets.dtype} of shape "

@@ -105,7 +105,7 @@ class Network:
         output, self._output = self._output, None
         if output is None:
             raise RuntimeError("Network.backward: expected a forward pass with training=True before it")
-        grad = np.asarray(grad_rate, np.float32)
+        grad = as_array("Network.backward", "grad_rate", grad_rate).astype(np.float32, copy=False)
         expected = (output.batch, int(np.prod(output.features)))
         if grad.shape != expected:
             raise ValueError(f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -30,6 +30,12 @@ class BatchNorm(Layer):
     gain : bool
         Whether there is a trained factor ``weight``; without it, it is 1.
 
+    Attributes
+    ----------
+    total : callable or None
+        Sums a vector over all processes that share the batch, whose statistics are then those of all of it; the
+        gradients of ``weight`` and ``bias`` remain parts, to be summed like all others. None: this process's samples.
+
     Notes
     -----
     The output is the input with a scale and a shift still to be applied, which the neuron above does as it reads. The
@@ -42,7 +48,8 @@ class BatchNorm(Layer):
         self.weight, self.bias = Parameter(np.ones(channels)), Parameter(np.zeros(channels))
         self.running_mean = np.zeros(channels, np.float32)
         self.running_var = np.ones(channels, np.float32)
-        self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64]] | None = None
+        self.total: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+        self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64], int] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
         """``weight`` (with `gain`) and ``bias``, (C,)."""
@@ -69,17 +76,20 @@ class BatchNorm(Layer):
         mean: NDArray[np.float64] = self.running_mean.astype(np.float64)
         variance: NDArray[np.float64] = self.running_var.astype(np.float64)
         if run.training:
-            mean, variance = self._batch_statistics(current)
-            self._state = current, mean, 1 / np.sqrt(variance + self.eps)
+            mean, variance, count = self._batch_statistics(current)
+            self._state = current, mean, 1 / np.sqrt(variance + self.eps), count
         scale = self.weight.value / np.sqrt(variance + self.eps)
         shift = self.bias.value - mean * scale
         return replace(current, scale=scale.astype(np.float32), shift=shift.astype(np.float32), time_weights=None)
 
-    def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         sums, squares = lanes.moments(current.values)
         stored = prod(current.store.shape[1:])
         if stored == 0:
             raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
+        if self.total is not None:
+            *both, number = self.total(np.concatenate([sums, squares, [stored]]))
+            (sums, squares), stored = np.split(np.array(both), 2), int(number)
         with np.errstate(invalid="ignore"):  # told below, with the layer's name
             mean = sums / stored
             variance = np.maximum(squares / stored - mean * mean, 0)
@@ -93,18 +103,19 @@ class BatchNorm(Layer):
             )
         self.running_mean += self.momentum * (mean - self.running_mean).astype(np.float32)
         self.running_var += self.momentum * (unbiased - self.running_var).astype(np.float32)
-        return mean, variance
+        return mean, variance, count
 
     def backward(self, gradient: Backward) -> Backward | None:
         """``(weight / sigma) (g - mean(g) - xhat mean(g xhat))``, exactly, at every step."""
-        current, mean, inverse = saved_state(self, self._state)
+        current, mean, inverse, count = saved_state(self, self._state)
         self._state = None
         assert isinstance(gradient, Gradient)
         sums, products = self._sums(gradient, current)
-        count = prod(current.store.shape[1:]) * (current.timesteps if current.held else 1)
         self.bias.grad = sums.astype(np.float32)
         centred = (products - mean * sums) * inverse  # sum of g xhat
         self.weight.grad = centred.astype(np.float32)
+        if self.total is not None:
+            sums, centred = np.split(self.total(np.concatenate([sums, centred])), 2)
         factor = self.weight.value * inverse
         slope = -factor * inverse * centred / count
         offset = -factor * sums / count - slope * mean

@@ -62,6 +62,9 @@ class Recipe:
         Largest norm of all gradients together, longer ones are scaled; 0: no limit.
     ema_decay : float
         Measure with an exponential moving average of the weights, that keeps this share at each step; 0: no average.
+    sync_batch_norm : bool
+        On several ranks (`dsr.distributed`): batch normalisation by the statistics of the whole batch, not of each
+        rank's part of it.
     test_views : {"one", "mirror", "mirror-shift"}
         Measure with the mean output of each image and its mirror image, or also of both shifted by a pixel each way.
     start_quantile : float
@@ -107,6 +110,7 @@ class Recipe:
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
+    sync_batch_norm: bool = False
     test_views: Literal["one", "mirror", "mirror-shift"] = "one"
     start_quantile: float = 1.0
     start_batches: int = 4

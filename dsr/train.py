@@ -16,6 +16,7 @@ from dsr.average import WeightAverage
 from dsr.currents import Signal
 from dsr.data import DataSet, Samples, Subset
 from dsr.data.samples import Draws, Numbers, epoch_draws
+from dsr.distributed import ALONE, Group, align, combine
 from dsr.interrupt import Interrupted, Interrupts
 from dsr.lanes import Values
 from dsr.layer import Layer
@@ -24,7 +25,7 @@ from dsr.network import Network, spike_rates
 from dsr.norm import BatchNorm
 from dsr.optim import SGD, Adam, Optimizer, clip_gradients, gradient_norm
 from dsr.progress import progress
-from dsr.recipe import Recipe
+from dsr.recipe import Recipe, from_dict
 from dsr.views import Views, mean_output
 
 CALIBRATION_SAMPLES = 5000
@@ -32,9 +33,11 @@ CALIBRATION_SAMPLES = 5000
 
 
 def compute_gradients(
-    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
+    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0, share: float = 1.0
 ) -> tuple[float, int]:
     """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
+
+    With `share` the gradients are multiplied by it: the samples are such a share of a batch of several ranks.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def compute_gradients(
     loss, grad = cross_entropy(rates, labels, label_smoothing)
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}; {_first_not_finite(network, images)}")
-    network.backward(grad)
+    network.backward(grad if share == 1 else np.float32(share) * grad)
     return loss, int((rates.argmax(axis=1) == labels).sum())
 
 
@@ -58,8 +61,17 @@ def train_step(
     return loss, correct
 
 
-def accuracy(network: Network, samples: Samples, batch_size: int = 256, views: Views = "one") -> float:
+def accuracy(
+    network: Network,
+    samples: Samples,
+    batch_size: int = 256,
+    views: Views = "one",
+    group: Group = ALONE,
+    stop: Callable[[], object] = bool,
+) -> float:
     """Share of samples classified correctly, in [0, 1]; `views` as in `dsr.views.mean_output`.
+
+    The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing.
 
     Raises
     ------
@@ -69,11 +81,13 @@ def accuracy(network: Network, samples: Samples, batch_size: int = 256, views: V
     if len(samples) == 0:
         raise ValueError("accuracy: argument 'samples': expected at least one, got none")
     numbers = np.arange(len(samples))
-    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
     right = 0
     for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
         right += int((mean_output(network, images, views).argmax(axis=1) == samples.labels[batch]).sum())
-    return right / len(samples)
+        if stop():
+            break
+    return int(group.total(np.array([right], np.float64))[0]) / len(samples)
 
 
 @dataclass
@@ -135,6 +149,14 @@ class Trainer:
     build : callable, optional
         Makes a network of your own to train instead of the recipe's model; always the same. Such runs are resumed from
         Python, by a Trainer made with the same arguments.
+    group : Group
+        The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 says
+        and writes; the others read what it wrote when they resume.
+
+    Notes
+    -----
+    On several ranks a batch is shared among them. A last batch of an epoch with less than two samples for each rank is
+    left out, as one of a single sample is on one.
     """
 
     def __init__(
@@ -146,8 +168,10 @@ class Trainer:
         save_every: float = 300.0,
         data_path: str | Path | None = None,
         build: Callable[[], Network] | None = None,
+        group: Group = ALONE,
     ) -> None:
-        self.recipe, self.data, self.folder, self.say = recipe, samples, Path(folder), say
+        self.recipe, self.data, self.folder, self.group = recipe, samples, Path(folder), group
+        self.say: Callable[[str], object] = say if group.rank == 0 else str
         self.save_every, self.data_path = save_every, None if data_path is None else str(Path(data_path).absolute())
         self.training, self.held_out = _split(samples, recipe)
         self._build = build or (lambda: models.build(recipe, samples.features, len(samples.classes)))
@@ -157,7 +181,8 @@ class Trainer:
         self.position = Position()
         self.metrics: list[dict[str, Any]] = []
         self._saved = time.monotonic()
-        self._interrupts = Interrupts()
+        # a rank that stopped by itself would leave the others waiting: they agree after a step
+        self._interrupts = Interrupts(noted=group.size > 1)
         self._started = False
         self._scalars: tensorboard.Scalars | None = None
 
@@ -178,8 +203,15 @@ class Trainer:
         """
         path = self.folder / run.CHECKPOINT
         arrays, metadata = checkpoint.load(path)
-        for key, expected in (("recipe", self.recipe.to_dict()), ("classes", list(self.data.classes))):
-            if metadata.get(key) != expected:
+        try:
+            same = {
+                "recipe": from_dict(metadata["recipe"]) == self.recipe,  # keys of later versions have their defaults
+                "classes": metadata["classes"] == list(self.data.classes),
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(f"{path}: {error}") from None
+        for key, equal in same.items():
+            if not equal:
                 raise checkpoint.CheckpointError(f"{path}: its {key} differs: it is of another run")
         try:
             self.network.load_state(run.part(arrays, "network"))
@@ -190,6 +222,8 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path}: {error}") from None
         self.metrics = [m for m in run.load_metrics(self.folder) if m["epoch"] <= self.position.epoch]
+        if (ranks := metadata.get("ranks", 1)) != self.group.size:
+            self.say(f"{path} was written on {ranks} ranks: on {self.group.size} the run goes on with other bits")
 
     def start_from(self, path: str | Path) -> None:
         """Take the weights of a ReLU network, and thresholds by its activations (hybrid training).
@@ -229,9 +263,14 @@ class Trainer:
         FloatingPointError
             Loss or gradients are not finite; the message says where.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._require_samples()
+        if self.group.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
         if self.position.step == 0 and not self._started:
             self._calibrate()
+        align(self.group, self.network, self.recipe.sync_batch_norm)
+        if self.average is not None:
+            align(self.group, self.average.average, self.recipe.sync_batch_norm)
         with self._interrupts:
             try:
                 while self.position.epoch < self.recipe.epochs:
@@ -239,6 +278,7 @@ class Trainer:
             except Interrupted as stop:
                 with self._interrupts.held():
                     self.save()
+                self.group.barrier()
                 epoch, batch = self.position.epoch + 1, self.position.batch
                 raise Interrupted(
                     stop.number,
@@ -248,7 +288,9 @@ class Trainer:
         return self.metrics[-1]
 
     def save(self, name: str = run.CHECKPOINT) -> None:
-        """Write a checkpoint into the run folder."""
+        """Write a checkpoint into the run folder, on rank 0."""
+        if self.group.rank > 0:
+            return
         arrays = {f"network.{key}": array for key, array in self.network.arrays()}
         arrays |= {f"optimizer.{key}": array for key, array in self.optimizer.state().items()}
         if self.average is not None:
@@ -262,6 +304,7 @@ class Trainer:
                 "classes": list(self.data.classes),
                 "data_path": self.data_path,
                 "position": asdict(self.position),
+                "ranks": self.group.size,
                 "metrics": self.metrics[-1] if self.metrics else {},
             },
         )
@@ -280,8 +323,16 @@ class Trainer:
         order = np.random.default_rng([self.recipe.seed, 0, self.position.epoch]).permutation(len(self.training))
         size = self.recipe.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        # a last batch of one sample has no variance to normalise by
-        return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+        # one sample has no variance to normalise by
+        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < 2 * self.group.size else batches
+
+    def _require_samples(self) -> None:
+        least, samples = 2 * self.group.size, min(self.recipe.batch_size, len(self.training))
+        if self.group.size > 1 and samples < least:
+            raise ValueError(
+                f"recipe: key 'batch_size': expected at least {least} samples in a batch, 2 for each of "
+                f"{self.group.size} ranks, got {samples}"
+            )
 
     def _plan(self, batches: list[Numbers]) -> Iterator[tuple[Numbers, Draws]]:
         draws = epoch_draws(
@@ -294,16 +345,22 @@ class Trainer:
         position = self.position
         batches = self._batches()
         left = batches[position.batch :]
-        shown = progress(
-            zip(left, self.training.batches(self._plan(left)), strict=True),
-            f"epoch {position.epoch + 1}/{self.recipe.epochs}",
-            len(batches),
-            position.batch,
-            lambda: f"loss {position.loss / max(position.seen, 1):.4f}",
-            self.say,
+        parts = [batch[self.group.rank :: self.group.size] for batch in left]
+        steps = zip(left, parts, self.training.batches(self._plan(parts)), strict=True)
+        shown = (
+            steps
+            if self.group.rank
+            else progress(
+                steps,
+                f"epoch {position.epoch + 1}/{self.recipe.epochs}",
+                len(batches),
+                position.batch,
+                lambda: f"loss {position.loss / max(position.seen, 1):.4f}",
+                self.say,
+            )
         )
-        for batch, images in shown:
-            self._step(images, self.training.labels[batch], len(batches))
+        for batch, part, images in shown:
+            self._step(images, self.training.labels[part], len(batch), len(batches))
             if time.monotonic() - self._saved > self.save_every:
                 with self._interrupts.held():
                     self.save()
@@ -312,12 +369,15 @@ class Trainer:
             self._finish(metrics)
         self.say(run.describe(metrics, self.recipe))
 
-    def _step(self, images: Values, labels: NDArray[Any], steps_per_epoch: int) -> None:
+    def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> None:
         started = time.perf_counter()
         position, recipe = self.position, self.recipe
         before = [(array, array.copy()) for array in self._changed_by_passes()]
         try:
-            loss, correct = compute_gradients(self.network, images, labels, recipe.label_smoothing)
+            share = len(labels) / batch_size
+            loss, correct = compute_gradients(self.network, images, labels, recipe.label_smoothing, share)
+            numbers = loss * len(labels), correct, self._interrupts.waiting
+            gathered = combine(self.group, self.network, self.optimizer.parameters, share, numbers)
             norm = gradient_norm(self.optimizer.parameters)
         except BaseException as error:
             for array, kept in before:
@@ -334,11 +394,17 @@ class Trainer:
                 self.average.update()
             position.batch += 1
             position.step += 1
-            position.loss += loss * len(labels)
-            position.correct += correct
-            position.seen += len(labels)
+            position.loss += float(gathered[:, 0].sum())
+            position.correct += int(gathered[:, 1].sum())
+            position.seen += batch_size
             position.gradient_norm = norm
             position.seconds += time.perf_counter() - started
+        self._stop_together(gathered[:, 2])
+
+    def _stop_together(self, signals: NDArray[Any]) -> None:
+        """Raise Interrupted if a signal reached any rank; the same on each."""
+        if self.group.size > 1 and signals.any():
+            raise Interrupted(int(signals.max()))
 
     def _changed_by_passes(self) -> Iterator[NDArray[Any]]:
         """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
@@ -350,13 +416,21 @@ class Trainer:
     def _measure(self) -> dict[str, Any]:
         position, network = self.position, self.measured
         first = np.arange(min(len(self.held_out), self.recipe.batch_size))
+        self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
+        reached = accuracy(
+            network,
+            self.held_out,
+            self.recipe.batch_size,
+            self.recipe.test_views,
+            self.group,
+            lambda: self.group.size > 1 and self._interrupts.waiting,
+        )
+        self._stop_together(self.group.gather(np.array([self._interrupts.waiting])))
         return {
             "epoch": position.epoch + 1,
             "loss": position.loss / position.seen,
             "train_accuracy": position.correct / position.seen,
-            f"{run.held_out(self.recipe)}_accuracy": accuracy(
-                network, self.held_out, self.recipe.batch_size, self.recipe.test_views
-            ),
+            f"{run.held_out(self.recipe)}_accuracy": reached,
             "learning_rate": learning_rate(self.recipe, position.step - 1, position.batch),
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,
@@ -372,6 +446,8 @@ class Trainer:
             self.position.epoch + 1, step=self.position.step, best=max(reached, self.position.best)
         )
         self.metrics.append(metrics)
+        if self.group.rank > 0:
+            return
         run.write_metrics(self.folder, self.metrics)
         if self._scalars is None and tensorboard.available():
             self._scalars = tensorboard.Scalars(self.folder)

@@ -1,16 +1,17 @@
-"""Reads dicts of plain values and NumPy arrays from pickles, and runs nothing that is in them.
+"""Reads plain values and arrays from pickles, and runs nothing that is in them.
 
 A pickle is a program: `pickle.load` imports and calls what the file names. Here the file is only parsed
 (`pickletools.genops`, which executes nothing), and a small stack machine builds lists, tuples, dicts, numbers and
-strings. A name in the file is kept as text, never imported. Of calls three are understood, by their names: NumPy's
-array, NumPy's dtype, and ``_codecs.encode``, by which Python 3 writes bytes for Python 2. Anything else is a DataError.
+strings. A name in the file is kept as text, never imported. Of calls it understands those that the reader of a kind of
+file lists by name, each with what stands for it here; anything else is a DataError. `read_dict` knows NumPy's array and
+dtype, and ``_codecs.encode``, by which Python 3 writes bytes for Python 2.
 """
 
 from __future__ import annotations
 
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,9 +22,48 @@ from numpy.typing import NDArray
 
 from dsr.data.errors import DataError
 
+Calls = Mapping[str, Callable[..., Any]]
+"""What stands for the calls of a pickle, by ``"module name"``. A value with a method `set_state` may be built on."""
+
+
+def read_pickle(
+    data: bytes, shown: str | Path, calls: Calls, *, what: str, persistent: Callable[[Any], Any] | None = None
+) -> Any:
+    """The value in a pickle.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    shown : str or Path
+        Its name, for messages.
+    calls : mapping
+        The calls that are understood.
+    what : str
+        What is expected in the file, for messages.
+    persistent : callable, optional
+        Gives the value for a persistent id.
+
+    Raises
+    ------
+    DataError
+        It is cut short or damaged, or holds other things than plain values and what `calls` and `persistent` give.
+    """
+    machine, position = _Machine(calls, what, persistent), 0
+    try:
+        for opcode, argument, where in pickletools.genops(data):
+            position = where or 0
+            machine.step(opcode.name, argument)
+        if position + 1 != len(data):
+            raise ValueError(f"{len(data) - position - 1} bytes follow the end of the pickle")
+        (value,) = machine.stack
+        return value
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{shown}: no readable pickle of {what}, byte {position} of {len(data)}: {error}") from None
+
 
 def read_dict(data: bytes, shown: str | Path) -> dict[str, Any]:
-    """The dict in a pickle; strings of Python 2 come as str, a character a byte (latin-1).
+    """The dict of plain values and NumPy arrays in a pickle; strings of Python 2 come as str, a character a byte.
 
     Parameters
     ----------
@@ -35,36 +75,22 @@ def read_dict(data: bytes, shown: str | Path) -> dict[str, Any]:
     Raises
     ------
     DataError
-        It is cut short or damaged, or holds other things than plain values and arrays.
+        It is cut short or damaged, or holds other things.
     """
-    machine, position = _Machine(), 0
+    value = read_pickle(data, shown, _NUMPY, what="a dict of NumPy arrays")
+    if not isinstance(value, dict):
+        raise DataError(f"{shown}: no readable pickle of a dict: it holds a {type(value).__name__}")
     try:
-        for opcode, argument, where in pickletools.genops(data):
-            position = where or 0
-            machine.step(opcode.name, argument)
-        if position + 1 != len(data):
-            raise ValueError(f"{len(data) - position - 1} bytes follow the end of the pickle")
-        (value,) = machine.stack
         return {_text(key): item.value if isinstance(item, _Array) else item for key, item in value.items()}
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise DataError(f"{shown}: no readable pickle of a dict, byte {position} of {len(data)}: {error}") from None
+    except TypeError as error:
+        raise DataError(f"{shown}: no readable pickle of a dict: {error}") from None
 
 
 @dataclass
-class _Name:
-    """What the file would have had imported."""
+class Name:
+    """What the file would have had imported: ``"module name"``."""
 
     text: str
-
-
-@dataclass
-class _Array:
-    value: NDArray[Any] | None = None
-
-
-@dataclass
-class _Type:
-    value: np.dtype[Any]
 
 
 class _Mark:
@@ -93,7 +119,8 @@ _NUMBERS = re.compile(r"[biuf][1248]")
 class _Machine:
     """The part of the pickle machine that plain values and arrays need."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls, what: str, persistent: Callable[[Any], Any] | None) -> None:
+        self.calls, self.what, self.persistent = calls, what, persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -111,39 +138,47 @@ class _Machine:
             stack.append(self.memo[argument])
         elif name == "APPEND":
             item = stack.pop()
-            _of_kind(stack[-1], list).append(item)
+            of_kind(stack[-1], list).append(item)
         elif name == "APPENDS":
             items = self._items()
-            _of_kind(stack[-1], list).extend(items)
+            of_kind(stack[-1], list).extend(items)
         elif name == "SETITEM":
             item, key = stack.pop(), stack.pop()
-            _of_kind(stack[-1], dict)[key] = item
+            of_kind(stack[-1], dict).update(_pairs((key, item)))
         elif name == "SETITEMS":
             items = self._items()
-            _of_kind(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+            of_kind(stack[-1], dict).update(_pairs(items))
         elif name == "LIST":
             stack.append(self._items())
         elif name == "DICT":
-            items = self._items()
-            stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+            stack.append(_pairs(self._items()))
         elif name == "TUPLE":
             stack.append(tuple(self._items()))
         elif name in _TUPLES:
             items = [stack.pop() for _ in range(_TUPLES[name])]
             stack.append(tuple(reversed(items)))
         elif name == "GLOBAL":
-            stack.append(_Name(argument))
+            stack.append(Name(argument))
         elif name == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
-            stack.append(_Name(f"{module} {attribute}"))
-        elif name == "REDUCE":
+            stack.append(Name(f"{of_kind(module, str)} {of_kind(attribute, str)}"))
+        elif name in ("REDUCE", "NEWOBJ"):
             arguments, called = stack.pop(), stack.pop()
-            stack.append(_call(called, arguments))
+            stack.append(self._call(called, arguments))
         elif name == "BUILD":
             state = stack.pop()
-            _set_state(stack[-1], state)
+            stack[-1].set_state(state)
+        elif name == "BINPERSID" and self.persistent is not None:
+            stack.append(self.persistent(stack.pop()))
         elif name not in _IGNORED:
-            raise ValueError(f"opcode {name} has no place in a pickle of plain values and arrays")
+            raise ValueError(f"opcode {name} has no place in a pickle of {self.what}")
+
+    def _call(self, called: Any, arguments: Any) -> Any:
+        name = of_kind(called, Name).text
+        if name not in self.calls:
+            shown = name.replace(" ", ".")
+            raise ValueError(f"the file would call '{shown}'; nothing but {self.what} is read, nothing is run")
+        return self.calls[name](*of_kind(arguments, tuple))
 
     def _items(self) -> list[Any]:
         """What was put on the stack since the last mark; takes the mark too."""
@@ -153,40 +188,78 @@ class _Machine:
         return items[::-1]
 
 
-def _of_kind(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
+def of_kind(value: Any, kind: type) -> Any:
+    """`value`, or a TypeError if it is of another kind."""
+    if not isinstance(value, kind):
         raise TypeError(f"expected a {kind.__name__}, got a {type(value).__name__}")
     return value
 
 
-def _call(called: Any, arguments: Any) -> Any:
-    name = _of_kind(called, _Name).text
-    if name in ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"):
-        return _Array()
-    if name == "numpy dtype":
-        text = _text(arguments[0])
-        if not _NUMBERS.fullmatch(text):
+def _pairs(items: Iterable[Any]) -> dict[Any, Any]:
+    """The dict of keys and values in turn. Keys are plain: to hash a tuple nested a million deep would end Python."""
+    listed = list(items)
+    for key in listed[::2]:
+        if not isinstance(key, str | bytes | int | float | None):
+            raise TypeError(f"expected a plain key of a dict, got a {type(key).__name__}")
+    return dict(zip(listed[::2], listed[1::2], strict=True))
+
+
+class _Array:
+    """NumPy's array, whose content comes with its state."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: NDArray[Any] | None = None
+
+    def set_state(self, state: Any) -> None:
+        _, shape, kind, fortran, content = state
+        dtype = of_kind(kind, _Type).value
+        content = content.encode("latin-1") if isinstance(content, str) else of_kind(content, bytes)
+        if not all(type(length) is int for length in of_kind(shape, tuple)):
+            raise TypeError("expected a shape of integers")
+        if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(content):
+            raise ValueError(f"an array of shape {shape} and dtype {dtype} does not have {len(content)} bytes")
+        self.value = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+class _Type:
+    """NumPy's dtype, whose byte order comes with its state."""
+
+    def __init__(self, text: Any, *_: Any) -> None:
+        if not _NUMBERS.fullmatch(_text(text)):
             raise ValueError(f"expected a dtype of numbers, got {text!r}")
-        return _Type(np.dtype(text))
-    if name == "_codecs encode" and arguments[1:] == ("latin1",):
-        return arguments[0].encode("latin-1")
-    raise ValueError(
-        f"the file would call '{name.replace(' ', '.')}'; nothing but NumPy arrays is read, nothing is run"
-    )
+        self.value = np.dtype(_text(text))
 
-
-def _set_state(value: Any, state: Any) -> None:
-    if isinstance(value, _Type):
+    def set_state(self, state: Any) -> None:
         if _text(state[1]) in "<>":
-            value.value = np.dtype(_text(state[1]) + value.value.str[1:])
-        return
-    _, shape, kind, fortran, content = state
-    dtype = _of_kind(kind, _Type).value
-    content = content.encode("latin-1") if isinstance(content, str) else _of_kind(content, bytes)
-    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"an array of shape {shape} and dtype {dtype} does not have {len(content)} bytes")
-    _of_kind(value, _Array).value = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+            self.value = np.dtype(_text(state[1]) + self.value.str[1:])
+
+
+def _scalar(kind: Any, content: Any) -> Any:
+    content = content.encode("latin-1") if isinstance(content, str) else of_kind(content, bytes)
+    (value,) = np.frombuffer(content, of_kind(kind, _Type).value)
+    return value.item()
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if encoding != "latin1":
+        raise ValueError("expected bytes as text in latin1")
+    return of_kind(text, str).encode("latin-1")
+
+
+NUMPY_SCALARS: Calls = {
+    "numpy.core.multiarray scalar": _scalar,
+    "numpy._core.multiarray scalar": _scalar,
+    "numpy dtype": _Type,
+    "_codecs encode": _encode,
+}
+"""Calls of NumPy's scalars, such as an accuracy."""
+
+_NUMPY: Calls = {
+    "numpy.core.multiarray _reconstruct": _Array,
+    "numpy._core.multiarray _reconstruct": _Array,
+    **NUMPY_SCALARS,
+}
 
 
 def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return value.decode("latin-1") if isinstance(value, bytes) else of_kind(value, str)

@@ -1,0 +1,52 @@
+"""What README says works: each command of dsr is one that the command line accepts; blocks are run by .ci/run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dsr import recipe
+from dsr.__main__ import _parser
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+STAND_INS = {"T": "5", "KEY=VALUE": "epochs=1", "RECIPE": "digits"}
+
+
+def commands() -> list[str]:
+    """All of `dsr ...`, in running text, tables and blocks."""
+    text = re.sub(r"(?<=\w)\n(?=\w|--)", " ", README)  # a command may be broken over lines of running text
+    quoted = re.findall(r"`([^`\n]*\bdsr [a-z][^`\n]*)`", text)
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    found = [*quoted, *(line for block in blocks for line in block.splitlines() if re.search(r"\bdsr [a-z]", line))]
+    return [command[re.search(r"\bdsr [a-z]", command).start() :] for command in found]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_accepted(command):
+    words = [STAND_INS.get(word, word) for word in shlex.split(command)[1:] if word != "..."]
+    if words == ["train"]:  # "mpirun -n 4 dsr train ..."
+        words.append("digits")
+    try:
+        _parser().parse_args(words)
+    except SystemExit:
+        pytest.fail(f"README has: {command}")
+
+
+def test_there_are_commands():
+    assert len(commands()) >= 12
+
+
+def test_recipes_of_the_table_exist():
+    text = README[README.index("## Recipes and data") : README.index("## In Python")]
+    known = set(recipe.names())
+    named = {
+        name
+        for name in re.findall(r"`([a-z0-9-]+)`", text)
+        if name.split("-")[0] in ("cifar10", "cifar100", "dvs", "imagenet", "digits")
+    }
+    named -= {"cifar10", "cifar100", "dvs-cifar10"}  # names of data
+    assert named
+    assert named <= known

@@ -216,7 +216,7 @@ except ValueError as error:
 print(SpikingClassifier((2,), epochs=1).fit(X, y).score(X, y) >= 0, sys.modules.get("sklearn"))
 """
     for how in ("blocked", "free"):
-        done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-P", "-c", program, how], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["True", "None"]
 
 

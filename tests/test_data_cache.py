@@ -126,7 +126,7 @@ for number in range(10**6):
 
 
 def test_a_kill_leaves_the_old_entry_or_the_new_one(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE) as program:
+    with subprocess.Popen([sys.executable, "-P", "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE) as program:
         program.stdout.readline()
         for _ in range(30):
             time.sleep(0.007)

@@ -357,6 +357,20 @@ class SpikeConvolution:
     shortcut: Words | None = None
     shortcut_amplitude: float = 0.0
 
+    def arguments(self) -> tuple[Words, Values, Values | None, float, int, int, int, Words | None, float]:
+        """The attributes in the order in which the operations take them."""
+        return (
+            self.words,
+            self.weight,
+            self.bias,
+            self.amplitude,
+            self.stride,
+            self.padding,
+            self.group,
+            self.shortcut,
+            self.shortcut_amplitude,
+        )
+
     def output_words(self) -> Words:
         """Room for spikes of the shape of the output."""
         _, height, width, timesteps, batch = self.words.shape
@@ -375,17 +389,9 @@ def conv2d_if_spikes(
 
     The current is used while it is in the cache and stored nowhere.
     """
-    c, out = convolution, convolution.output_words()
+    out = convolution.output_words()
     _core.conv2d_if_spikes(
-        c.words,
-        c.weight,
-        c.bias,
-        c.amplitude,
-        c.stride,
-        c.padding,
-        c.group,
-        c.shortcut,
-        c.shortcut_amplitude,
+        *convolution.arguments(),
         scale,
         shift,
         v_threshold,
@@ -405,17 +411,9 @@ def conv2d_lif_spikes(
     shift: Values | None = None,
 ) -> Words:
     """As `conv2d_if_spikes` with LIF neurons. EXACT."""
-    c, out = convolution, convolution.output_words()
+    out = convolution.output_words()
     _core.conv2d_lif_spikes(
-        c.words,
-        c.weight,
-        c.bias,
-        c.amplitude,
-        c.stride,
-        c.padding,
-        c.group,
-        c.shortcut,
-        c.shortcut_amplitude,
+        *convolution.arguments(),
         scale,
         shift,
         v_threshold,

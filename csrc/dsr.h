@@ -152,11 +152,17 @@ typedef struct {
     X(void, avg_pool, (const float *input, float *output, dsr_pool pool))                                              \
     X(void, avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
 
+/* Sums of Winograd's convolutions, see kernels/winograd.h. */
+#define DSR_WINOGRAD_KERNELS(X)                                                                                        \
+    X(void, winograd_spread, (const float *const *pixels, float *sums, size_t step, size_t n, int taps))               \
+    X(void, winograd_gather, (const float *products, size_t step, float *const *pixels, size_t n, int taps))
+
 #define DSR_KERNELS(X)                                                                                                 \
     DSR_REAL_KERNELS(X, float, f32)                                                                                    \
     DSR_REAL_KERNELS(X, double, f64)                                                                                   \
     DSR_LANE_KERNELS(X)                                                                                                \
-    DSR_ROW_KERNELS(X)
+    DSR_ROW_KERNELS(X)                                                                                                 \
+    DSR_WINOGRAD_KERNELS(X)
 
 typedef struct {
     const char *level;
@@ -244,7 +250,9 @@ dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool);
 dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool);
 
 /* Convolutions of dense float32 lanes as GEMMs, ROUNDED: each output within (K + 2) eps sum|w||x| of the exact sum of
- * its K products; the same bits for any number of threads. Weights are [CO][CI][KH][KW]. */
+ * its K products; the same bits for any number of threads. Weights are [CO][CI][KH][KW]. Input gradients that go by
+ * Winograd's method (ops/winograd.c): within (K + 12) eps M, M what the method gives with the absolute values of
+ * gradients, weights and all its coefficients. */
 typedef struct {
     size_t in_channels, out_channels, height, width, kernel_h, kernel_w, stride, padding, lanes, out_height, out_width;
 } dsr_conv;

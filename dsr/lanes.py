@@ -267,7 +267,12 @@ def conv2d(values: Values, weight: Values, bias: Values | None = None, stride: i
 def conv2d_input_gradient(
     grad_output: Values, weight: Values, height: int, width: int, stride: int = 1, padding: int = 0
 ) -> Values:
-    """Gradient of `conv2d` with respect to its values. ROUNDED as `conv2d`, K = O KH KW."""
+    """Gradient of `conv2d` with respect to its values.
+
+    ROUNDED as `conv2d`, K = O KH KW. From 32 channels on, kernels of 3x3 (of 4x4 with stride 2, and the like) go by
+    Winograd's method: within ``(K + 12) eps M``, M what the method gives with the absolute values of gradients, weights
+    and its coefficients. An infinite gradient then makes NaN in its lane.
+    """
     out = np.empty((weight.shape[1], height, width, grad_output.shape[3]), np.float32)
     _core.conv2d_input_gradient(grad_output, weight, stride, padding, out)
     return out

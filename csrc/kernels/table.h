@@ -28,6 +28,7 @@
 #include "optim.h"
 #include "rows.h"
 #include "neuron_rows.h"
+#include "winograd.h"
 
 #define DSR_PASTE(a, b) a##b
 #define DSR_TABLE(level) DSR_PASTE(dsr_, level)

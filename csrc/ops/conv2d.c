@@ -2,6 +2,7 @@
  * A column is one lane of one pixel; the weights stay as they are, [CO][CI*KH*KW]. */
 #include "blas.h"
 #include "ops.h"
+#include "winograd.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -158,6 +159,27 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
                 for (size_t kx = 0; kx < taps_x; kx++)
                     *to++ = weight[(co * conv->in_channels + ci) * kernel + (first_y + ky * s) * conv->kernel_w +
                                    first_x + kx * s];
+    const dsr_small_conv small = {.source = grad_output,
+                                  .channels = conv->out_channels,
+                                  .height = conv->out_height,
+                                  .width = conv->out_width,
+                                  .lanes = conv->lanes,
+                                  .weights = turned,
+                                  .outputs = conv->in_channels,
+                                  .rows = rows,
+                                  .columns = columns,
+                                  .first_y = (ptrdiff_t)((class_y + conv->padding) / s),
+                                  .first_x = (ptrdiff_t)((class_x + conv->padding) / s),
+                                  .taps = taps_y == taps_x && taps_y <= 3 ? (int)taps_y : 0,
+                                  .target = grad_input + (class_y * conv->width + class_x) * conv->lanes,
+                                  .plane = plane,
+                                  .row = s * conv->width * conv->lanes,
+                                  .column = s * conv->lanes};
+    if (dsr_winograd_pays(&small)) {
+        dsr_status status = dsr_winograd(&small);
+        free(turned);
+        return status;
+    }
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_team(pixels * conv->lanes * conv->in_channels))
     {

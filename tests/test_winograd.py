@@ -1,0 +1,123 @@
+"""Input gradients that go by Winograd's method."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from checks import assert_same
+
+from dsr import _core, lanes, reference
+
+# (in channels, out channels, height, width, kernel, stride, padding, lanes); 4x4 taps of stride 2 are four times 2x2
+GEOMETRIES = [
+    (32, 40, 7, 7, 3, 1, 1, 5),
+    (32, 40, 8, 6, 3, 1, 1, 33),
+    (40, 64, 9, 9, 3, 1, 0, 2),
+    (40, 64, 6, 6, 3, 1, 2, 17),
+    (33, 130, 4, 4, 3, 1, 1, 64),
+    (17, 32, 6, 7, 3, 1, 1, 300),
+    (64, 33, 15, 15, 4, 2, 1, 3),
+    (64, 33, 7, 8, 4, 2, 1, 257),
+    (32, 33, 9, 9, 5, 2, 2, 4),
+    (130, 32, 6, 6, 2, 1, 0, 7),
+    (16, 256, 12, 12, 3, 1, 1, 200),
+]
+
+# How far each place of a window, of the taps and of the products reaches, in absolute value (kernels/winograd.h).
+SPREAD = {2: [[1, 1, 0], [0, 1, 0], [0, 1, 1]], 3: [[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]]}
+TAPS = {2: [[1, 0], [1, 1], [0, 1]], 3: [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0, 1]]}
+GATHER = {2: [[1, 1, 0], [0, 1, 1]], 3: [[1, 1, 1, 0], [0, 1, 1, 1]]}
+
+
+def draw(geometry, numbers):
+    channels, outputs, height, width, kernel, stride, padding, n = geometry
+    rows, columns = (lanes.output_size(size, kernel, stride, padding) for size in (height, width))
+    return numbers(outputs, rows, columns, n), numbers(outputs, channels, kernel, kernel)
+
+
+def gradient(module, grad, weight, geometry):
+    return module.conv2d_input_gradient(grad, weight, geometry[2], geometry[3], *geometry[5:7])
+
+
+def magnitude(grad, weight, geometry):
+    """M of the bound: the method with absolute values, for each class of pixels that share their taps."""
+    channels, _, height, width, _, stride, padding, n = geometry
+    result = np.zeros((channels, height, width, n))
+    source = np.pad(np.abs(grad).astype(np.float64), ((0, 0), (4, 4), (4, 4), (0, 0)))
+    for y, x in product(range(stride), repeat=2):
+        first_y, first_x = (y + padding) // stride + 4, (x + padding) // stride + 4
+        taps = np.abs(weight[:, :, (y + padding) % stride :: stride, (x + padding) % stride :: stride])
+        size = taps.shape[2]
+        if taps.shape[3] != size or size not in TAPS:
+            size = 1
+        target = result[:, y::stride, x::stride]
+        if size == 1:  # gathered
+            for (i, j), (a, b) in product(np.ndindex(target.shape[1:3]), np.ndindex(taps.shape[2:])):
+                target[:, i, j] += taps[:, :, a, b].T @ source[:, first_y + i - a, first_x + j - b]
+            continue
+        places = np.einsum("ia,oqab,jb->oqij", TAPS[size], taps[:, :, ::-1, ::-1], TAPS[size])
+        for i, j in product(range(0, target.shape[1], 2), range(0, target.shape[2], 2)):
+            top, left = first_y + i - size + 1, first_x + j - size + 1
+            window = source[:, top : top + size + 1, left : left + size + 1]
+            spread = np.einsum("ia,oabl,jb->oijl", SPREAD[size], window, SPREAD[size], optimize=True)
+            products = np.einsum("oqij,oijl->qijl", places, spread)
+            tile = np.einsum("ai,qijl,bj->qabl", GATHER[size], products, GATHER[size], optimize=True)
+            room = target[:, i : i + 2, j : j + 2]
+            room[...] = tile[:, : room.shape[1], : room.shape[2]]
+    return result
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_dyadic_numbers(geometry, rng):
+    """Multiples of 1/8 in [-1, 1], of 1/2 in the weights' sums: all sums are multiples of 2**-8 below 2**14, exact."""
+    grad, weight = draw(geometry, lambda *shape: (rng.integers(-8, 9, shape) / 8).astype(np.float32))
+    wanted = gradient(reference, grad.astype(np.float64), weight.astype(np.float64), geometry)
+    assert_same(gradient(lanes, grad, weight, geometry), wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_bound(geometry, rng):
+    """The documented bound (K + 12) eps M: two additions on the way in, four each for taps and on the way out, and
+    the GEMM's; the float64 oracle's own error is 2**-29 of it.
+    """
+    grad, weight = draw(geometry, lambda *shape: rng.normal(size=shape).astype(np.float32))
+    wanted = gradient(reference, grad.astype(np.float64), weight.astype(np.float64), geometry)
+    terms = len(weight) * weight[0, 0].size
+    error = np.abs(gradient(lanes, grad, weight, geometry) - wanted)
+    assert (error <= (terms + 12) * 2.0**-24 * magnitude(grad, weight, geometry)).all()
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_threads(geometry, rng):
+    """Any number of threads gives the bits of one."""
+    grad, weight = draw(geometry, lambda *shape: rng.normal(size=shape).astype(np.float32))
+    before, results = _core.threads(), []
+    try:
+        for threads in (1, 2, 3, 4):
+            _core.set_threads(threads)
+            results.append(gradient(lanes, grad, weight, geometry))
+    finally:
+        _core.set_threads(before)
+    for other in results[1:]:
+        assert_same(other, results[0])
+
+
+@pytest.mark.parametrize(
+    ("geometry", "expected"),
+    [
+        ((32, 32, 8, 8, 3, 1, 1, 4), True),
+        ((32, 32, 8, 8, 4, 2, 1, 4), True),
+        ((32, 32, 3, 3, 3, 1, 1, 4), False),  # tiles of 2x2 would waste too much
+        ((32, 31, 8, 8, 3, 1, 1, 4), False),  # too few channels
+        ((32, 32, 8, 8, 1, 1, 0, 4), False),
+    ],
+)
+def test_which_gradients_go_by_it(geometry, expected):
+    """An infinite gradient gives infinities where taps are gathered, and differences of two, NaN, by this method; both
+    within its lane.
+    """
+    grad, weight = draw(geometry, lambda *shape: np.ones(shape, np.float32))
+    grad[0, 1, 1, 2] = np.inf
+    result = gradient(lanes, grad, weight, geometry)
+    assert np.isfinite(result[..., [0, 1, 3]]).all()
+    assert np.isnan(result[..., 2]).any() == expected

@@ -302,7 +302,7 @@ dsr_status dsr_sgd_update(float *value, const float *grad, float *buffer, size_t
 /* Threads of the regions that follow, in every thread of the process. */
 void dsr_set_threads(int threads);
 int dsr_get_threads(void);
-void dsr_blas_setup(void); /* one thread for good: GEMMs run inside our own tiles */
+void dsr_threads_setup(void); /* BLAS: one thread for good, GEMMs run inside our own tiles; forks: no team */
 const char *dsr_blas_config(void);
 const char *dsr_blas_kernel(void);
 

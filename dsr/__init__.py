@@ -15,6 +15,7 @@ from dsr.classifier import SpikingClassifier
 from dsr.layer import Layer, Parameter, Residual, Run, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
+from dsr.muon import Muon
 from dsr.network import Network, spike_rates
 from dsr.neurons import IF, LIF, ReLU
 from dsr.norm import BatchNorm
@@ -37,6 +38,7 @@ __all__ = [
     "Flatten",
     "Layer",
     "Linear",
+    "Muon",
     "Network",
     "Parameter",
     "ReLU",

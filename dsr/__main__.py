@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import dsr
-from dsr import distributed, models, plot, recipe, run, train
+from dsr import atomic, distributed, models, plot, recipe, run, train
 from dsr.info import describe
 from dsr.interrupt import Interrupted
 from dsr.threads import get_num_threads
@@ -270,7 +270,7 @@ def _inspect(options: argparse.Namespace) -> int:
     print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        atomic.write(options.out / "report.json", (json.dumps(report.to_dict(), indent=1) + "\n").encode())
         if plot.available():
             plot_inspect.pictures(report, options.out)
         else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+from numbers import Real as RealNumber
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,54 @@ def common_real(function: str, **arrays: NDArray[Any]) -> np.dtype[np.floating[A
         given = ", ".join(f"'{name}' of {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{function}: expected values that fit float32 or float64, got {given}")
     return np.dtype(dtype)
+
+
+def shown(value: Any) -> str:
+    """What a message says of an argument: numbers, texts and tuples of them as they are, in a line; else their kind."""
+    plain = RealNumber | str | np.generic | None
+    parts = value[:80] if isinstance(value, tuple | list) else (value,)
+    if not all(isinstance(part, plain) for part in parts):
+        return type(value).__name__
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits has no decimal form
+        return f"an integer of {int(value).bit_length()} bits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def as_number(function: str, name: str, value: Any, good: Callable[[float], bool], expected: str) -> float:
+    """`value` as a float for which `good` holds, or an error that names function and argument."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, RealNumber | np.bool_):
+        raise TypeError(f"{function}: argument '{name}': expected {expected}, got {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = float("nan")
+    if not good(number):
+        raise ValueError(f"{function}: argument '{name}': expected {expected}, got {shown(value)}")
+    return number
+
+
+def as_flag(function: str, name: str, value: Any) -> bool:
+    """`value` as True or False, or an error that names function and argument."""
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{function}: argument '{name}': expected True or False, got {shown(value)}")
+
+
+def as_count(function: str, name: str, value: Any, least: int = 1) -> int:
+    """`value` as an integer in ``[least, 2**31)``, or an error that names function and argument."""
+    try:
+        count = operator.index(value)
+    except Exception as error:  # an object of the user's may raise anything
+        wanted = f"expected an integer >= {least}, got {shown(value)}"
+        raise TypeError(f"{function}: argument '{name}': {wanted}") from error
+    if not least <= count < 2**31:
+        wanted = f"an integer >= {least}" if count < least else f"an integer in [{least}, 2**31)"
+        raise ValueError(f"{function}: argument '{name}': expected {wanted}, got {shown(count)}")
+    return count
 
 
 def contiguous(array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -25,12 +25,16 @@ class WeightAverage:
             raise ValueError(f"WeightAverage: argument 'decay': expected a number in [0, 1), got {decay}")
         self.decay, self.network, self.average = decay, network, average
         average.load_state(network.state())
+        # so that `update` asks for no memory, and cannot fail between a step and its average
+        self._room = np.empty(max(array.size for _, array in network.arrays()), np.float32)
 
     def update(self) -> None:
         """Take in the values after a step."""
         pairs = zip(self.network.arrays(), self.average.arrays(), strict=True)
         for (_, value), (_, average) in pairs:
             if value.dtype == np.float32:
-                average += np.float32(1 - self.decay) * (value - average)
+                change = np.subtract(value, average, out=self._room[: value.size].reshape(value.shape))
+                change *= np.float32(1 - self.decay)
+                average += change
             else:
                 average[...] = value

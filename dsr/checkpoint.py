@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import atomic
+from dsr.data.errors import reason
+
 FORMAT = "dsr-checkpoint"
 VERSION = 1
+_LONGEST_HEADER = 16 << 20
+"""Bytes; names and metadata of a large network have some 100,000."""
 
 
 class CheckpointError(ValueError):
@@ -35,30 +39,14 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
     Raises
     ------
     OSError
-        The file could not be written; an older one is as it was.
+        The file could not be written; an older one is as it was, see `dsr.atomic.writing`.
     """
     from safetensors.numpy import save as serialize
 
-    target = Path(path)
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     text = json.dumps(dict(metadata), sort_keys=True)
     header = {"format": FORMAT, "version": str(VERSION), "metadata": text, "sha256": _digest(contiguous, text)}
-    data = serialize(contiguous, header)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    atomic.write(path, serialize(contiguous, header))
 
 
 def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -71,24 +59,32 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     OSError
         The file cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as parse
+    from safetensors import SafetensorError, safe_open
 
-    data = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        raise CheckpointError(f"{path}: no readable safetensors file (a header of {length:,} bytes)")
     try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])["__metadata__"]
-        arrays = parse(data)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: no readable safetensors file ({error})") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        with safe_open(path, "np") as file:  # the file as a memory map, and so no more than it and the arrays in memory
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: no readable safetensors file ({reason(error)})") from None
+    if header.get("format") != FORMAT:
         raise CheckpointError(f"{path}: no checkpoint of dsr")
     if header.get("version") != str(VERSION):
-        raise CheckpointError(f"{path}: version {header.get('version')}, this dsr reads version {VERSION}")
+        raise CheckpointError(f"{path}: version {header.get('version')!s:.20}, this dsr reads version {VERSION}")
     text = header.get("metadata", "")
     if header.get("sha256") != _digest(arrays, text):
         raise CheckpointError(f"{path}: damaged (checksum does not match)")
-    return arrays, json.loads(text)
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata are no JSON ({reason(error)})") from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its metadata are no JSON object")
+    return arrays, metadata
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], metadata: str) -> str:
@@ -97,5 +93,5 @@ def _digest(arrays: Mapping[str, NDArray[Any]], metadata: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

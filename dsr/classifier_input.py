@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr._arrays import as_array
+from dsr._arrays import as_array, shown
 
 
 def as_samples(function: str, X: ArrayLike) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ def is_whole(value: Any) -> bool:
 def require(name: str, value: Any, good: Callable[[Any], bool], expected: str) -> None:
     """Raise ValueError unless a parameter is good."""
     if not good(value):
-        raise ValueError(f"SpikingClassifier: argument '{name}': expected {expected}, got {value!r}")
+        raise ValueError(f"SpikingClassifier: argument '{name}': expected {expected}, got {shown(value)}")
 
 
 def of_sklearn(name: str, otherwise: type[Any]) -> type[Any]:

@@ -13,7 +13,6 @@ at which a neuron fires, `tau` the membrane time constant and `delta_t` the leng
 
 from __future__ import annotations
 
-import operator
 from math import prod
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import _core
-from dsr._arrays import Output, as_array, common_real, contiguous
+from dsr._arrays import Output, as_array, as_count, common_real, contiguous
 
 __all__ = [
     "encode_bernoulli",
@@ -502,7 +501,7 @@ def encode_direct(value: ArrayLike, timesteps: int, *, out: NDArray[Any] | None 
     """
     x = as_array("encode_direct", "value", value)
     dtype = common_real("encode_direct", value=x)
-    steps = _steps("encode_direct", timesteps)
+    steps = as_count("encode_direct", "timesteps", timesteps)
     result = Output("encode_direct", out, (steps, *x.shape), dtype, (steps, *x.shape), (x,))
     result.buffer[...] = x
     return result.finish()
@@ -544,7 +543,7 @@ def encode_bernoulli(
     """
     x = _unit("encode_bernoulli", "rate", rate)
     dtype = common_real("encode_bernoulli", rate=x)
-    steps = _steps("encode_bernoulli", timesteps)
+    steps = as_count("encode_bernoulli", "timesteps", timesteps)
     result = Output("encode_bernoulli", out, (steps, *x.shape), dtype, (steps, x.size), (x,))
     _core.encode_bernoulli(contiguous(x, dtype, (x.size,)), seed, result.buffer)
     return result.finish()
@@ -580,7 +579,7 @@ def encode_latency(value: ArrayLike, timesteps: int, *, out: NDArray[Any] | None
     """
     x = _unit("encode_latency", "value", value)
     dtype = common_real("encode_latency", value=x)
-    steps = _steps("encode_latency", timesteps)
+    steps = as_count("encode_latency", "timesteps", timesteps)
     result = Output("encode_latency", out, (steps, *x.shape), dtype, (steps, x.size), (x,))
     _core.encode_latency(contiguous(x, dtype, (x.size,)), result.buffer)
     return result.finish()
@@ -619,9 +618,9 @@ def encode_phase(value: ArrayLike, timesteps: int, bits: int = 8, *, out: NDArra
     """
     x = _unit("encode_phase", "value", value)
     dtype = common_real("encode_phase", value=x)
-    steps = _steps("encode_phase", timesteps)
+    steps = as_count("encode_phase", "timesteps", timesteps)
     result = Output("encode_phase", out, (steps, *x.shape), dtype, (steps, x.size), (x,))
-    digits = _steps("encode_phase", bits, "bits")
+    digits = as_count("encode_phase", "bits", bits)
     if digits > 24:
         raise ValueError(f"encode_phase: argument 'bits': expected an integer in [1, 24], got {digits}")
     _core.encode_phase(contiguous(x, dtype, (x.size,)), digits, result.buffer)
@@ -693,16 +692,3 @@ def _unit(function: str, name: str, value: ArrayLike) -> NDArray[Any]:
             f"{function}: argument '{name}': expected values in [0, 1], got [{array.min()}, {array.max()}]"
         )
     return array
-
-
-def _steps(function: str, timesteps: int, name: str = "timesteps") -> int:
-    try:
-        steps = operator.index(timesteps)
-    except Exception as error:  # an object of the user's may raise anything
-        given = type(timesteps).__name__
-        raise TypeError(f"{function}: argument '{name}': expected an integer >= 1, got {given}") from error
-    if not 1 <= steps < 2**31:
-        # an integer of thousands of digits has no decimal form
-        given = str(steps) if abs(steps) < 2**64 else f"one of {steps.bit_length()} bits"
-        raise ValueError(f"{function}: argument '{name}': expected an integer in [1, 2**31), got {given}")
-    return steps

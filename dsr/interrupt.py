@@ -20,13 +20,15 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, number: int, message: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message or f"stopped by {signal.Signals(number).name}")
         self.number = number
 
 
 class Interrupts:
     """While it is entered, SIGINT and SIGTERM raise `Interrupted`; within `held()` they wait for its end.
 
+    Only the first signal is raised where it comes, so that nothing disturbs who saves after it. Later ones are noted,
+    and every end of a `held()` raises again, for a first one that was lost: Python ignores what a destructor raises.
     Signals reach the main thread only: elsewhere entering changes nothing.
 
     Parameters
@@ -37,32 +39,34 @@ class Interrupts:
 
     def __init__(self, noted: bool = False) -> None:
         self._waiting: int | None = None
-        self._held = noted
+        self._noted = self._held = noted
         self._signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if noted else [])]
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
+        self._held = True  # until all handlers are set: __exit__ is not called for what is raised here
         if threading.current_thread() is threading.main_thread():
             for number in self._signals:
                 self._before[number] = signal.signal(number, self._receive)
+        self._held = self._noted
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+        self._held = True
+        for number, handler in reversed(self._before.items()):  # SIGINT last: what was there before may raise
             # None: a handler that was not set from Python, and cannot be set from it
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
-        self._waiting = None
+        self._held, self._waiting = self._noted, None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
-            self._waiting = number
-        else:
+        first, self._waiting = self._waiting is None, number
+        if first and not self._held:
             raise Interrupted(number)
 
     @property
     def waiting(self) -> int:
-        """The last signal that came and was not raised; 0: none."""
+        """The last signal that came; 0: none."""
         return self._waiting or 0
 
     @contextmanager
@@ -74,5 +78,4 @@ class Interrupts:
         finally:
             self._held = outer
         if self._waiting is not None and not outer:
-            number, self._waiting = self._waiting, None
-            raise Interrupted(number)
+            raise Interrupted(self._waiting)

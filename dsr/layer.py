@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dsr import lanes
+from dsr._arrays import as_array, as_count
 from dsr.currents import (
     Backward,
     Current,
@@ -45,9 +46,9 @@ class Parameter:
         Factor of the optimiser's learning rate; weight decay is divided by it, so that both together stay the same.
     """
 
-    def __init__(self, value: NDArray[Any]) -> None:
+    def __init__(self, value: ArrayLike) -> None:
         self.rate = 1.0
-        self.value: Values = np.array(value, np.float32, order="C")
+        self.value: Values = np.array(as_array("Parameter", "value", value), np.float32, order="C")
         self.grad: Values | None = None
 
     def __repr__(self) -> str:
@@ -191,6 +192,9 @@ class Residual(Layer):
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        for name, layer in [("body", body), *([] if shortcut is None else [("shortcut", shortcut)])]:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Residual: argument '{name}': expected a layer, got {type(layer).__name__}")
         self.body, self.shortcut = body, shortcut
         self._input: Signal | None = None
 
@@ -247,7 +251,6 @@ class Residual(Layer):
 
 
 def require_positive(function: str, **arguments: int) -> None:
-    """Raise ValueError unless every argument is an integer >= 1."""
+    """Raise TypeError or ValueError unless every argument is an integer >= 1."""
     for name, value in arguments.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{function}: argument '{name}': expected an integer >= 1, got {value!r}")
+        as_count(function, name, value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
+from dsr._arrays import as_count, as_flag, as_number
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
@@ -51,9 +52,9 @@ class Conv2d(Layer):
         require_positive(
             "Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride
         )
-        if padding < 0:
-            raise ValueError(f"Conv2d: argument 'padding': expected an integer >= 0, got {padding}")
-        self.stride, self.padding, self.dirac = stride, padding, dirac
+        as_count("Conv2d", "padding", padding, 0)
+        bias = as_flag(type(self).__name__, "bias", bias)
+        self.stride, self.padding, self.dirac = stride, padding, as_flag("Conv2d", "dirac", dirac)
         self.weight = Parameter(np.zeros((out_channels, in_channels, kernel_size, kernel_size)))
         self.bias = Parameter(np.zeros(out_channels)) if bias else None
         self._input: Signal | None = None
@@ -213,8 +214,8 @@ class Linear(Conv2d):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, std: float | None = None) -> None:
         require_positive("Linear", in_features=in_features, out_features=out_features)
-        if std is not None and not 0 < std < float("inf"):
-            raise ValueError(f"Linear: argument 'std': expected a number > 0, got {std!r}")
+        if std is not None:
+            std = as_number("Linear", "std", std, lambda value: 0 < value < inf, "a number > 0")
         super().__init__(in_features, out_features, 1, bias=bias)
         self.std = std
 
@@ -257,7 +258,7 @@ class AvgPool2d(Layer):
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         stride = kernel_size if stride is None else stride
         require_positive("AvgPool2d", kernel_size=kernel_size, stride=stride)
-        if not 0 <= padding <= kernel_size // 2:
+        if not 0 <= as_count("AvgPool2d", "padding", padding, 0) <= kernel_size // 2:
             raise ValueError(f"AvgPool2d: argument 'padding': expected 0 to kernel_size / 2, got {padding}")
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self._input: Signal | None = None
@@ -355,9 +356,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: argument 'p': expected a number in [0, 1), got {p}")
-        self.p = p
+        self.p = as_number("Dropout", "p", p, lambda value: 0 <= value < 1, "a number in [0, 1)")
         self.stream = np.zeros(2, np.uint32)  # seed, forward passes in training
         self._state: tuple[Signal, Values] | None = None
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsr._arrays import as_array
+from dsr._arrays import as_array, as_number
 from dsr.lanes import Values
 
 
-def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0) -> tuple[float, Values]:
+def cross_entropy(rates: ArrayLike, labels: ArrayLike, label_smoothing: float = 0.0) -> tuple[float, Values]:
     """Softmax cross-entropy, mean over the batch.
 
     Parameters
     ----------
-    rates : ndarray, shape (B, classes)
+    rates : array_like, shape (B, classes)
         Output of a network.
     labels : array_like of int, shape (B,)
         True classes.
@@ -29,11 +29,13 @@ def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0
 
     Raises
     ------
-    ValueError
-        Shapes do not fit, or a label is no class.
+    TypeError, ValueError
+        These are no numbers, shapes do not fit, or a label is no class.
     """
-    targets = as_array("cross_entropy", "labels", labels)
-    if rates.ndim != 2 or targets.shape != rates.shape[:1] or targets.dtype.kind not in "iu":
+    rates, targets = as_array("cross_entropy", "rates", rates), as_array("cross_entropy", "labels", labels)
+    if rates.ndim != 2 or rates.shape[1] == 0:
+        raise ValueError(f"cross_entropy: argument 'rates': expected shape (B, classes), got {rates.shape}")
+    if targets.shape != rates.shape[:1] or targets.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy: argument 'labels': expected {rates.shape[0]} integers, got {targets.dtype} of shape "
             f"{targets.shape}"
@@ -46,10 +48,9 @@ def cross_entropy(rates: Values, labels: ArrayLike, label_smoothing: float = 0.0
             f"cross_entropy: argument 'labels': expected classes 0 to {classes - 1}, got {targets.min()} to "
             f"{targets.max()}"
         )
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            f"cross_entropy: argument 'label_smoothing': expected a number in [0, 1), got {label_smoothing}"
-        )
+    label_smoothing = as_number(
+        "cross_entropy", "label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "a number in [0, 1)"
+    )
     wanted = np.full((batch, classes), label_smoothing / classes)
     wanted[np.arange(batch), targets] += 1 - label_smoothing
     with np.errstate(invalid="ignore"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr._arrays import as_array
+from dsr._arrays import as_array, as_count, shown
 from dsr.currents import Current, Gradient, Keeper, Signal
 from dsr.lanes import Values
 from dsr.layer import Layer, Parameter, Run
@@ -42,9 +43,10 @@ class Network:
     def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 128 << 20) -> None:
         if not isinstance(body, Layer):
             raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
-        if not isinstance(timesteps, int) or timesteps < 1:
-            raise ValueError(f"Network: argument 'timesteps': expected an integer >= 1, got {timesteps!r}")
-        self.body, self.timesteps, self.keep_bytes = body, timesteps, keep_bytes
+        for name, value in (("seed", seed), ("keep_bytes", keep_bytes)):
+            if not isinstance(value, int | np.integer) or value < 0:
+                raise ValueError(f"Network: argument '{name}': expected an integer >= 0, got {shown(value)}")
+        self.body, self.timesteps, self.keep_bytes = body, as_count("Network", "timesteps", timesteps), keep_bytes
         rng = np.random.default_rng(seed)
         seen: set[int] = set()
         for path, layer in body.walk():
@@ -85,7 +87,7 @@ class Network:
         output = self.body(self._current(data), Run(training, observer, Keeper(self.keep_bytes)))
         if training:
             self._output = output
-        return output.rate().reshape(output.batch, -1)
+        return output.rate().reshape(output.batch, prod(output.features))
 
     def backward(self, grad_rate: ArrayLike) -> None:
         """Gradients of all parameters, given that of the rates of the last `forward(training=True)`.
@@ -120,6 +122,9 @@ class Network:
     def predict(self, data: ArrayLike, batch_size: int = 256) -> NDArray[np.int64]:
         """Class of each sample, the one of the largest rate, shape (B,)."""
         array = as_array("Network.predict", "data", data)
+        if array.ndim not in (2, 3, 4, 5):
+            raise ValueError(f"Network.predict: argument 'data': expected 2 to 5 axes, got shape {array.shape}")
+        as_count("Network.predict", "batch_size", batch_size)
         axis = 1 if array.ndim in (3, 5) else 0
         parts = [
             self.forward(array.take(range(i, min(i + batch_size, array.shape[axis])), axis)).argmax(axis=1)
@@ -148,18 +153,19 @@ class Network:
 
         Raises
         ------
-        ValueError
-            A name or a shape does not fit; then nothing is changed.
+        TypeError, ValueError
+            A name or a shape does not fit, or something is no array of numbers; then nothing is changed.
         """
         arrays = dict(self.arrays())
         missing, unknown = sorted(arrays.keys() - state.keys()), sorted(state.keys() - arrays.keys())
         if missing or unknown:
             raise ValueError(f"Network.load_state: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+        given = {name: as_array("Network.load_state", name, state[name]) for name in arrays}
         for name, array in arrays.items():
-            if array.shape != state[name].shape:
-                raise ValueError(f"Network.load_state: '{name}': expected shape {array.shape}, got {state[name].shape}")
+            if array.shape != given[name].shape:
+                raise ValueError(f"Network.load_state: '{name}': expected shape {array.shape}, got {given[name].shape}")
         for name, array in arrays.items():
-            array[...] = state[name]
+            array[...] = given[name]
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """All parameters and buffers themselves, by path."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import functional, lanes
+from dsr._arrays import as_flag, as_number
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.functional import threshold_factor
 from dsr.lanes import SpikeConvolution, Values, Words
@@ -32,14 +33,14 @@ class Neuron(Layer):
         threshold_gradient_scale: float,
     ) -> None:
         name = type(self).__name__
-        _require(name, "v_threshold", v_threshold, v_threshold > 0, "a number > 0")
-        _require(name, "alpha", alpha, 2.0**-20 <= alpha <= 1, "a number in [2**-20, 1]")
-        _require(name, "v_threshold_lower_bound", v_threshold_lower_bound, v_threshold_lower_bound > 0, "a number > 0")
+        self.alpha = as_number(name, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
+        self.v_threshold_lower_bound = _positive(name, "v_threshold_lower_bound", v_threshold_lower_bound)
+        self.train_threshold = as_flag(name, "train_threshold", train_threshold)
         scale = threshold_gradient_scale
-        _require(name, "threshold_gradient_scale", scale, scale >= 0, "a number >= 0")
-        self.train_threshold, self.threshold_gradient_scale = train_threshold, scale
-        self.alpha, self.v_threshold_lower_bound = alpha, v_threshold_lower_bound
-        self.v_threshold = Parameter(np.array(v_threshold))
+        self.threshold_gradient_scale = as_number(
+            name, "threshold_gradient_scale", scale, lambda value: 0 <= value < 2.0**127, "a number >= 0"
+        )
+        self.v_threshold = Parameter(np.array(_positive(name, "v_threshold", v_threshold)))
         self._state: tuple[Current, float] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
@@ -194,10 +195,9 @@ class LIF(Neuron):
         threshold_gradient_scale: float = 1.0,
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
-        _require("LIF", "tau", tau, tau > 0, "a number > 0")
-        _require("LIF", "delta_t", delta_t, delta_t > 0, "a number > 0")
-        threshold_factor("LIF", delta_t, gradient)  # refuses an unknown name
-        self.tau, self.delta_t, self.gradient = tau, delta_t, gradient
+        self.tau, self.delta_t = _positive("LIF", "tau", tau), _positive("LIF", "delta_t", delta_t)
+        threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
+        self.gradient = gradient
 
     def _spikes(self, current: Current, threshold: float) -> Words:
         weights = self._weights(current.timesteps)
@@ -262,6 +262,6 @@ class ReLU(Layer):
         return as_wanted(signal, Gradient(np.where(values[:, :, :, 0] > 0, grad, np.float32(0)), 1))
 
 
-def _require(function: str, name: str, value: float, good: bool, expected: str) -> None:
-    if not good or not np.isfinite(value):
-        raise ValueError(f"{function}: argument '{name}': expected {expected}, got {value!r}")
+def _positive(function: str, name: str, value: float) -> float:
+    """A number > 0 that float32 holds, as the compiled part asks for."""
+    return as_number(function, name, value, lambda x: 2.0**-126 <= x < 2.0**127, "a number > 0")

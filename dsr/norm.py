@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
+from dsr._arrays import as_flag, as_number
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
 from dsr.spikes import uniform_weights
@@ -44,7 +45,11 @@ class BatchNorm(Layer):
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, gain: bool = True) -> None:
         require_positive("BatchNorm", channels=channels)
-        self.eps, self.momentum, self.gain = eps, momentum, gain
+        self.eps = as_number("BatchNorm", "eps", eps, lambda value: 0 < value < inf, "a number > 0")
+        self.momentum = as_number(
+            "BatchNorm", "momentum", momentum, lambda value: 0 <= value <= 1, "a number in [0, 1]"
+        )
+        self.gain = as_flag("BatchNorm", "gain", gain)
         self.weight, self.bias = Parameter(np.ones(channels)), Parameter(np.zeros(channels))
         self.running_mean = np.zeros(channels, np.float32)
         self.running_var = np.ones(channels, np.float32)

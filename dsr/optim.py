@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from math import sqrt
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import _core
+from dsr._arrays import as_array, as_count, as_flag, as_number
 from dsr.layer import Parameter
 
 
@@ -22,15 +24,33 @@ class Optimizer:
         Of the next step; a schedule sets it.
     """
 
+    _state: tuple[str, ...] = ()
+    """Attributes that a step changes: numbers, and dicts of arrays."""
+
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], learning_rate: float, weight_decay: float) -> None:
         self.parameters = dict(parameters)
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
-            if not np.isfinite(value) or value < 0:
-                raise ValueError(f"{type(self).__name__}: argument '{name}': expected a number >= 0, got {value!r}")
+        self.learning_rate = self._number("learning_rate", learning_rate, lambda value: value >= 0, "a number >= 0")
+        self.weight_decay = self._number("weight_decay", weight_decay, lambda value: value >= 0, "a number >= 0")
+
+    def _number(self, name: str, value: float, good: Callable[[float], bool], expected: str) -> float:
+        """A number that float32 holds, too."""
+        largest = float(np.finfo(np.float32).max)
+        return as_number(type(self).__name__, name, value, lambda x: -largest <= x <= largest and good(x), expected)
 
     def step(self) -> None:
-        """Change every parameter that has a gradient."""
+        """Change every parameter that has a gradient; or none, where a step raises, be it for want of memory."""
+        values = [(p.value, p.value.copy()) for p in self.parameters.values() if p.grad is not None]
+        state = {name: deepcopy(getattr(self, name)) for name in self._state}
+        try:
+            self._change_all()
+        except BaseException:  # and nothing from here on asks for memory
+            for value, old in values:
+                value[...] = old
+            for name, kept in state.items():
+                setattr(self, name, kept)
+            raise
+
+    def _change_all(self) -> None:
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
                 self._update(name, parameter, parameter.grad)
@@ -93,6 +113,8 @@ class SGD(Optimizer):
         Nesterov's form.
     """
 
+    _state = ("buffers",)
+
     def __init__(
         self,
         parameters: Iterable[tuple[str, Parameter]],
@@ -102,14 +124,17 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, learning_rate, weight_decay)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD: argument 'momentum': expected a number in [0, 1), got {momentum!r}")
+        momentum = self._number("momentum", momentum, lambda value: 0 <= value < 1, "a number in [0, 1)")
+        nesterov = as_flag("SGD", "nesterov", nesterov)
         if nesterov and momentum == 0:
             raise ValueError("SGD: argument 'nesterov': expected a momentum > 0 with it, got 0")
         self.momentum, self.nesterov = momentum, nesterov
         self.buffers: dict[str, NDArray[Any]] = {}
 
     def _update(self, name: str, parameter: Parameter, grad: NDArray[Any]) -> None:
+        self._descend(name, parameter, grad, self.weight_decay)
+
+    def _descend(self, name: str, parameter: Parameter, grad: NDArray[Any], weight_decay: float) -> None:
         value = parameter.value
         first = name not in self.buffers
         if first:
@@ -120,7 +145,7 @@ class SGD(Optimizer):
             self.buffers[name].reshape(-1),
             self.learning_rate * parameter.rate,
             self.momentum,
-            self.weight_decay / parameter.rate,
+            weight_decay / parameter.rate,
             self.nesterov,
             first,
         )
@@ -145,6 +170,8 @@ class Adam(Optimizer):
         As in the paper.
     """
 
+    _state = ("steps", "first", "second")
+
     def __init__(
         self,
         parameters: Iterable[tuple[str, Parameter]],
@@ -155,18 +182,16 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, learning_rate, weight_decay)
-        for name, value in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"Adam: argument '{name}': expected a number in [0, 1), got {value!r}")
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.beta1 = self._number("beta1", beta1, lambda value: 0 <= value < 1, "a number in [0, 1)")
+        self.beta2 = self._number("beta2", beta2, lambda value: 0 <= value < 1, "a number in [0, 1)")
+        self.eps = self._number("eps", eps, lambda value: value > 0, "a number > 0")
         self.steps = 0
         self.first: dict[str, NDArray[Any]] = {}
         self.second: dict[str, NDArray[Any]] = {}
 
-    def step(self) -> None:
-        """Change every parameter that has a gradient."""
+    def _change_all(self) -> None:
         self.steps += 1
-        super().step()
+        super()._change_all()
 
     def _update(self, name: str, parameter: Parameter, grad: NDArray[Any]) -> None:
         value = parameter.value
@@ -194,17 +219,22 @@ class Adam(Optimizer):
         rest = {name: array for name, array in state.items() if name != "steps"}
         first = {name: array for name, array in rest.items() if name.startswith("first.")}
         second = {name: array for name, array in rest.items() if not name.startswith("first.")}
-        self.first = _checked("Adam", "first", first, self.parameters)
-        self.second = _checked("Adam", "second", second, self.parameters)
-        self.steps = int(state["steps"])
+        steps = as_array("Adam.load_state", "steps", state["steps"])
+        if steps.ndim or steps.dtype.kind not in "iu":
+            raise ValueError(f"Adam.load_state: 'steps': expected an integer, got {steps.dtype} of shape {steps.shape}")
+        number = as_count("Adam.load_state", "steps", steps, 0)
+        moments = [
+            _checked("Adam", kind, part, self.parameters) for kind, part in (("first", first), ("second", second))
+        ]
+        (self.first, self.second), self.steps = moments, number
 
 
 def _checked(
     function: str, kind: str, state: Mapping[str, NDArray[Any]], parameters: Mapping[str, Parameter]
 ) -> dict[str, NDArray[Any]]:
     loaded = {}
-    for key, array in state.items():
-        name = key.removeprefix(f"{kind}.")
+    for key, value in state.items():
+        name, array = key.removeprefix(f"{kind}."), as_array(f"{function}.load_state", key, value)
         if name == key or name not in parameters or parameters[name].value.shape != array.shape:
             raise ValueError(f"{function}.load_state: '{key}' of shape {array.shape} fits no parameter")
         loaded[name] = np.array(array, np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dsr import atomic
 from dsr.currents import Signal
 from dsr.data import Samples
 from dsr.lanes import Values
@@ -21,6 +22,12 @@ from dsr.spikes import SpikeTrain
 def available() -> bool:
     """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure of matplotlib in the format that the path's ending names; errors as for `dsr.atomic.writing`."""
+    with atomic.writing(path) as file:
+        figure.savefig(file, format=Path(path).suffix[1:] or "png")
 
 
 def _figure(rows: int, height: float) -> tuple[Any, Any]:
@@ -63,7 +70,7 @@ def curves(metrics: Sequence[dict[str, Any]], path: str | Path) -> None:
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlabel("epoch")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def raster(network: Network, sample: Values, path: str | Path, most: int = 200) -> None:
@@ -93,7 +100,7 @@ def raster(network: Network, sample: Values, path: str | Path, most: int = 200) 
         axis.set_ylabel(f"{name}\nneuron", fontsize="small")
         axis.set_title(f"{100 * spikes.mean():.1f} % of all neurons and steps fire", fontsize="small", loc="right")
     axes[-1].set_xlabel("time step")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def run_pictures(folder: str | Path, network: Network, samples: Samples) -> list[Path]:

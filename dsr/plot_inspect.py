@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dsr.plot import save_figure
 from dsr.report import CurvePoint, NeuronLayer, Report
 
 SPIKING, ORDINARY, FULL = "#d95f02", "#9a9a9a", "#7570b3"
@@ -47,7 +48,7 @@ def firing(report: Report, path: str | Path) -> None:
         axis.set_axis_off()
     for axis in axes[:, 0]:
         axis.set_ylabel("share, %", fontsize="small")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _firing_panel(axis: Any, layer: NeuronLayer, timesteps: int) -> None:
@@ -92,7 +93,7 @@ def energy(report: Report, path: str | Path) -> None:
     )
     axis.set_title("Estimated energy of each layer")
     axis.legend(fontsize="small")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def errors(report: Report, path: str | Path) -> None:
@@ -125,7 +126,7 @@ def errors(report: Report, path: str | Path) -> None:
         axis.legend(fontsize="x-small")
     for axis in axes.flat[panels:]:
         axis.set_axis_off()
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _error_panel(axis: Any, points: Sequence[CurvePoint]) -> None:

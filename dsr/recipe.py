@@ -11,8 +11,10 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from dsr.data.errors import reason
+
 NeuronKind = Literal["if", "lif", "relu"]
-OptimizerKind = Literal["sgd", "adam"]
+OptimizerKind = Literal["sgd", "adam", "muon"]
 ScheduleKind = Literal["cosine", "triangular"]
 
 
@@ -46,8 +48,8 @@ class Recipe:
         Samples drawn from the training set to measure with after each epoch, instead of the test set.
     epochs, batch_size : int
         Length of the run.
-    optimizer : {"sgd", "adam"}
-        SGD has `momentum` and `nesterov`.
+    optimizer : {"sgd", "adam", "muon"}
+        SGD has `momentum` and `nesterov`, Muon `momentum`.
     learning_rate, momentum, nesterov, weight_decay
         Of the optimiser.
     bias_rate : float
@@ -67,6 +69,8 @@ class Recipe:
         rank's part of it.
     test_views : {"one", "mirror", "mirror-shift"}
         Measure with the mean output of each image and its mirror image, or also of both shifted by a pixel each way.
+    keep_mb : int
+        Memory for output currents in training, in MiB (`Network`): more is faster, results are the same.
     start_quantile : float
         With weights of a ReLU network to start from: the quantile of its activations that become thresholds.
     start_batches : int
@@ -112,6 +116,7 @@ class Recipe:
     ema_decay: float = 0.0
     sync_batch_norm: bool = False
     test_views: Literal["one", "mirror", "mirror-shift"] = "one"
+    keep_mb: int = 128
     start_quantile: float = 1.0
     start_batches: int = 4
     seed: int = 0
@@ -145,17 +150,19 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
     """
     entry = files("dsr").joinpath("recipes", f"{name}.toml")
     if entry.is_file():
-        text = entry.read_text(encoding="utf-8")
+        content = entry.read_bytes()
     elif name.endswith(".toml"):
-        text = Path(name).read_text(encoding="utf-8")
+        content = Path(name).read_bytes()
     else:
         raise ValueError(
             f"recipe '{name}': expected {', '.join(names())} or a path ending in .toml{_nearest(name, names())}"
         )
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe '{name}': {error}") from None
+        values = tomllib.loads(content.decode("utf-8"))
+        if not changes:
+            return from_dict(values)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"recipe '{name}': {reason(error).removeprefix('recipe: ')}") from None
     for change in changes:
         key, separator, value = change.partition("=")
         if not separator:
@@ -179,7 +186,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         if key not in known:
             raise ValueError(f"recipe: unknown key '{key}'{_nearest(key, known)}")
         kind = hints[key]
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 1 << 1023:  # beyond it there is no float
             value = float(value)
         choices = get_args(kind)
         if choices and value not in choices:
@@ -206,7 +213,9 @@ _NOT_NEGATIVE: _Rule = (lambda value: 0 <= value < inf, "a number >= 0")
 _SHARE: _Rule = (lambda value: 0 <= value < 1, "a number in [0, 1)")
 _RULES: dict[str, _Rule] = (
     dict.fromkeys(("width", "timesteps", "epochs", "batch_size", "start_batches"), _COUNT)
-    | dict.fromkeys(("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "seed"), _NATURAL)
+    | dict.fromkeys(
+        ("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "seed", "keep_mb"), _NATURAL
+    )
     | dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "threshold_gradient_scale"), _NOT_NEGATIVE)
     | dict.fromkeys(("dropout", "label_smoothing", "ema_decay", "momentum"), _SHARE)
     | {"bias_rate": (lambda value: 0 < value < inf, "a number > 0")}

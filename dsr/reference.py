@@ -73,7 +73,8 @@ def weighted_firing_rate(train: Array, tau: float, delta_t: float) -> Array:
     total = np.zeros_like(x[0])
     for w, step in zip(weights, x, strict=True):
         total = total + x.dtype.type(w) * step
-    return np.asarray(total / x.dtype.type(sum(weights.tolist())))
+    # cumsum adds in order, unlike NumPy's sum and, since 3.12, Python's
+    return np.asarray(total / x.dtype.type(np.cumsum(weights)[-1]))
 
 
 def if_rate(mean_current: Array, v_threshold: float) -> Array:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsr import checkpoint, data, models, recipe
+from dsr import atomic, checkpoint, data, models, recipe
 from dsr.data import DataSet, Preparation
+from dsr.data.errors import reason
 from dsr.network import Network
 from dsr.progress import duration
 from dsr.recipe import Recipe
@@ -72,8 +72,8 @@ def load_run(
             run = replace(run, timesteps=timesteps)
         network = models.build(run, tuple(metadata["features"]), len(metadata["classes"]))
         network.load_state(part(arrays, "average") or part(arrays, "network"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{path}: {reason(error)}") from None
     return network, run, metadata
 
 
@@ -83,22 +83,45 @@ def part(arrays: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def load_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Metrics of each epoch of a run; a last line that was cut short is left out."""
+    """Metrics of each epoch of a run; a last line that was cut short is left out.
+
+    Raises
+    ------
+    ValueError
+        Another line is damaged; the message names file and line.
+    OSError
+        The file is there, but cannot be read.
+    """
     path = Path(folder) / METRICS
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    metrics = []
     # what follows the last line break was cut short by an interruption; its epoch is measured again
-    return [json.loads(line) for line in lines[:-1]]
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: line {number} is damaged ({reason(error)})") from None
+        if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
+            raise ValueError(f"{path}: line {number} is damaged (no metrics of an epoch)")
+        metrics.append(entry)
+    return metrics
 
 
 def write_metrics(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """All metrics so far, as JSON lines and as a table."""
-    _replace(folder / METRICS, "".join(json.dumps(m) + "\n" for m in metrics))
+    """All metrics so far, as JSON lines and as a table.
+
+    Raises
+    ------
+    OSError
+        One of the two could not be written; an older one is as it was, see `dsr.atomic.writing`.
+    """
+    atomic.write(folder / METRICS, "".join(json.dumps(m) + "\n" for m in metrics).encode())
     rows = [_flat(m) for m in metrics]
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n", restval="")
     table.writeheader()
     table.writerows(rows)
-    _replace(folder / TABLE, text.getvalue())
+    atomic.write(folder / TABLE, text.getvalue().encode())
 
 
 def held_out(run: Recipe) -> str:
@@ -132,9 +155,3 @@ def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in metrics.items():
         flat |= {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
     return flat
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

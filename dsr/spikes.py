@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import exp, prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import lanes
-from dsr._arrays import as_array
+from dsr._arrays import as_array, as_number
 from dsr.lanes import Values, Words
 
 
@@ -72,7 +71,17 @@ class SpikeTrain:
                 "SpikeTrain.from_dense: argument 'train': expected shape (T, B, C, H, W) or (T, B, N) with T >= 1, "
                 f"got {dense.shape}"
             )
-        weights = uniform_weights(len(dense)) if time_weights is None else time_weights
+        amplitude = as_number(
+            "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: 2.0**-126 <= abs(a) < 2.0**127, "a number but 0"
+        )
+        weights = uniform_weights(len(dense))
+        if time_weights is not None:
+            weights = np.asarray(as_array("SpikeTrain.from_dense", "time_weights", time_weights), np.float32)
+        if weights.shape != dense.shape[:1]:
+            raise ValueError(
+                f"SpikeTrain.from_dense: argument 'time_weights': expected {len(dense)} numbers, got shape "
+                f"{weights.shape}"
+            )
         return cls(lanes.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
 
     def dense(self) -> Values:
@@ -113,13 +122,13 @@ class SpikeTrain:
         return lanes.count_words(self.words, self.channels)
 
     def firing_rate(self) -> float:
-        """Spikes per neuron and time step, in [0, 1]."""
-        return self._firing_rate
-
-    @cached_property
-    def _firing_rate(self) -> float:
-        neurons = prod(self.shape)
-        return lanes.count_bits(self.words) / neurons if neurons else 0.0
+        """Spikes per neuron and time step, in [0, 1]; counted once."""
+        # no cached_property: Python 3.11 has one lock for all trains, which a forked child may find taken for ever
+        kept = vars(self)
+        if "_firing_rate" not in kept:
+            neurons = prod(self.shape)
+            kept["_firing_rate"] = lanes.count_bits(self.words) / neurons if neurons else 0.0
+        return float(kept["_firing_rate"])
 
     def rate(self) -> Values:
         """The representation of the train, (B, C, H, W) or (B, N): its (weighted) mean over time."""

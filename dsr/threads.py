@@ -23,5 +23,5 @@ def set_num_threads(threads: int) -> None:
     _core.set_threads(threads)
 
 
-# libgomp's team does not survive a fork: a child that asks for it would wait for ever.
+# A forked child usually has brothers on the other processors; it may ask for more threads.
 os.register_at_fork(after_in_child=lambda: _core.set_threads(1))

@@ -9,17 +9,15 @@ for, so that an optimiser's state in the same file costs nothing.
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from math import prod
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dsr.data.archive import Archive
 from dsr.data.errors import DataError
 from dsr.data.pickles import NUMPY_SCALARS, Calls, Name, of_kind, read_pickle
 
@@ -39,17 +37,6 @@ _STORAGES = {
 }
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_AXES = 32
-_BROKEN = (
-    BadZipFile,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 class Tensor:
@@ -77,14 +64,10 @@ class _Archive:
     """The files of a ZIP archive, by their names without its folder."""
 
     def __init__(self, data: bytes, shown: str) -> None:
-        self.shown = shown
-        try:
-            self.zip = ZipFile(io.BytesIO(data))
-        except _BROKEN as error:
-            raise DataError(f"{shown}: no readable ZIP archive, damaged or cut short ({error})") from None
-        names = self.zip.namelist()
+        self.shown, self.zip = shown, Archive(data, shown)
+        names = list(self.zip.files)
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1 or len(set(names)) != len(names):
+        if len(pickles) != 1:
             raise DataError(f"{shown}: a ZIP archive, but not of torch.save: expected one file NAME/data.pkl in it")
         self.folder = pickles[0].removesuffix("data.pkl")
         if f"{self.folder}constants.pkl" in names:
@@ -93,26 +76,25 @@ class _Archive:
             )
         self.order = "<"
         if f"{self.folder}byteorder" in names:
-            self.order = {b"little": "<", b"big": ">"}.get(self.read("byteorder"), "")
+            self.order = {b"little": "<", b"big": ">"}.get(bytes(self.read("byteorder")), "")
             if not self.order:
                 raise DataError(f"{shown}: byteorder: expected little or big")
 
     def length(self, name: str) -> int:
         """Bytes of a file; one that is compressed, and may be longer than it looks, is refused."""
-        try:
-            entry = self.zip.getinfo(self.folder + name)
-        except KeyError:
-            raise ValueError(f"the archive has no {name}") from None
+        entry = self.zip.files.get(self.folder + name)
+        if entry is None:
+            raise ValueError(f"the archive has no {name}")
         if entry.compress_type != ZIP_STORED or entry.compress_size != entry.file_size:
             raise ValueError(f"{name}: expected a file that is not compressed")
         return entry.file_size
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> memoryview:
         try:
             self.length(name)
-            return self.zip.read(self.folder + name)
-        except _BROKEN as error:
-            raise DataError(f"{self.shown}: {name}: damaged or cut short ({error})") from None
+        except ValueError as error:
+            raise DataError(f"{self.shown}: {error}") from None
+        return self.zip.read(self.folder + name)
 
 
 class _Storage:
@@ -173,7 +155,9 @@ def read_torch(path: str | Path) -> Any:
         return found
 
     try:
-        return read_pickle(archive.read("data.pkl"), f"{shown}: data.pkl", _CALLS, what=_WHAT, persistent=storage)
+        return read_pickle(
+            bytes(archive.read("data.pkl")), f"{shown}: data.pkl", _CALLS, what=_WHAT, persistent=storage
+        )
     except DataError as error:
         if "would call" in str(error):
             raise DataError(f"{error}; save the weights alone, with torch.save(model.state_dict(), file)") from None

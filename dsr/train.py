@@ -21,6 +21,7 @@ from dsr.interrupt import Interrupted, Interrupts
 from dsr.lanes import Values
 from dsr.layer import Layer
 from dsr.losses import cross_entropy
+from dsr.muon import Muon
 from dsr.network import Network, spike_rates
 from dsr.norm import BatchNorm
 from dsr.optim import SGD, Adam, Optimizer, clip_gradients, gradient_norm
@@ -55,10 +56,28 @@ def compute_gradients(
 def train_step(
     network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
 ) -> tuple[float, int]:
-    """`compute_gradients`, and one step of the optimiser."""
-    loss, correct = compute_gradients(network, images, labels, label_smoothing)
-    optimizer.step()
+    """`compute_gradients`, and one step of the optimiser.
+
+    A step that raises (MemoryError, FloatingPointError, KeyboardInterrupt) is as if it had not begun: parameters,
+    running statistics, dropout's stream and the optimiser's state are those from before. Only gradients may be new.
+    """
+    before = [(array, array.copy()) for array in _changed_by_passes(network)]
+    try:
+        loss, correct = compute_gradients(network, images, labels, label_smoothing)
+        optimizer.step()
+    except BaseException:
+        for array, kept in before:
+            array[...] = kept
+        raise
     return loss, correct
+
+
+def _changed_by_passes(network: Network) -> Iterator[NDArray[Any]]:
+    """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
+    for _, layer in network.body.walk():
+        yield from layer.buffers().values()
+    for _, neuron in network.neurons():
+        yield neuron.v_threshold.value
 
 
 def accuracy(
@@ -262,6 +281,8 @@ class Trainer:
             Ctrl-C or SIGTERM; the state is saved.
         FloatingPointError
             Loss or gradients are not finite; the message says where.
+        MemoryError
+            The step is as if it had not begun: `save` and `fit` may be called, and the run goes on with the same bits.
         """
         self._require_samples()
         if self.group.rank == 0:
@@ -276,8 +297,7 @@ class Trainer:
                 while self.position.epoch < self.recipe.epochs:
                     self._epoch()
             except Interrupted as stop:
-                with self._interrupts.held():
-                    self.save()
+                self.save()  # undisturbed: further signals are only noted
                 self.group.barrier()
                 epoch, batch = self.position.epoch + 1, self.position.batch
                 raise Interrupted(
@@ -372,46 +392,42 @@ class Trainer:
     def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> None:
         started = time.perf_counter()
         position, recipe = self.position, self.recipe
-        before = [(array, array.copy()) for array in self._changed_by_passes()]
+        before = [(array, array.copy()) for array in _changed_by_passes(self.network)]
+        done = False
         try:
             share = len(labels) / batch_size
             loss, correct = compute_gradients(self.network, images, labels, recipe.label_smoothing, share)
             numbers = loss * len(labels), correct, self._interrupts.waiting
             gathered = combine(self.group, self.network, self.optimizer.parameters, share, numbers)
             norm = gradient_norm(self.optimizer.parameters)
+            with self._interrupts.held():  # entered within the try: a signal before it undoes what the passes did
+                if recipe.clip_norm:
+                    clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
+                self.optimizer.learning_rate = learning_rate(recipe, position.step, steps_per_epoch)
+                self.optimizer.step()  # all or nothing; what follows asks for no memory worth naming
+                done = True
+                if self.average is not None:
+                    self.average.update()
+                position.batch += 1
+                position.step += 1
+                position.loss += float(gathered[:, 0].sum())
+                position.correct += int(gathered[:, 1].sum())
+                position.seen += batch_size
+                position.gradient_norm = norm
+                position.seconds += time.perf_counter() - started
         except BaseException as error:
-            for array, kept in before:
-                array[...] = kept
+            with self._interrupts.held():
+                for array, kept in [] if done else before:
+                    array[...] = kept
             if isinstance(error, FloatingPointError):
                 raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
             raise
-        with self._interrupts.held():
-            if recipe.clip_norm:
-                clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
-            self.optimizer.learning_rate = learning_rate(recipe, position.step, steps_per_epoch)
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update()
-            position.batch += 1
-            position.step += 1
-            position.loss += float(gathered[:, 0].sum())
-            position.correct += int(gathered[:, 1].sum())
-            position.seen += batch_size
-            position.gradient_norm = norm
-            position.seconds += time.perf_counter() - started
         self._stop_together(gathered[:, 2])
 
     def _stop_together(self, signals: NDArray[Any]) -> None:
         """Raise Interrupted if a signal reached any rank; the same on each."""
         if self.group.size > 1 and signals.any():
             raise Interrupted(int(signals.max()))
-
-    def _changed_by_passes(self) -> Iterator[NDArray[Any]]:
-        """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
-        for _, layer in self.network.body.walk():
-            yield from layer.buffers().values()
-        for _, neuron in self.network.neurons():
-            yield neuron.v_threshold.value
 
     def _measure(self) -> dict[str, Any]:
         position, network = self.position, self.measured
@@ -439,7 +455,11 @@ class Trainer:
         }
 
     def _finish(self, metrics: dict[str, Any]) -> None:
-        """Close the epoch: metrics first, then the checkpoint that counts it."""
+        """Close the epoch.
+
+        The best comes before the checkpoint: once that counts the epoch, no resumed run comes by here again.
+        TensorBoard's events, which nobody resumes from, come last.
+        """
         reached = metrics[f"{run.held_out(self.recipe)}_accuracy"]
         is_best = reached > self.position.best
         self.position = Position(
@@ -449,13 +469,13 @@ class Trainer:
         if self.group.rank > 0:
             return
         run.write_metrics(self.folder, self.metrics)
+        if is_best:
+            self.save(run.BEST)
+        self.save()
         if self._scalars is None and tensorboard.available():
             self._scalars = tensorboard.Scalars(self.folder)
         if self._scalars is not None:
             self._scalars.write(metrics)
-        self.save()
-        if is_best:
-            self.save(run.BEST)
 
 
 def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
@@ -465,6 +485,8 @@ def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
             layer.bias.rate = recipe.bias_rate
     if recipe.optimizer == "adam":
         return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
     return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
 
 

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsr import checkpoint
 from dsr._arrays import as_array
-from dsr.data.errors import DataError
+from dsr.data.archive import Archive, read_npy
+from dsr.data.errors import DataError, reason
 from dsr.foreign import fold_vgg, own_names
 from dsr.network import Network
 
@@ -121,15 +122,11 @@ def _read_torch(function: str, path: Path) -> Mapping[str, ArrayLike]:
 
 
 def _read_npz(function: str, path: Path) -> Arrays:
-    # opened here, since NumPy leaves open what it cannot read
-    with open(path, "rb") as file:
-        try:
-            archive = np.load(file, allow_pickle=False)
-            return {name: archive[name] for name in archive.files}
-        except OSError:
-            raise
-        except Exception as error:
-            raise ValueError(f"{function}: {path}: no readable .npz file ({error})") from None
+    try:
+        archive = Archive(path.read_bytes(), str(path))
+        return {name.removesuffix(".npy"): read_npy(archive.read(name), f"{path}: {name}") for name in archive.files}
+    except DataError as error:
+        raise DataError(f"{function}: {error}") from None
 
 
 def _read_safetensors(function: str, path: Path) -> Arrays:
@@ -140,7 +137,7 @@ def _read_safetensors(function: str, path: Path) -> Arrays:
             if (file.metadata() or {}).get("format") != checkpoint.FORMAT:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{function}: {path}: no readable safetensors file ({error})") from None
+        raise ValueError(f"{function}: {path}: no readable safetensors file ({reason(error)})") from None
     saved, _ = checkpoint.load(path)
     for kind in ("average.", "network."):
         arrays = {name.removeprefix(kind): array for name, array in saved.items() if name.startswith(kind)}
@@ -182,8 +179,11 @@ def _core_shape(array: NDArray[Any]) -> tuple[int, ...]:
 
 
 def _finite(array: NDArray[Any]) -> bool:
+    if array.dtype.kind not in "fiu":
+        return False
     with np.errstate(over="ignore"):
-        return array.dtype.kind in "fiu" and bool(np.isfinite(array.astype(np.float32)).all())
+        # NaN comes through, and no array is made on the way
+        return array.size == 0 or bool(np.isfinite([np.float32(array.min()), np.float32(array.max())]).all())
 
 
 def listed(names: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,39 @@ ROOT = Path(__file__).resolve().parents[1]
 # The same examples in every run, and no limit on the time of one: a test fails because of the code alone.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
+
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long``: tests that repeat something do so as often as it takes to be trusted, not only to catch a mistake."""
+    parser.addoption("--long", action="store_true", help="repeat in full what is repeated a few times without")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Figures start empty."""
+    config.stash[_FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests counted, whatever the verbosity."""
+    if figures := terminalreporter.config.stash[_FIGURES]:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def amount(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
+    """``amount(short, full)``: how often to repeat something, the full number with ``--long``."""
+    return lambda short, full: full if pytestconfig.getoption("--long") else short
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """``figure(text)``: a line for the summary at the end, after the test's name."""
+    return lambda text: request.config.stash[_FIGURES].append(f"{request.node.name}: {text}")
 
 
 @pytest.fixture(scope="session")

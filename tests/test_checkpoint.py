@@ -1,5 +1,7 @@
 """Checkpoints come back as they were, or not at all."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -56,8 +58,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
         checkpoint.save(path, {"weight": np.zeros(3)}, {})
     assert checkpoint.load(path)[1] == METADATA
     assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]

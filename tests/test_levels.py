@@ -63,6 +63,8 @@ OTHER_KERNELS = {
     "if_rows": "conv2d_if_spikes",
     "lif_rows": "conv2d_lif_spikes",
     "sgd_update": "sgd_update",
+    "winograd_spread": "conv2d_input_gradient",
+    "winograd_gather": "conv2d_input_gradient",
 }
 
 

@@ -304,7 +304,7 @@ def test_arguments(tmp_path):
     ],
 )
 def test_preparations_that_are_impossible(split, wrong, message):
-    with pytest.raises(ValueError, match=f"Preparation: argument {message}"):
+    with pytest.raises((TypeError, ValueError), match=f"Preparation: argument {message}"):
         data.load("events", split, data.Preparation(**wrong))
 
 

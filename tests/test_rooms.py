@@ -18,7 +18,8 @@ MODULES = sorted((ROOT / "dsr").rglob("*.py"))
 FOREIGN = {
     "kernels": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "immintrin.h"},
     "levels": {"stddef.h", "stdint.h", "string.h", "immintrin.h"},
-    "ops": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "stdlib.h", "stdatomic.h", "omp.h", "cblas.h"},
+    "ops": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "stdlib.h", "stdatomic.h", "omp.h", "pthread.h"}
+    | {"cblas.h"},
     "python": {"Python.h", "numpy/arrayobject.h", "stddef.h", "stdint.h", "string.h", "math.h", "stdio.h", "stdlib.h"},
 }
 # what the bottom of the package, on which all else is built, may import from dsr

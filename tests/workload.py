@@ -1,4 +1,4 @@
-"""Every EXACT operation once, on fixed numbers; as a script: prints the level and a digest of each result as JSON."""
+"""Every operation that has kernels of its own, once, on fixed numbers; as a script: level and digests as JSON."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def digests() -> dict[str, str]:
         constant = np.ascontiguousarray(values[:, :, :, 0])
         gradient = lanes.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, 2, 1, group)
         found[f"conv2d_spikes_weight_gradient_{group}"] = digest(gradient)
+    for kernel, stride in ((3, 1), (4, 2)):  # one OpenBLAS for all levels: its products have the same bits
+        rng = np.random.default_rng(7)
+        grad, weight = lanes_table.floats(rng, 33, 7, 8, 37), lanes_table.floats(rng, 33, 32, kernel, kernel)
+        gradient = lanes.conv2d_input_gradient(grad, weight, 7 * stride, 8 * stride, stride, 1)
+        found[f"conv2d_input_gradient_{kernel}"] = digest(gradient)
     value, grad, buffer = (lanes_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))
     _core.sgd_update(value, grad, buffer, 0.1, 0.9, 5e-4, 1, 0)
     found["sgd_update_f4"] = digest(value, buffer)

@@ -112,13 +112,15 @@ static void build_table(const float *rows, size_t groups, uint32_t group, size_t
             size_t lowest = 0, rest = m & (m - 1);
             while (!(m >> lowest & 1))
                 lowest++;
-            const float *row = rows + lowest * length, *others = table + (rest - 1) * length;
+            const float *row = rows + lowest * length;
             float *sum = table + (m - 1) * length;
-            if (!rest)
+            if (!rest) {
                 memcpy(sum, row, length * sizeof *sum);
-            else
-                for (size_t i = 0; i < length; i += ROW_LANES)
-                    *(row_vector *)(sum + i) = *(const row_vector *)(others + i) + *(const row_vector *)(row + i);
+                continue;
+            }
+            const float *others = table + (rest - 1) * length;
+            for (size_t i = 0; i < length; i += ROW_LANES)
+                *(row_vector *)(sum + i) = *(const row_vector *)(others + i) + *(const row_vector *)(row + i);
         }
 }
 

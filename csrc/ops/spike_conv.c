@@ -116,10 +116,12 @@ static void list_rows(const uint32_t *words, const plan *p, const tile *t, const
         for (size_t hy = 0; hy < p->halo_y; hy++)
             for (size_t hx = 0; hx < p->halo_x; hx++) {
                 size_t pixel = input_pixel(conv, t, hy, hx);
+                if (pixel == SIZE_MAX)
+                    continue;
                 size_t at = (word - from) * halo + (hy * p->halo_x + hx) * t->nl;
                 const uint32_t *lanes = words + (word * pixels + pixel) * conv->lanes + t->l0;
                 /* runs in order: a call writes a few bytes beyond its own, which the next one overwrites */
-                for (size_t i = 0; i < p->steps && pixel != SIZE_MAX; i++, lanes += p->run, at += t->piece)
+                for (size_t i = 0; i < p->steps; i++, lanes += p->run, at += t->piece)
                     dsr_kernel->expand_words(code, lanes, t->piece, w->rows + 32 * at, w->counts + at);
             }
     uint32_t end = 0;

@@ -4,6 +4,7 @@
 #include "ops.h"
 
 #include <omp.h>
+#include <pthread.h>
 
 /* Waking a team costs some microseconds, the time of about this many elements. */
 enum { WORTH_A_TEAM = 1 << 15 };
@@ -24,8 +25,15 @@ int dsr_team(size_t elements) {
     return elements > WORTH_A_TEAM ? dsr_get_threads() : 1;
 }
 
-void dsr_blas_setup(void) {
+/* A team does not survive a fork: a child that asked for the one it had would wait for ever. So a thread that forks
+ * leaves its team first, and parent and child make new ones when they need them. */
+static void leave_team(void) {
+    omp_pause_resource_all(omp_pause_hard);
+}
+
+void dsr_threads_setup(void) {
     openblas_set_num_threads(1);
+    pthread_atfork(leave_team, NULL, NULL);
 }
 
 const char *dsr_blas_config(void) {

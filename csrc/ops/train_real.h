@@ -89,6 +89,9 @@ static double NAME(rate_backward)(const REAL *grad, const REAL *mean_current, RE
 /* timesteps == 0: grad and current have no time axis, they are the representations themselves. */
 static dsr_status NAME(backward)(const REAL *grad, const REAL *current, REAL *grad_current, double *grad_threshold,
                                  size_t timesteps, size_t n, double v_threshold, dsr_time time, double divisor) {
+    *grad_threshold = 0;
+    if (!n) /* no weights for time steps that hold nothing */
+        return DSR_OK;
     int leaky = time.delta_t != 0;
     REAL top = leaky ? (REAL)time.tau * (REAL)v_threshold / (REAL)time.delta_t : (REAL)v_threshold;
     REAL *weights = NULL, norm = 1;

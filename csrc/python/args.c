@@ -191,9 +191,12 @@ int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t give
         if (failed)
             return -1;
     }
+    size_t outputs = 0, elements = 0;
     for (size_t i = 0; i < call->count; i++) {
         if (call->arguments[i].role != ARG_OUT)
             continue;
+        outputs++;
+        elements += (size_t)PyArray_SIZE((PyArrayObject *)objects[i]);
         for (size_t j = 0; j < call->count; j++)
             if (j != i && call->value[j].data && call->arguments[j].kind <= ARG_I64 &&
                 overlap(objects[i], objects[j])) {
@@ -203,5 +206,6 @@ int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t give
                 return -1;
             }
     }
+    call->empty = outputs && !elements;
     return 0;
 }

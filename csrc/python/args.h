@@ -51,6 +51,7 @@ typedef struct {
     dsr_value value[DSR_MOST_ARGUMENTS];
     size_t axis[26]; /* by letter */
     dsr_dtype dtype; /* of the REAL arrays */
+    int empty;       /* there are outputs, and none has an element */
     double result;
 } dsr_call;
 

@@ -19,6 +19,8 @@ static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t
     dsr_call call = {.function = entry->name, .arguments = entry->arguments, .count = entry->count};
     if (dsr_read_arguments(&call, objects, given) < 0 || (entry->check && entry->check(&call) < 0))
         return NULL;
+    if (call.empty && !entry->returns) /* other axes may be as long as they like, without an element in sight */
+        Py_RETURN_NONE;
     dsr_status status;
     Py_BEGIN_ALLOW_THREADS;
     status = entry->run(&call);
@@ -105,25 +107,35 @@ static char *signature(const dsr_entry *entry) {
     return text;
 }
 
-/* What is allocated here lives as long as the process, as the functions may. */
+/* Made at the first import, and kept as long as the process: functions point to them. */
+static PyMethodDef *definitions;
+
+static int make_definitions(void) {
+    PyMethodDef *made = calloc(dsr_entry_count, sizeof *made);
+    for (size_t i = 0; made && i < dsr_entry_count; i++) {
+        char *doc = signature(&dsr_entries[i]);
+        made[i] = (PyMethodDef){dsr_entries[i].name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
+        if (!doc) {
+            while (i--)
+                free((void *)made[i].ml_doc);
+            free(made);
+            made = NULL;
+        }
+    }
+    definitions = made;
+    return made ? 0 : -1;
+}
+
 static int add_entries(PyObject *module) {
-    PyMethodDef *definitions = calloc(dsr_entry_count, sizeof *definitions);
-    if (!definitions) {
+    if (!definitions && make_definitions() < 0) {
         PyErr_NoMemory();
         return -1;
     }
     for (size_t i = 0; i < dsr_entry_count; i++) {
-        const dsr_entry *entry = &dsr_entries[i];
-        char *doc = signature(entry);
-        if (!doc) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        definitions[i] = (PyMethodDef){entry->name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
-        PyObject *capsule = PyCapsule_New((void *)entry, "dsr._core.entry", NULL);
+        PyObject *capsule = PyCapsule_New((void *)&dsr_entries[i], "dsr._core.entry", NULL);
         PyObject *function = capsule ? PyCFunction_NewEx(&definitions[i], capsule, NULL) : NULL;
         Py_XDECREF(capsule);
-        int failed = !function || PyModule_AddObjectRef(module, entry->name, function) < 0;
+        int failed = !function || PyModule_AddObjectRef(module, dsr_entries[i].name, function) < 0;
         Py_XDECREF(function);
         if (failed)
             return -1;
@@ -139,7 +151,7 @@ static int execute(PyObject *module) {
         PyErr_Format(PyExc_ValueError, "DSR_LEVEL: expected scalar, avx2 or avx512, got '%s'", wanted);
         return -1;
     }
-    dsr_blas_setup();
+    dsr_threads_setup();
     return add_entries(module);
 }
 

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.errors import DataError
-from dsr.data.event_array import Events, Fail, SensorSize, pack
+from dsr.data.event_array import Events, Fail, SensorSize, blocks, join, pack
 
 _PACKET = struct.Struct("<hhiiiiii")
 _POLARITY = 1
@@ -53,43 +53,65 @@ def read_aedat2(data: bytes, path: str, given: SensorSize | None) -> Events:
             raise DataError(f"{path}: recorded with {chip[1]}; of AEDAT 2.0, only files of a DVS128 can be read")
     size = known_size(path, (128, 128, 2), given)
     records = whole_records(data, path, start, 8).view(">u4").reshape(-1, 2)
-    address, times = records[:, 0].astype(np.int64), records[:, 1].astype(np.int64)
-    special = (address & 0x8000_8000) != 0
-    other = (address >> 31 == 0) & (address > 0xFFFF)
-    if other.any():
-        number = int(other.argmax())
-        raise DataError(f"{path}: byte {start + 8 * number}: address {address[number]:#x} is not one of a DVS128")
-    times[1:] += np.cumsum(np.diff(times) < -(1 << 31)) << 32
-    kept = np.flatnonzero(~special)
-    if not len(kept):
+    found = join(_parts_of_aedat2(records, path, start, size), len(records), size)
+    if not len(found):
         raise DataError(f"{path}: holds no events of pixels, only {len(records)} external triggers")
-    address = address[kept]
-    fields = {"x": 127 - (address >> 1 & 127), "y": address >> 8, "t": times[kept], "p": 1 - (address & 1)}
-    return pack(fields, size, len(records) - len(kept), _places(path, start + 8 * kept))
+    return found
+
+
+def _parts_of_aedat2(records: NDArray[np.uint32], path: str, start: int, size: SensorSize) -> Iterator[Events]:
+    last, turns = 0, 0
+    for block in blocks(len(records)):
+        address, times = records[block, 0].astype(np.int64), records[block, 1].astype(np.int64)
+        special = (address & 0x8000_8000) != 0
+        other = (address >> 31 == 0) & (address > 0xFFFF)
+        if other.any():
+            number = int(other.argmax())
+            place = start + 8 * (block.start + number)
+            raise DataError(f"{path}: byte {place}: address {address[number]:#x} is not one of a DVS128")
+        back = np.diff(times, prepend=last if block.start else times[0]) < -(1 << 31)
+        last = int(times[-1])
+        times += (turns + np.cumsum(back)) << 32
+        turns += int(back.sum())
+        kept = np.flatnonzero(~special)
+        address = address[kept]
+        fields = {"x": 127 - (address >> 1 & 127), "y": address >> 8, "t": times[kept], "p": 1 - (address & 1)}
+        yield pack(fields, size, len(times) - len(kept), places(path, start + 8 * (block.start + kept)))
 
 
 def read_aedat31(data: bytes, path: str, given: SensorSize | None) -> Events:
     """Polarity events of an AEDAT 3.1 file."""
     start, lines = _header(data, path, end="#!END-HEADER")
-    packets = list(_polarity_packets(data, path, start))
-    sources = {source for source, *_ in packets}
-    if not packets:
+    sources, most = set(), 0
+    for source, _, slots, _ in _polarity_packets(data, path, start):
+        sources.add(source)
+        most += len(slots)
+    if not sources:
         raise DataError(f"{path}: holds no polarity events")
     if len(sources) > 1:
         raise DataError(f"{path}: holds events of {len(sources)} cameras, {sorted(sources)}; expected one")
-    words = np.concatenate([words for *_, words in packets])
-    places = np.concatenate([first + 8 * np.arange(len(words)) for _, first, words in packets])
-    valid = np.flatnonzero(words[:, 0] & 1)
-    if not len(valid):
-        raise DataError(f"{path}: holds no valid polarity events")
-    word = words[valid, 0]
-    fields = {"x": word >> 17, "y": word >> 2 & 0x7FFF, "t": words[valid, 1], "p": word >> 1 & 1}
     size = known_size(path, _source_size(lines, sources.pop()), given)
-    return pack(fields, size, len(words) - len(valid), _places(path, places[valid]))
+    found = join(_parts_of_aedat31(data, path, start, size), most, size)
+    if not len(found):
+        raise DataError(f"{path}: holds no valid polarity events")
+    return found
 
 
-def _polarity_packets(data: bytes, path: str, position: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-    """Of each packet the number of its camera, the byte of its first event, and words and whole times."""
+def _parts_of_aedat31(data: bytes, path: str, start: int, size: SensorSize) -> Iterator[Events]:
+    for _, first, slots, overflow in _polarity_packets(data, path, start):
+        for block in blocks(len(slots)):
+            words = slots[block].astype(np.int64)
+            place = first + 8 * block.start
+            if (late := words[:, 1] >> 31 != 0).any():
+                raise DataError(f"{path}: byte {place + 8 * int(late.argmax())}: a negative time")
+            valid = np.flatnonzero(words[:, 0] & 1)
+            word, times = words[valid, 0], words[valid, 1] + (overflow << 31)
+            fields = {"x": word >> 17, "y": word >> 2 & 0x7FFF, "t": times, "p": word >> 1 & 1}
+            yield pack(fields, size, len(words) - len(valid), places(path, place + 8 * valid))
+
+
+def _polarity_packets(data: bytes, path: str, position: int) -> Iterator[tuple[int, int, NDArray[np.uint32], int]]:
+    """Of each packet the number of its camera, the byte of its first event, words and times, and the overflows."""
     while position < len(data):
         if len(data) - position < _PACKET.size:
             raise DataError(f"{path}: byte {position}: cut short in the header of a packet")
@@ -108,11 +130,7 @@ def _polarity_packets(data: bytes, path: str, position: int) -> Iterator[tuple[i
             slots = np.frombuffer(data, "<u4", 2 * capacity, first).reshape(-1, 2)
             if (slots[count:, 0] & 1).any():
                 raise DataError(f"{path}: byte {position}: a packet of {count} events holds more")
-            words = slots[:count].astype(np.int64)
-            if (late := words[:, 1] >> 31 != 0).any():
-                raise DataError(f"{path}: byte {first + 8 * int(late.argmax())}: a negative time")
-            words[:, 1] += overflow << 31
-            yield source, first, words
+            yield source, first, slots[:count], overflow
         position = first + each * capacity
 
 
@@ -166,5 +184,6 @@ def _source_size(lines: list[str], source: int) -> SensorSize | None:
     return None
 
 
-def _places(path: str, offsets: NDArray[np.int64]) -> Fail:
+def places(path: str, offsets: NDArray[np.int64]) -> Fail:
+    """The error for an event of a file, given the bytes at which events begin."""
     return lambda number, what: DataError(f"{path}: byte {offsets[number]}: {what}")

@@ -14,27 +14,27 @@ multiple of 64 bytes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dsr import atomic
 
 Arrays = dict[str, NDArray[Any]]
 
 MAGIC = b"dsrcache"
 VERSION = 1
 ALIGNMENT = 64
-SECONDS_OF_A_DEAD_FILE = 24 * 3600.0
-"""A temporary file that nobody wrote to for so long belongs to a process that was killed."""
 
 _PREFIX = struct.Struct("<8sQI")
 
@@ -99,30 +99,22 @@ def cached(folder: Path, name: str, key: Mapping[str, Any], build: Callable[[], 
 
 
 def _write(path: Path, entry: str, arrays: Arrays) -> Arrays:
-    """Write an entry under a name of its own, map it, and only then give it its place."""
+    """Write an entry, map it, and only then give it its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead_files(path)
     table = {
         label: {"dtype": array.dtype.str, "shape": array.shape, "crc32": zlib.crc32(_bytes(array))}
         for label, array in arrays.items()
     }
     header = json.dumps({"entry": entry, "arrays": table}).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(_PREFIX.pack(MAGIC, len(header), zlib.crc32(header)) + header)
-            for array in arrays.values():
-                file.write(bytes(-file.tell() % ALIGNMENT))
-                file.write(_bytes(array))
-            file.flush()
-            os.fsync(file.fileno())
-        written = _read(temporary, entry)
+    with atomic.writing(path) as file:
+        file.write(_PREFIX.pack(MAGIC, len(header), zlib.crc32(header)) + header)
+        for array in arrays.values():
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            file.write(_bytes(array))
+        file.flush()
+        written = _read(Path(file.name), entry)
         if written is None:
-            raise OSError("what was written does not read back")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            raise OSError(errno.EIO, "what was written does not read back")
     return written
 
 
@@ -140,15 +132,22 @@ def _read(path: Path, entry: str) -> Arrays | None:
     header = data[start : start + length].tobytes() if magic == MAGIC else b""
     if not header or zlib.crc32(header) != crc32:
         return None
-    content = json.loads(header)
-    if content["entry"] != entry:
-        return None
+    try:
+        content = json.loads(header)
+        return _arrays(data, start + length, content["arrays"]) if content["entry"] == entry else None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError):
+        return None  # a header that somebody else wrote
+
+
+def _arrays(data: NDArray[np.uint8], position: int, table: Mapping[str, Any]) -> Arrays | None:
+    """The arrays of a table from a byte on; None where they are not what was once written."""
     arrays: Arrays = {}
-    position = start + length
-    for label, about in content["arrays"].items():
+    for label, about in table.items():
         position += -position % ALIGNMENT
         dtype, shape = np.dtype(about["dtype"]), tuple(about["shape"])
-        part = data[position : position + dtype.itemsize * int(np.prod(shape, dtype=np.int64))]
+        if dtype.kind not in "biufc" or not all(type(length) is int and length >= 0 for length in shape):
+            return None
+        part = data[position : position + dtype.itemsize * prod(shape)]
         if zlib.crc32(part.data) != about["crc32"]:
             return None
         arrays[label] = part.view(dtype).reshape(shape)
@@ -158,12 +157,3 @@ def _read(path: Path, entry: str) -> Arrays | None:
 
 def _bytes(array: NDArray[Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-def _remove_dead_files(path: Path) -> None:
-    for file in path.parent.glob(f".{path.name}.*.tmp"):
-        try:
-            if time.time() - file.stat().st_mtime > SECONDS_OF_A_DEAD_FILE:
-                file.unlink()
-        except FileNotFoundError:  # somebody else was faster
-            pass

@@ -15,6 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dsr import atomic
 from dsr.data.errors import DataError
 from dsr.progress import progress
 
@@ -69,7 +70,7 @@ def download(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with _locked(part) as file:
+    with _locked(part) as file, atomic.naming(part):
         try:
             _receive(url, target, file, size, say)
             got, found = file.tell(), _digest(part, kind)
@@ -79,7 +80,7 @@ def download(
             if found != digits:
                 file.truncate(0)
                 raise DataError(f"download: {url}: expected {kind} {digits}, got {found}; what arrived was removed")
-            os.replace(part, target)
+            atomic.place(file, target)
         finally:
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from dsr._arrays import shown
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
 """Column, row, time in microseconds, and polarity (True: brighter, "on"): the fields and dtypes of tonic's arrays."""
@@ -78,21 +80,38 @@ def as_events(
     for name in EVENT.names or ():
         if name not in names:
             raise ValueError(f"as_events: expected fields x, y, t and p, got {', '.join(map(str, names))}")
-    fields = {name: np.asarray(array[name]) for name in EVENT.names or ()}
+    try:
+        fields = {name: np.asarray(array[name]) for name in EVENT.names or ()}
+    except Exception as error:  # an object of the user's may raise anything
+        raise TypeError("as_events: x, y, t or p: expected numbers, got what is no array") from error
     events = pack(fields, size, 0, lambda number, what: ValueError(f"as_events: event {number}: {what}"))
     if isinstance(array, np.ndarray) and array.dtype == EVENT:
         return Events(array, size)
     return events
 
 
+def shown_size(size: Any) -> str:
+    """A size in a message, in a line."""
+    if not isinstance(size, tuple | list):
+        return shown(size)
+    return f"({', '.join(map(shown, size))}{',' * (len(size) == 1)})"
+
+
 def check_size(function: str, sensor_size: Sequence[int]) -> SensorSize:
     """``(W, H, 2)`` of ``(W, H)`` or ``(W, H, 2)``, or a ValueError."""
-    size = tuple(sensor_size)
+    try:
+        size = tuple(sensor_size)
+    except TypeError:
+        size = ()
     whole = all(isinstance(side, int | np.integer) for side in size)
     if not whole or len(size) not in (2, 3) or (len(size) == 3 and size[2] != 2):
-        raise ValueError(f"{function}: argument 'sensor_size': expected (W, H) or (W, H, 2), got {sensor_size}")
+        raise ValueError(
+            f"{function}: argument 'sensor_size': expected (W, H) or (W, H, 2), got {shown_size(sensor_size)}"
+        )
     if not (1 <= size[0] <= LARGEST_SIDE and 1 <= size[1] <= LARGEST_SIDE):
-        raise ValueError(f"{function}: argument 'sensor_size': expected 1 to {LARGEST_SIDE} a side, got {sensor_size}")
+        raise ValueError(
+            f"{function}: argument 'sensor_size': expected 1 to {LARGEST_SIDE} a side, got {shown_size(sensor_size)}"
+        )
     return int(size[0]), int(size[1]), 2
 
 
@@ -123,6 +142,24 @@ def pack(fields: Mapping[str, NDArray[Any]], size: SensorSize, skipped: int, fai
             raise fail(number, f"{name} = {values[number]} is no whole number")
         packed[name] = values
     return Events(packed, size, skipped)
+
+
+BLOCK = 1 << 17
+"""Events that are decoded at once: the numbers on the way take many times the memory of a file."""
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Parts of so many events."""
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def join(parts: Iterable[Events], most: int, size: SensorSize) -> Events:
+    """One recording of its parts, which have at most so many events together."""
+    events, count, skipped = np.empty(most, EVENT), 0, 0
+    for part in parts:
+        events[count : count + len(part)] = part.events
+        count, skipped = count + len(part), skipped + part.skipped
+    return Events(events[:count], size, skipped)
 
 
 def first_step_back(times: NDArray[Any]) -> int | None:

@@ -19,17 +19,18 @@ In the first two, times never go back; a file in which they do is refused.
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.data.aedat import known_size, whole_records
+from dsr.data import archive as npy
+from dsr.data.aedat import known_size, places, whole_records
+from dsr.data.archive import Archive
 from dsr.data.errors import DataError
-from dsr.data.event_array import EVENT, Events, SensorSize, check_size, first_step_back, pack
+from dsr.data.event_array import EVENT, Events, SensorSize, blocks, check_size, first_step_back, join, pack
 
 _OVERFLOW_ROW = 240
 _OVERFLOW_TIME = 1 << 13
@@ -40,15 +41,26 @@ _DAT_BITS = {1: (9, 8, 1), 2: (14, 14, 4)}
 """Of x, y and polarity, by the version of the file."""
 
 
+_Part = tuple[dict[str, NDArray[Any]], int, NDArray[np.int64]]
+"""Of some events the fields, the records that were skipped, and the bytes at which they begin."""
+
+
 def read_nmnist(data: bytes, path: str, given: SensorSize | None) -> Events:
     """Events of a .bin file of N-MNIST."""
-    records = whole_records(data, path, 0, 5).astype(np.int64)
-    x, y, high, middle, low = records.T
-    overflow = y == _OVERFLOW_ROW
-    times = ((high & 127) << 16 | middle << 8 | low) + _OVERFLOW_TIME * np.cumsum(overflow)
-    kept = np.flatnonzero(~overflow)
-    fields = {"x": x[kept], "y": y[kept], "t": times[kept], "p": high[kept] >> 7}
-    return _in_order(fields, given or (34, 34, 2), len(records) - len(kept), path, 5 * kept)
+    records, size = whole_records(data, path, 0, 5), given or (34, 34, 2)
+    return _in_order(_parts_of_nmnist(records), len(records), size, path)
+
+
+def _parts_of_nmnist(records: NDArray[np.uint8]) -> Iterator[_Part]:
+    overflows = 0
+    for block in blocks(len(records)):
+        x, y, high, middle, low = records[block].astype(np.int64).T
+        overflow = y == _OVERFLOW_ROW
+        times = ((high & 127) << 16 | middle << 8 | low) + _OVERFLOW_TIME * (overflows + np.cumsum(overflow))
+        overflows += int(overflow.sum())
+        kept = np.flatnonzero(~overflow)
+        fields = {"x": x[kept], "y": y[kept], "t": times[kept], "p": high[kept] >> 7}
+        yield fields, len(x) - len(kept), 5 * (block.start + kept)
 
 
 def read_dat(data: bytes, path: str, given: SensorSize | None) -> Events:
@@ -65,23 +77,31 @@ def read_dat(data: bytes, path: str, given: SensorSize | None) -> Events:
     if bits is None:
         if about.keys() & {"evt", "format"}:
             raise DataError(f"{path}: a raw recording of Prophesee; convert it with metavision_file_to_dat")
-        raise DataError(f"{path}: expected version 1 or 2 in the header, got {about.get('version', 'none')}")
+        raise DataError(f"{path}: expected version 1 or 2 in the header, got {about.get('version', 'none')[:40]}")
     kind = tuple(data[start : start + 2])
     if kind not in _CHANGES:
         raise DataError(f"{path}: byte {start}: expected events of kind 0 or 12 and size 8, got {kind}")
     start += 2
     records = whole_records(data, path, start, 8).view("<u4")
-    rest = records[:, 1].astype(np.int64)
-    fields = {"t": records[:, 0]}
-    for name, many in zip("xyp", bits, strict=True):
-        fields[name] = rest & (1 << many) - 1
-        rest = rest >> many
-    if rest.any():
-        place = start + 8 * int((rest != 0).argmax())
-        raise DataError(f"{path}: byte {place}: an address that is none of version {about['version']}")
     width, height = _number(about, "width", path), _number(about, "height", path)
     own = None if width is None or height is None else _size(path, (width, height))
-    return _in_order(fields, known_size(path, own, given), 0, path, start + 8 * np.arange(len(records)))
+    size = known_size(path, own, given)
+    return _in_order(_parts_of_dat(records, bits, path, start, about["version"]), len(records), size, path)
+
+
+def _parts_of_dat(
+    records: NDArray[np.uint32], bits: tuple[int, int, int], path: str, start: int, version: str
+) -> Iterator[_Part]:
+    for block in blocks(len(records)):
+        fields, rest = {"t": records[block, 0].astype(np.int64)}, records[block, 1].astype(np.int64)
+        for name, many in zip("xyp", bits, strict=True):
+            fields[name] = rest & (1 << many) - 1
+            rest = rest >> many
+        offsets = start + 8 * (block.start + np.arange(len(rest)))
+        if rest.any():
+            place = offsets[int((rest != 0).argmax())]
+            raise DataError(f"{path}: byte {place}: an address that is none of version {version}")
+        yield fields, 0, offsets
 
 
 def read_npy(data: bytes, path: str, given: SensorSize | None) -> Events:
@@ -92,14 +112,10 @@ def read_npy(data: bytes, path: str, given: SensorSize | None) -> Events:
 
 def read_npz(data: bytes, path: str, given: SensorSize | None) -> Events:
     """Events of a .npz file."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            wanted = {"events", "sensor_size", *(EVENT.names or ())} & names.keys()
-            contents = {name: archive.read(names[name]) for name in sorted(wanted)}
-    except Exception as error:  # zipfile raises a dozen kinds of errors
-        raise DataError(f"{path}: a damaged .npz file: {error}") from error
-    arrays = {name: _array(content, f"{path}: array '{name}'") for name, content in contents.items()}
+    archive = Archive(data, path)
+    names = {name.removesuffix(".npy"): name for name in archive.files}
+    wanted = {"events", "sensor_size", *(EVENT.names or ())} & names.keys()
+    arrays = {name: _array(archive.read(names[name]), f"{path}: array '{name}'") for name in sorted(wanted)}
     own = _size(path, arrays.pop("sensor_size").tolist()) if "sensor_size" in arrays else None
     if "events" in arrays:
         events = arrays["events"]
@@ -109,18 +125,25 @@ def read_npz(data: bytes, path: str, given: SensorSize | None) -> Events:
     return _fields(arrays, path, known_size(path, own, given))
 
 
-def _in_order(
-    fields: dict[str, NDArray[Any]], size: SensorSize, skipped: int, path: str, offsets: NDArray[np.int64]
-) -> Events:
-    """Checked events of a format in which times never go back."""
-    events = pack(fields, size, skipped, lambda number, what: DataError(f"{path}: byte {offsets[number]}: {what}"))
-    number = first_step_back(fields["t"])
-    if number is not None:
-        earlier, later = fields["t"][number - 1 : number + 1]
-        raise DataError(f"{path}: byte {offsets[number]}: time goes back from {earlier} to {later} microseconds")
+def _in_order(parts: Iterable[_Part], most: int, size: SensorSize, path: str) -> Events:
+    """Checked events of a format in which times never go back; they are at most so many."""
+    events = join(_checked(parts, size, path), most, size)
     if not len(events):
         raise DataError(f"{path}: holds no events")
     return events
+
+
+def _checked(parts: Iterable[_Part], size: SensorSize, path: str) -> Iterator[Events]:
+    last = 0
+    for fields, skipped, offsets in parts:
+        yield pack(fields, size, skipped, places(path, offsets))
+        number = first_step_back(times := np.append(last, fields["t"]))
+        if number is not None:
+            earlier, later = times[number - 1 : number + 1]
+            raise DataError(
+                f"{path}: byte {offsets[number - 1]}: time goes back from {earlier} to {later} microseconds"
+            )
+        last = times[-1]
 
 
 def _fields(fields: dict[str, NDArray[Any]], path: str, size: SensorSize) -> Events:
@@ -137,24 +160,12 @@ def _fields(fields: dict[str, NDArray[Any]], path: str, size: SensorSize) -> Eve
     return events
 
 
-def _array(data: bytes, what: str) -> NDArray[Any]:
-    """The array of .npy bytes. Its header may claim any shape, so that nothing is made before the sizes agree."""
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    except Exception as error:  # NumPy's parser of headers raises a dozen kinds of errors
-        raise DataError(f"{what}: a damaged .npy header: {error}") from error
-    if dtype.hasobject or len(shape) > 1:
-        raise DataError(f"{what}: expected one value an event, got shape {shape} of {dtype}")
-    start, count = file.tell(), shape[0] if shape else 1
-    if count < 0 or dtype.itemsize == 0 or count * dtype.itemsize != len(data) - start:
-        raise DataError(
-            f"{what}: expected {count * dtype.itemsize} bytes after the header, {count} of {dtype}, got "
-            f"{len(data) - start}: cut short?"
-        )
-    return np.frombuffer(data, dtype, count, start)
+def _array(data: bytes | memoryview, what: str) -> NDArray[Any]:
+    """The array of .npy bytes, one value an event."""
+    array = npy.read_npy(data, what)
+    if array.ndim > 1:
+        raise DataError(f"{what}: expected one value an event, got shape {array.shape} of {array.dtype}")
+    return array.reshape(-1)
 
 
 def _size(path: str, size: Any) -> SensorSize:
@@ -169,5 +180,5 @@ def _number(about: dict[str, str], name: str, path: str) -> int | None:
     """A number of the header; None where it is not there."""
     text = about.get(name)
     if text is not None and not re.fullmatch("[0-9]{1,9}", text):
-        raise DataError(f"{path}: header: expected a number for {name}, got {text!r}")
+        raise DataError(f"{path}: header: expected a number for {name}, got {text[:40]!r}")
     return None if text is None else int(text)

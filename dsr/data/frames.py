@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dsr._arrays import as_array, as_count, shown
 from dsr.data.event_array import Events, as_events, first_step_back
 from dsr.lanes import Values
 
@@ -51,18 +52,19 @@ def to_frames(
     """
     recording = as_events(events, sensor_size)
     if not isinstance(timesteps, int | np.integer) or timesteps < 1:
-        raise ValueError(f"to_frames: argument 'timesteps': expected an integer >= 1, got {timesteps!r}")
+        raise ValueError(f"to_frames: argument 'timesteps': expected an integer >= 1, got {shown(timesteps)}")
+    timesteps = as_count("to_frames", "timesteps", timesteps)
+    if not isinstance(by, str) or by not in ("number", "time"):
+        raise ValueError(f"to_frames: argument 'by': expected 'number' or 'time', got {shown(by)}")
     table = recording.events
     if by == "number":
         each, place = len(table) // timesteps, np.arange(len(table))
-    elif by == "time":
+    else:
         number = first_step_back(table["t"])
         if number is not None:
             raise ValueError(f"to_frames: time goes back at event {number}; such events can be split by number only")
         place = table["t"] - table["t"][:1]
         each = int(place[-1]) // timesteps if len(table) else 0
-    else:
-        raise ValueError(f"to_frames: argument 'by': expected 'number' or 'time', got {by!r}")
     # place grows, so that a frame is a part of the recording
     starts = np.searchsorted(place, each * np.arange(timesteps + 1), side="left") if each else np.zeros(timesteps + 1)
     starts = starts.astype(np.intp)
@@ -93,7 +95,12 @@ def resize(frames: NDArray[np.integer], size: int) -> Values:
     -------
     ndarray of float32, shape (..., size, size)
     """
-    whole, divisor = resize_exactly(frames, size)
+    array = as_array("resize", "frames", frames, least_axes=2)
+    if array.dtype.kind not in "iub" or 0 in array.shape[-2:]:
+        raise ValueError(
+            f"resize: argument 'frames': expected whole numbers, (..., H, W), got {array.dtype} of shape {array.shape}"
+        )
+    whole, divisor = resize_exactly(array, as_count("resize", "size", size))
     return np.divide(whole, divisor).astype(np.float32)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,7 +99,9 @@ def open_image(file: str) -> Picture:
     """An image file, decoded to RGB; errors as of `Decoder.one`."""
     from PIL import Image
 
-    with open(file, "rb") as stream, warnings.catch_warnings():
+    # from memory: of a file, Pillow reads as many bytes as a chunk says it has, or fails to have the room for them
+    stream = io.BytesIO(Path(file).read_bytes())
+    with warnings.catch_warnings():
         # Pillow warns of odd EXIF data, of transparency that is dropped, and of sizes, which are checked here
         warnings.simplefilter("ignore")
         try:

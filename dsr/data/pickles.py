@@ -9,9 +9,11 @@ dtype, and ``_codecs.encode``, by which Python 3 writes bytes for Python 2.
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.data.errors import DataError
+from dsr.data.errors import DataError, reason
 
 Calls = Mapping[str, Callable[..., Any]]
 """What stands for the calls of a pickle, by ``"module name"``. A value with a method `set_state` may be built on."""
@@ -49,17 +51,44 @@ def read_pickle(
     DataError
         It is cut short or damaged, or holds other things than plain values and what `calls` and `persistent` give.
     """
-    machine, position = _Machine(calls, what, persistent), 0
+    machine, position = _Machine(calls, what, persistent, len(data)), 0
     try:
-        for opcode, argument, where in pickletools.genops(data):
-            position = where or 0
-            machine.step(opcode.name, argument)
+        for steps, (opcode, argument, where) in enumerate(_opcodes(data)):
+            position = where
+            if steps == _MOST_STEPS:
+                raise ValueError(f"more than {_MOST_STEPS:,} steps")
+            machine.step(opcode, argument)
         if position + 1 != len(data):
             raise ValueError(f"{len(data) - position - 1} bytes follow the end of the pickle")
         (value,) = machine.stack
         return value
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        raise DataError(f"{shown}: no readable pickle of {what}, byte {position} of {len(data)}: {error}") from None
+        raise DataError(
+            f"{shown}: no readable pickle of {what}, byte {position} of {len(data)}: {reason(error)}"
+        ) from None
+
+
+def _opcodes(data: bytes) -> Iterator[tuple[str, Any, int]]:
+    """Name, argument and place of each opcode, as `pickletools.genops` has them; long bytes are views of `data`."""
+    stream, whole = io.BytesIO(data), memoryview(data)
+    name = ""
+    while name != "STOP":
+        position = stream.tell()
+        code = stream.read(1)
+        opcode = _OPCODES.get(code)
+        if opcode is None:
+            raise ValueError(f"there is no opcode {code!r}" if code else "the end is missing")
+        name, argument = opcode.name, None
+        start = position + 1 + _WIDTHS.get(name, 0)
+        length = int.from_bytes(data[position + 1 : start], "little")
+        if _LONG <= length <= len(data) - start:
+            argument = whole[start : start + length]
+            stream.seek(start + length)
+        elif opcode.arg is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd escapes in strings
+                argument = opcode.arg.reader(stream)
+        yield name, argument, position
 
 
 def read_dict(data: bytes, shown: str | Path) -> dict[str, Any]:
@@ -93,6 +122,15 @@ class Name:
     text: str
 
 
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_WIDTHS = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8}
+"""Opcodes with bytes behind a length of so many bytes."""
+_LONG = 1 << 20
+"""Bytes from which on they are not copied: then they are those of an array."""
+_MOST_STEPS = 1_000_000
+"""Of a pickle. Each may put a value on the stack, which has 100 bytes where the file has one. CIFAR-100 has 300,000."""
+
+
 class _Mark:
     """Where the items of the next list, tuple or dict begin."""
 
@@ -119,8 +157,9 @@ _NUMBERS = re.compile(r"[biuf][1248]")
 class _Machine:
     """The part of the pickle machine that plain values and arrays need."""
 
-    def __init__(self, calls: Calls, what: str, persistent: Callable[[Any], Any] | None) -> None:
+    def __init__(self, calls: Calls, what: str, persistent: Callable[[Any], Any] | None, length: int) -> None:
         self.calls, self.what, self.persistent = calls, what, persistent
+        self.text_left = length
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -167,6 +206,7 @@ class _Machine:
             stack.append(self._call(called, arguments))
         elif name == "BUILD":
             state = stack.pop()
+            self._count_text(state)
             stack[-1].set_state(state)
         elif name == "BINPERSID" and self.persistent is not None:
             stack.append(self.persistent(stack.pop()))
@@ -178,7 +218,15 @@ class _Machine:
         if name not in self.calls:
             shown = name.replace(" ", ".")
             raise ValueError(f"the file would call '{shown}'; nothing but {self.what} is read, nothing is run")
-        return self.calls[name](*of_kind(arguments, tuple))
+        self._count_text(of_kind(arguments, tuple))
+        return self.calls[name](*arguments)
+
+    def _count_text(self, arguments: Any) -> None:
+        """What is called may copy text: all in all no more of it than the file has."""
+        if isinstance(arguments, tuple):
+            self.text_left -= sum(len(argument) for argument in arguments if isinstance(argument, str))
+        if self.text_left < 0:
+            raise ValueError("the file would have the same text copied again and again")
 
     def _items(self) -> list[Any]:
         """What was put on the stack since the last mark; takes the mark too."""
@@ -213,7 +261,7 @@ class _Array:
     def set_state(self, state: Any) -> None:
         _, shape, kind, fortran, content = state
         dtype = of_kind(kind, _Type).value
-        content = content.encode("latin-1") if isinstance(content, str) else of_kind(content, bytes)
+        content = _content(content)
         if not all(type(length) is int for length in of_kind(shape, tuple)):
             raise TypeError("expected a shape of integers")
         if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(content):
@@ -234,9 +282,15 @@ class _Type:
             self.value = np.dtype(_text(state[1]) + self.value.str[1:])
 
 
+def _content(value: Any) -> Any:
+    """Bytes of numbers, which Python 2 has as text."""
+    if isinstance(value, memoryview):
+        return value
+    return value.encode("latin-1") if isinstance(value, str) else of_kind(value, bytes)
+
+
 def _scalar(kind: Any, content: Any) -> Any:
-    content = content.encode("latin-1") if isinstance(content, str) else of_kind(content, bytes)
-    (value,) = np.frombuffer(content, of_kind(kind, _Type).value)
+    (value,) = np.frombuffer(_content(content), of_kind(kind, _Type).value)
     return value.item()
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr._arrays import as_count, as_flag, shown
 from dsr.lanes import Values
 
 Labels = NDArray[np.int64]
@@ -55,6 +56,17 @@ class Preparation:
     roll: int = 0
     cutout: int = 0
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("crop_padding", "image_size", "roll", "cutout", "workers"):
+            as_count("Preparation", name, getattr(self, name), 0)
+        as_count("Preparation", "timesteps", self.timesteps)
+        for name in ("flip", "random_resized_crop"):
+            as_flag("Preparation", name, getattr(self, name))
+        if not isinstance(self.frames_by, str) or self.frames_by not in ("number", "time"):
+            raise ValueError(
+                f"Preparation: argument 'frames_by': expected 'number' or 'time', got {shown(self.frames_by)}"
+            )
 
 
 class Samples:

@@ -48,7 +48,8 @@ def build(recipe: Recipe, features: tuple[int, ...], classes: int) -> Network:
         options["dropout"] = recipe.dropout
     elif recipe.dropout:
         raise ValueError(f"recipe: key 'dropout': expected 0, since {recipe.model} has none, got {recipe.dropout}")
-    return Network(model(lambda: neuron_of(recipe), features, classes, **options), recipe.timesteps, recipe.seed)
+    body = model(lambda: neuron_of(recipe), features, classes, **options)
+    return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20)
 
 
 def neuron_of(recipe: Recipe) -> Layer:

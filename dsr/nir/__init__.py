@@ -25,13 +25,21 @@ this are the outputs of dsr) and, by neuron layer, `v_threshold`, `alpha` and `a
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from importlib import import_module
+from io import BytesIO
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dsr import atomic
+from dsr._arrays import as_count, as_flag, as_number, shown
+from dsr.data.errors import DataError
 from dsr.network import Network
 from dsr.nir.export import export_graph
+from dsr.nir.hdf5 import read_file
 from dsr.nir.reading import import_graph
 
 
@@ -72,6 +80,14 @@ def to_nir(
     TypeError, ValueError
         A layer has no counterpart in NIR, or samples of this shape do not fit the network.
     """
+    if not isinstance(network, Network):
+        raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
+    if not isinstance(features, Sequence | np.ndarray) or isinstance(features, str) or len(features) not in (1, 3):
+        raise ValueError(f"to_nir: argument 'features': expected (N,) or (C, H, W), got {shown(features)}")
+    features = tuple(as_count("to_nir", "features", size) for size in features)
+    if delta_t is not None:
+        delta_t = as_number("to_nir", "delta_t", delta_t, lambda value: 0 < value < inf, "a number > 0")
+    euler, diagonal = as_flag("to_nir", "euler", euler), as_flag("to_nir", "diagonal", diagonal)
     return export_graph(_package("to_nir"), network, features, delta_t, euler, diagonal)
 
 
@@ -91,18 +107,14 @@ def save(
     Raises
     ------
     OSError
-        The file could not be written; an older one is as it was.
+        The file could not be written; an older one is as it was, see `dsr.atomic.writing`.
     """
     package = _package("save")
     graph = to_nir(network, features, delta_t=delta_t, euler=euler, diagonal=diagonal)
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        package.write(temporary, graph)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    # in memory first: HDF5 does not tell which call of the system failed, and why
+    content = BytesIO()
+    package.write(content, graph)
+    atomic.write(path, content.getvalue())
 
 
 def from_nir(
@@ -143,28 +155,34 @@ def from_nir(
     of a convolution become zeros of a full one. Where there are no weights to fold into there is a 1x1 convolution, or
     a linear layer, with a diagonal.
     """
+    if timesteps is not None:
+        timesteps = as_count("from_nir", "timesteps", timesteps)
+    if delta_t is not None:
+        delta_t = as_number("from_nir", "delta_t", delta_t, lambda value: 0 < value < inf, "a number > 0")
+    if euler is not None:
+        euler = as_flag("from_nir", "euler", euler)
     return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler)
 
 
 def load(
     path: str | Path, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
 ) -> Network:
-    """Read a NIR file (HDF5); arguments and errors as for `from_nir`.
+    """Read a NIR file (HDF5); arguments as for `from_nir`.
 
     Raises
     ------
+    ImportError
+        The package nir is not installed.
+    DataError
+        The file is damaged, no NIR graph, or one that `from_nir` refuses; it is a ValueError that names file and node.
     OSError
-        The file cannot be read, or is not HDF5.
-    ValueError
-        It is HDF5, but not a NIR graph.
+        The file cannot be read.
     """
-    package = _package("load")
+    graph = read_file(_package("load"), path)
     try:
-        # shapes are checked by from_nir, node by node; nir's own check refuses all grouped convolutions
-        graph = package.read(path, type_check=False)
-    except (KeyError, TypeError, AssertionError, AttributeError) as error:
-        raise ValueError(f"load: {path}: not a readable NIR graph ({type(error).__name__}: {error})") from None
-    return from_nir(graph, timesteps, delta_t=delta_t, euler=euler)
+        return from_nir(graph, timesteps, delta_t=delta_t, euler=euler)
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise DataError(f"load: {path}: {error}") from None
 
 
 def _package(function: str) -> Any:

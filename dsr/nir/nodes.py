@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+LARGEST = 1 << 24
+"""Values of a sample; ImageNet's have 150,528."""
 
 
 def uniform(name: str, node: Any, key: str, features: tuple[int, ...]) -> np.float32:
     """The one value of an array of neuron parameters."""
-    values = np.asarray(getattr(node, key), np.float32)
+    values = reals(name, node, key, np.float32)
     if values.shape not in ((), (1,), features):
         raise refusal(name, node, f"{key} of shape {values.shape} does not fit an input of shape {features}")
     if not np.isfinite(values).all() or (values != values.flat[0]).any():
@@ -17,6 +22,23 @@ def uniform(name: str, node: Any, key: str, features: tuple[int, ...]) -> np.flo
             name, node, f"dsr has one {key} for all neurons of a layer, got {values.min():g} to {values.max():g}"
         )
     return np.float32(values.flat[0])
+
+
+def reals(name: str, node: Any, key: str, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """An array of real numbers; those that the dtype cannot hold are infinite."""
+    given = np.asarray(getattr(node, key))
+    if given.dtype.kind not in "biuf":
+        raise refusal(name, node, f"{key}: expected real numbers, got {given.dtype}")
+    with np.errstate(over="ignore"):
+        return given.astype(dtype)
+
+
+def bias_of(name: str, node: Any, channels: int) -> NDArray[Any]:
+    """The bias of a layer with weights; zeros where there is none."""
+    bias = reals(name, node, "bias") if hasattr(node, "bias") else np.zeros(channels)
+    if bias.shape != (channels,):
+        raise refusal(name, node, f"a bias of shape {bias.shape} for {channels} channels")
+    return bias
 
 
 def integers(values: Any) -> tuple[int, ...]:
@@ -36,10 +58,19 @@ def windows_left(
     name: str, node: Any, features: tuple[int, ...], size: int, stride: int, padding: int
 ) -> tuple[int, int]:
     """Height and width of what a window of this size leaves of an image."""
+    if size < 1 or stride < 1 or padding < 0:
+        raise refusal(name, node, f"windows of {size}x{size} with stride {stride} and padding {padding}")
     height, width = ((pixels + 2 * padding - size) // stride + 1 for pixels in features[1:])
     if min(height, width) < 1:
         raise refusal(name, node, f"windows of {size}x{size} are larger than the image {features}")
+    check_size(name, (features[0], height, width))
     return height, width
+
+
+def check_size(name: str, features: tuple[int, ...]) -> None:
+    """Raise ValueError for shapes that no sample has, but a damaged file may."""
+    if min(features) < 1 or prod(features) > LARGEST:
+        raise ValueError(f"from_nir: node '{name}': expected samples of 1 to {LARGEST:,} values, got shape {features}")
 
 
 def refusal(name: str, node: Any, reason: str) -> ValueError:

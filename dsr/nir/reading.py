@@ -14,11 +14,14 @@ from dsr.layer import Layer, Residual, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
 from dsr.network import Network
 from dsr.neurons import IF, LIF, Neuron
-from dsr.nir.nodes import integers, one_integer, padding_of, refusal, uniform, windows_left
+from dsr.nir.nodes import bias_of, check_size, integers, one_integer, padding_of, reals, refusal, uniform, windows_left
 from dsr.nir.potentials import potentials, threshold_and_alpha
 from dsr.nir.topology import Topology, flat
 
 Doubles = NDArray[np.float64]
+
+_MOST_CHANNELS = 8192
+"""Of a layer that has a diagonal for weights: 256 MiB."""
 
 
 def import_graph(nir: Any, graph: Any, timesteps: int | None, delta_t: float | None, euler: bool | None) -> Network:
@@ -122,6 +125,7 @@ class _Importer:
         shape = () if given is None else integers(given)
         if len(shape) not in (1, 3):
             raise ValueError(f"from_nir: node '{first}': expected samples of shape (C, H, W) or (N,), got {shape}")
+        check_size(first, shape)
         road = self._walk(first, None, _Road(shape, np.ones(shape[0])))
         # the height of the last spikes is the read-out's own
         if (road.scale != 1).any():
@@ -192,21 +196,27 @@ class _Importer:
     def _diagonal(self, name: str, road: _Road, shift: float = 0.0) -> _Road:
         """A layer that does what is left to be done."""
         channels = road.features[0]
+        if channels > _MOST_CHANNELS:
+            raise ValueError(
+                f"from_nir: node '{name}': a scale of {channels:,} channels without weights to fold it into"
+            )
         layer = Linear(channels, channels) if len(road.features) == 1 else Conv2d(channels, channels, 1)
         self.weights[layer] = np.diag(road.factor)[:, :, None, None], np.full(channels, shift)
         return road.then(f"{name}.scale", layer, road.features)
 
     def _affine(self, name: str, node: Any, road: _Road) -> _Road:
-        weight = np.asarray(node.weight, np.float64)
+        weight = reals(name, node, "weight")
         if weight.ndim != 2 or road.features != (weight.shape[1],):
             raise refusal(name, node, f"weights of shape {weight.shape} do not fit an input of shape {road.features}")
-        bias = np.asarray(node.bias, np.float64) if hasattr(node, "bias") else np.zeros(len(weight))
+        bias = bias_of(name, node, len(weight))
         layer = Linear(weight.shape[1], len(weight))
         self.weights[layer] = (weight * road.factor)[:, :, None, None], bias
         return road.then(name, layer, (len(weight),))
 
     def _conv2d(self, name: str, node: Any, road: _Road) -> _Road:
-        weight, groups = np.asarray(node.weight, np.float64), int(node.groups)
+        weight, groups = reals(name, node, "weight"), int(node.groups)
+        if weight.ndim != 4 or groups < 1:
+            raise refusal(name, node, f"weights of shape {weight.shape} in {groups} groups")
         out, inner, height, width = weight.shape
         if len(road.features) != 3 or road.features[0] != inner * groups or out % groups:
             raise refusal(name, node, f"{groups} groups of weights {weight.shape} do not fit an input {road.features}")
@@ -220,7 +230,7 @@ class _Importer:
             rows, columns = slice(g * out // groups, (g + 1) * out // groups), slice(g * inner, (g + 1) * inner)
             full[rows, columns] = weight[rows]
         layer = Conv2d(inner * groups, out, height, stride, padding)
-        self.weights[layer] = full * road.factor.reshape(-1, 1, 1), np.asarray(node.bias, np.float64)
+        self.weights[layer] = full * road.factor.reshape(-1, 1, 1), bias_of(name, node, out)
         return road.then(name, layer, (out, *windows_left(name, node, road.features, height, stride, padding)))
 
     def _pool(self, name: str, node: Any, road: _Road, summing: bool = False) -> _Road:
@@ -243,7 +253,7 @@ class _Importer:
         return road.then(name, Flatten(), (len(scale),), scale, road.amplitude)
 
     def _scale(self, name: str, node: Any, road: _Road) -> _Road:
-        given = np.asarray(node.scale, np.float64)
+        given = reals(name, node, "scale")
         try:
             values = np.broadcast_to(given, road.features).reshape(road.features[0], -1)
         except ValueError:

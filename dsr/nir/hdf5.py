@@ -1,0 +1,89 @@
+"""Reads what is in a NIR file, with limits: HDF5 itself takes whatever memory a damaged file asks for."""
+
+from __future__ import annotations
+
+import os
+import struct
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dsr.data.errors import DataError, reason
+
+_MOST_GROWTH = 20
+_MOST_GROWN = 64 << 20
+"""Arrays may have this many times the file's bytes, and so many more: they are compressed."""
+_REFERENCE = struct.Struct("<IQI")
+"""Of a string: its length, the place of the heap that has it, and its number there."""
+_MOST_ENTRIES = 100_000
+_DEEPEST = 32
+
+
+def read_file(nir: Any, path: str | Path) -> Any:
+    """The graph of a NIR file, given the package nir.
+
+    Raises
+    ------
+    DataError
+        The file is damaged, or no NIR graph.
+    OSError
+        It cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        tree = _Tree(data).read(path)
+        # shapes are checked by from_nir, node by node; nir's own check refuses all grouped convolutions
+        return nir.dict2NIRNode(tree | {"type_check": False})
+    except Exception as error:  # HDF5 and nir raise a dozen kinds of errors
+        raise DataError(f"load: {path}: not a readable NIR graph ({type(error).__name__}: {reason(error)})") from None
+
+
+class _Tree:
+    """Groups and values of a file as dicts."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.bytes_left = _MOST_GROWTH * len(data) + _MOST_GROWN
+        self.entries_left = _MOST_ENTRIES
+
+    def read(self, path: str | Path) -> dict[str, Any]:
+        h5py: Any = import_module("h5py")  # which nir needs
+        with h5py.File(os.fspath(path), "r") as file:
+            return self._group(h5py, file["node"], 0)
+
+    def _group(self, h5py: Any, group: Any, depth: int) -> dict[str, Any]:
+        if not isinstance(group, h5py.Group) or depth > _DEEPEST:
+            raise ValueError(f"expected groups no deeper than {_DEEPEST}")
+        values: dict[str, Any] = {}
+        for name in group:
+            self.entries_left -= 1
+            if self.entries_left < 0 or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"'{name}': a link to elsewhere, or more than {_MOST_ENTRIES:,} entries")
+            entry = group[name]
+            if isinstance(entry, h5py.Dataset):
+                values[name] = self._value(name, entry)
+            else:
+                values[name] = self._group(h5py, entry, depth + 1)
+        return values
+
+    def _value(self, name: str, entry: Any) -> Any:
+        self.bytes_left -= entry.nbytes
+        if self.bytes_left < 0 or entry.is_virtual or entry.external:
+            raise ValueError(f"'{name}': {entry.nbytes:,} bytes are too many for this file, or in another")
+        if entry.dtype.kind == "O":
+            self._check_strings(name, entry)
+        value = entry[()]
+        return value.decode("utf8") if isinstance(value, bytes) else value
+
+    def _check_strings(self, name: str, entry: Any) -> None:
+        """Raise ValueError where strings are not in the file's heaps: HDF5 makes room before it looks."""
+        start = entry.id.get_offset()
+        if start is None:
+            raise ValueError(f"'{name}': strings that are compressed or not there")
+        for place in range(start, start + _REFERENCE.size * entry.size, _REFERENCE.size):
+            length, heap, _ = _REFERENCE.unpack_from(self.data, place)
+            size = int.from_bytes(self.data[heap + 8 : heap + 16], "little")
+            inside = self.data[heap : heap + 4] == b"GCOL" and length <= size <= len(self.data) - heap
+            self.bytes_left -= length
+            if (length or heap) and not (inside and self.bytes_left >= 0):
+                raise ValueError(f"'{name}': a string that is not in the file")

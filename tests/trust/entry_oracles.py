@@ -1,0 +1,246 @@
+"""What each entry of dsr._core has to leave in its outputs, by dsr.reference: the arguments as the entry takes them.
+
+Exact entries give the expected outputs in order. Those whose sums are rounded give `Within`: the exact result and the
+size of the terms, of which the documented bound is a multiple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsr import _core, reference
+
+
+class Within(NamedTuple):
+    """Any result that is at most ``(terms + 2) 2**-24 size`` away from `exact`."""
+
+    exact: np.ndarray
+    size: np.ndarray
+    terms: int
+
+
+class Number(NamedTuple):
+    """A sum in double that the entry returns, and the sum of the absolute values of its terms."""
+
+    value: float
+    size: float
+
+
+def images(array: np.ndarray) -> np.ndarray:
+    """(C, P, T, B) as (C, P, 1, T, B)."""
+    return array[:, :, np.newaxis]
+
+
+def plane(array: np.ndarray) -> np.ndarray:
+    """Without the axis that `images` added."""
+    return array.reshape(*array.shape[:2], *array.shape[3:])
+
+
+def spikes(current: Any, scale: Any, shift: Any, v_threshold: Any, alpha: Any, words: Any, sums: Any) -> list[Any]:
+    found = reference.if_spikes(images(current), words.shape[2], v_threshold, alpha, scale, shift)
+    return [plane(array) for array in found]
+
+
+def leaky_spikes(current: Any, scale: Any, shift: Any, weights: Any, *rest: Any) -> list[Any]:
+    numbers = rest[:4]
+    return [plane(array) for array in reference.lif_spikes(images(current), weights, *numbers, scale, shift)]
+
+
+def threshold_gradient(result: tuple[Any, float], grad: np.ndarray, factor: float = 1.0) -> list[Any]:
+    with np.errstate(all="ignore"):
+        return [result[0], Number(result[1], factor * float(np.abs(grad.astype(np.float64)).sum()))]
+
+
+def convolve(values: np.ndarray, weight: np.ndarray, bias: Any, stride: int, padding: int) -> list[Any]:
+    def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        b = None if bias is None else turn(bias.astype(np.float64))
+        return reference.conv2d(turn(values.astype(np.float64)), turn(weight.astype(np.float64)), b, stride, padding)
+
+    return [Within(exact(np.asarray), exact(np.abs), weight[0].size + 1 if len(weight) else 1)]
+
+
+def input_gradient(grad: np.ndarray, weight: np.ndarray, stride: int, padding: int, out: np.ndarray) -> list[Any]:
+    def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        g, w = turn(grad.astype(np.float64)), turn(weight.astype(np.float64))
+        return reference.conv2d_input_gradient(g, w, *out.shape[1:3], stride, padding)
+
+    return [Within(exact(np.asarray), exact(np.abs), len(weight) * weight.shape[2] * weight.shape[3])]
+
+
+def weight_gradient(grad: np.ndarray, values: np.ndarray, stride: int, padding: int, out: np.ndarray) -> list[Any]:
+    def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        g, x = turn(grad.astype(np.float64)), turn(values.astype(np.float64))
+        return reference.conv2d_weight_gradient(g, x, *out.shape[2:], stride, padding)
+
+    return [Within(exact(np.asarray), exact(np.abs), grad[0].size if len(grad) else 1)]
+
+
+def spike_convolution(
+    words: np.ndarray,
+    weight: np.ndarray,
+    bias: Any,
+    amplitude: float,
+    stride: int,
+    padding: int,
+    group: int,
+    accumulate: int,
+    out: np.ndarray,
+) -> list[Any]:
+    values = reference.unpack_words(words, weight.shape[1]) if weight.shape[1] else np.zeros((0, *words.shape[1:]))
+    [found] = convolve(values * np.float64(np.float32(amplitude)), weight, bias, stride, padding)
+    if accumulate:
+        start = out.astype(np.float64)
+        # the sum that is added to counts as one term more, and its own rounding
+        return [Within(found.exact + start, found.size + np.abs(start), found.terms + 1)]
+    return [found]
+
+
+def spike_weight_gradient(
+    constant: np.ndarray,
+    slope: Any,
+    values: Any,
+    transposed: np.ndarray,
+    timesteps: int,
+    amplitude: float,
+    stride: int,
+    padding: int,
+    group: int,
+    out: np.ndarray,
+) -> list[Any]:
+    outputs, rows, columns, batch = constant.shape
+    bits = np.unpackbits(transposed.transpose(3, 0, 1, 2).copy().view(np.uint8), axis=-1, bitorder="little")
+    spikes = bits[: out.shape[1], :, :, : timesteps * batch].astype(np.float64) * np.float64(np.float32(amplitude))
+    steps = np.broadcast_to(constant[:, :, :, np.newaxis], (outputs, rows, columns, timesteps, batch))
+
+    def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        grad = turn(steps.astype(np.float64))
+        if values is not None:
+            grad = grad + turn(slope.astype(np.float64)).reshape(-1, 1, 1, 1, 1) * turn(values.astype(np.float64))
+        flat = grad.reshape(outputs, rows, columns, timesteps * batch)
+        return reference.conv2d_weight_gradient(flat, turn(spikes), *out.shape[2:], stride, padding)
+
+    # constant + slope * values is three more roundings of each term
+    return [Within(exact(np.asarray), exact(np.abs), rows * columns * timesteps * batch + 3)]
+
+
+def fused(neuron: str, numbers: int, *arguments: Any) -> list[Any]:
+    """The bits of the operations one by one: they are promised to be these."""
+    words, weight, bias, amplitude, stride, padding, group, shortcut, height = arguments[:9]
+    scale, shift, *rest = arguments[9:]
+    parameters, out = rest[:numbers], rest[-1]
+    _, rows, columns, timesteps, batch = out.shape
+    current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
+    flat = words.reshape(*words.shape[:3], timesteps * batch)
+    _core.conv2d_spikes(flat, weight, bias, amplitude, stride, padding, group, 0, current)
+    if shortcut is not None:
+        pixels = rows * columns * timesteps * batch
+        _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))
+    whole = current.reshape(len(weight), rows * columns, 1, timesteps, batch)
+    if neuron == "if":
+        found = reference.if_spikes(whole, timesteps, *parameters, scale, shift)[0]
+    else:
+        found = reference.lif_spikes(whole, np.ones(timesteps, np.float32), *parameters, scale, shift)[0]
+    return [found.reshape(out.shape)]
+
+
+def sgd(
+    value: Any, grad: Any, buffer: Any, rate: Any, momentum: Any, decay: Any, nesterov: Any, first: Any
+) -> list[Any]:
+    return list(reference.sgd_update(value, grad, None if first else buffer, rate, momentum, decay, bool(nesterov)))
+
+
+def moments(values: np.ndarray) -> list[Any]:
+    """Sums in double, in another order."""
+    x = values.astype(np.float64)
+    return [Sums(x.sum(axis=1), np.abs(x).sum(axis=1)), Sums((x * x).sum(axis=1), (x * x).sum(axis=1))]
+
+
+def product_moments(a: np.ndarray, b: np.ndarray) -> list[Any]:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    return [Sums(x.sum(axis=1), np.abs(x).sum(axis=1)), Sums((x * y).sum(axis=1), np.abs(x * y).sum(axis=1))]
+
+
+class Sums(NamedTuple):
+    """Sums in double in another order than NumPy's, and those of the absolute values."""
+
+    value: np.ndarray
+    size: np.ndarray
+
+
+r = reference
+ORACLES: dict[str, Callable[..., list[Any]]] = {
+    "if_forward": lambda x, v, a, out: [r.if_forward(x, v, a)],
+    "lif_forward": lambda x, v, tau, dt, a, out: [r.lif_forward(x, v, float(tau), float(dt), a)],
+    "firing_rate": lambda x, out: [r.firing_rate(x)],
+    "weighted_firing_rate": lambda x, tau, dt, out: [r.weighted_firing_rate(x, float(tau), float(dt))],
+    "if_rate": lambda z, v, out: [r.if_rate(z, v)],
+    "lif_rate": lambda z, v, tau, dt, out: [r.lif_rate(z, v, tau, dt)],
+    "if_backward": lambda g, x, v, out: threshold_gradient(r.if_backward(g, x, v), g),
+    "lif_backward": lambda g, x, v, tau, dt, out: threshold_gradient(
+        # the entry gives the sum itself: the factor is the caller's
+        (lambda share, sum_: (share, sum_ / float(dt)))(*r.lif_backward(g, x, v, float(tau), float(dt))),
+        g,
+    ),
+    "if_rate_backward": lambda g, z, v, d, out: threshold_gradient(r.if_rate_backward(g, z, v, d), g),
+    "lif_rate_backward": lambda g, z, v, tau, dt, d, out: threshold_gradient(
+        (lambda share, sum_: (share, sum_ / float(dt)))(*r.lif_rate_backward(g, z, v, tau, float(dt), d)), g
+    ),
+    "encode_bernoulli": lambda p, seed, out: [r.encode_bernoulli(p, len(out), int(seed))],
+    "encode_latency": lambda x, out: [r.encode_latency(x, len(out))],
+    "encode_phase": lambda x, bits, out: [r.encode_phase(x, len(out), int(bits))],
+    "encode_delta": lambda x, threshold, out: [r.encode_delta(x, threshold)],
+    "if_spikes": spikes,
+    "lif_spikes": leaky_spikes,
+    "pack_words": lambda values, out: [r.pack_words(values)],
+    "unpack_words": lambda words, a, out: [r.unpack_words(words, len(out), a) if len(out) else out],
+    "add_words": lambda words, a, out: [r.add_words(words, out, a) if len(out) else out],
+    "count_bits": lambda words: [Number(r.count_bits(words), 0)],
+    "count_words": lambda words, out: [r.count_words(words, len(out)) if len(out) else out],
+    "dropout_words": lambda words, keep, seed, out: [r.dropout_words(words, float(keep), int(seed))],
+    "transpose_words": lambda words, out: [
+        r.transpose_words(words[:, :, np.newaxis, :, np.newaxis]) if words.size else np.zeros_like(out)
+    ],
+    "moments": lambda values, s, q: moments(values),
+    "product_moments": lambda a, b, s, p: product_moments(a, b),
+    "expand_gradient": lambda c, v, s, out: [r.expand_gradient(c, v, s)],
+    "weighted_sum": lambda v, w, out: [r.weighted_sum(v, w)],
+    "affine": lambda x, y, a, b, c, out: [r.affine(x, a, c, y, b)],
+    "pool_planes": lambda words, k, s, p, out: [
+        r.pool_planes(words[..., np.newaxis], k, s, p)[..., 0] if words.size else np.zeros_like(out)
+    ],
+    "avg_pool": lambda x, k, s, p, out: [r.avg_pool(x, k, s, p)],
+    "avg_pool_backward": lambda g, k, s, p, out: [r.avg_pool_backward(g, *out.shape[1:3], k, s, p)],
+    "sgd_update": sgd,
+    "conv2d": lambda x, w, b, s, p, out: convolve(x, w, b, s, p),
+    "conv2d_input_gradient": input_gradient,
+    "conv2d_weight_gradient": weight_gradient,
+    "conv2d_spikes": spike_convolution,
+    "conv2d_if_spikes": lambda *arguments: fused("if", 2, *arguments),
+    "conv2d_lif_spikes": lambda *arguments: fused("lif", 4, *arguments),
+    "conv2d_spikes_weight_gradient": spike_weight_gradient,
+}
+
+
+def assert_agrees(actual: Any, expected: Any) -> None:
+    """The result is what the oracle says, to the bit or within the bound."""
+    if isinstance(expected, Within):
+        assert actual.shape == expected.exact.shape
+        finite = np.isfinite(expected.size) & (expected.size < 1e38)
+        bound = (expected.terms + 2) * 2.0**-24 * expected.size + (expected.terms + 2) * 2.0**-149
+        with np.errstate(invalid="ignore"):
+            wrong = finite & ~(np.abs(actual - expected.exact) <= bound)
+        assert not wrong.any(), f"{np.argwhere(wrong)[0]}: {actual[wrong][0]} instead of {expected.exact[wrong][0]}"
+    elif isinstance(expected, Number | Sums):
+        with np.errstate(invalid="ignore"):
+            near = np.abs(actual - expected.value) <= 1e-12 * np.asarray(expected.size)
+        assert (near | ~np.isfinite(expected.size)).all(), f"{actual} instead of {expected.value}"
+    else:
+        wanted = np.asarray(expected)
+        assert actual.shape == wanted.shape and actual.dtype.newbyteorder("=") == wanted.dtype.newbyteorder("=")
+        different = ~((actual == wanted) | ((actual != actual) & (wanted != wanted)))
+        assert not different.any(), (
+            f"{np.argwhere(different)[0]}: {actual[different][0]!r} instead of {wanted[different][0]!r}"
+        )

@@ -1,0 +1,320 @@
+"""Calls of every compiled entry, and of every function of dsr.functional and dsr.lanes, that Hypothesis thinks of.
+
+A call is valid, or one or two of its arguments are changed: other values, layouts, dtypes, sizes, other arguments of
+the call, or something that rarely fits. What is accepted gives the result of dsr.reference, to the bit where the
+operation is EXACT and within the documented bound where it is ROUNDED; anything else is a TypeError or ValueError whose
+message names function and argument. Inputs keep their bytes, outputs keep them where the call is refused, and nothing
+is written beside an output. Numbers in range but huge are in tests/test_core_arguments.py, where a call that does not
+end can be stopped.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import lanes_table
+import numpy as np
+import pytest
+import wild
+from core_table import ENTRIES, arguments_of, make_arguments
+from entry_oracles import ORACLES, assert_agrees, moments, product_moments
+from functional_table import ARRAYS, FUNCTIONS, kinds_of, make_call
+
+from dsr import _core, functional, lanes, reference
+
+FENCE = 64
+SHORT, FULL = 30, 10000
+
+
+class Tally:
+    """How many calls were accepted and refused."""
+
+    def __init__(self) -> None:
+        self.accepted = self.refused = 0
+
+    def __str__(self) -> str:
+        return f"{self.accepted} results, {self.refused} refusals"
+
+
+def fenced(value: np.ndarray, fences: list[np.ndarray]) -> np.ndarray:
+    """A copy of an output with bytes around it that must stay."""
+    room = np.full(value.nbytes + 2 * FENCE, 0xA5, np.uint8)
+    fences.append(room)
+    copy = room[FENCE : FENCE + value.nbytes].view(value.dtype).reshape(value.shape)
+    copy[...] = value
+    return copy
+
+
+def assert_fences_stand(fences: list[np.ndarray]) -> None:
+    for room in fences:
+        assert room[:FENCE].tobytes() + room[-FENCE:].tobytes() == b"\xa5" * (2 * FENCE)
+
+
+def attempt(
+    function: Callable[..., Any], name: str, arguments: list[Any], keywords: dict[str, Any]
+) -> tuple[bool, Any]:
+    """Whether a call was accepted, and its result; an error must be of the two kinds and name the function."""
+    try:
+        return True, function(*arguments, **keywords)
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        assert message.startswith(name), f"the message does not begin with {name}: {message}"
+        assert len(message.splitlines()) == 1 and len(message) < 2000, message
+        return False, message
+
+
+def copies(values: Any) -> list[Any]:
+    """Copies of arrays, plain ones; the rest as it is."""
+    return [np.array(value) if isinstance(value, np.ndarray) else value for value in values]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_core(entry, amount, figure):
+    table, function, tally = arguments_of(entry), getattr(_core, entry), Tally()
+    outputs = [i for i, argument in enumerate(table) if argument.output]
+
+    def valid(rng: np.random.Generator) -> list[Any]:
+        arguments = make_arguments(entry, rng, rng.choice([np.float32, np.float64]))
+        for argument, value in zip(table, arguments, strict=True):
+            if argument.kind == "uint32" and argument.axes and not argument.output:
+                clear_missing_bits(argument.axes, value, arguments)
+        return [
+            None if argument.optional and rng.random() < 0.2 else value
+            for argument, value in zip(table, arguments, strict=True)
+        ]
+
+    def clear_missing_bits(axes: str, words: np.ndarray, arguments: list[Any]) -> None:
+        """Bits of channels that do not exist are zero: a promise of whoever makes words."""
+        sizes = {
+            letter: size
+            for argument, value in zip(table, arguments, strict=True)
+            if argument.axes
+            for letter, size in zip(argument.axes, value.shape, strict=True)
+        }
+        if axes == "HVKN":
+            used = np.zeros((32 * sizes["K"],), np.uint8)
+            used[: arguments[4] * sizes["B"]] = 1
+            words &= np.packbits(used, bitorder="little").view(np.uint32)[:, np.newaxis]
+        elif axes[0] in "WK" and (beyond := sizes.get("C" if axes[0] == "W" else "O", 0) % 32):
+            words[-1] &= np.uint32(2**beyond - 1)
+
+    def check(case: wild.Case) -> None:
+        rng, fences = wild.rng_of(entry, case), []
+        arguments = valid(rng)
+        for i in outputs:
+            arguments[i] = fenced(arguments[i], fences)
+        arguments = wild.changed(arguments, case, lambda: valid(rng))
+        if case.seed % 61 == 0:
+            arguments = [[], arguments[1:], [*arguments, None], arguments * 3][case.seed // 61 % 4]
+        before, kept = wild.bytes_of(arguments), copies(arguments)
+        accepted, result = attempt(function, f"{entry}: ", arguments, {})
+        assert_fences_stand(fences)
+        if not accepted:
+            tally.refused += 1
+            assert len(arguments) != len(table) or any(f"argument '{argument.name}'" in result for argument in table)
+            assert wild.bytes_of(arguments) == before
+            return
+        tally.accepted += 1
+        for argument, value, old in zip(table, arguments, kept, strict=True):
+            if argument.axes and not argument.output and value is not None:
+                assert value.tobytes() == old.tobytes()
+        with np.errstate(all="ignore"):
+            expected = ORACLES[entry](*kept)
+        found = [arguments[i] for i in outputs] + ([] if result is None else [result])
+        for actual, wanted in zip(found, expected, strict=True):
+            assert_agrees(actual, wanted)
+
+    wild.repeat(amount(SHORT, FULL), wild.cases(), check)
+    figure(str(tally))
+    assert tally.accepted >= 0.2 * amount(SHORT, FULL)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functional(name, amount, figure):
+    function, oracle, kinds, tally = getattr(functional, name), getattr(reference, name), kinds_of(name), Tally()
+
+    def valid(rng: np.random.Generator) -> dict[str, Any]:
+        rest = ((), (0,), (1,), (17,), (3, 2), (2, 0), (2, 1, 3))[rng.integers(7)]
+        return make_call(name, rng, (int(rng.integers(1, 6)), *rest), str(rng.choice(["f4", "f8", ">f4", "f2"])))
+
+    def check(case: wild.Case) -> None:
+        rng, fences = wild.rng_of(name, case), []
+        call = valid(rng)
+        keys = [*call, "out"]
+        if rng.random() < 0.5:
+            with np.errstate(all="ignore"):
+                result = function(**call)
+            call["out"] = fenced(result[0] if isinstance(result, tuple) else result, fences)
+        if name.startswith("lif") and "backward" in name and rng.random() < 0.5:
+            call["gradient"] = str(rng.choice(["published", "exact"]))
+        values = wild.changed([call.get(key) for key in keys], case, lambda: [valid(rng).get(key) for key in keys])
+        call |= dict(zip(keys, values, strict=True))
+        if case.seed % 61 == 0:
+            call["unknown"] = None
+        out = call["out"]
+        inputs = [call[key] for key, kind in kinds.items() if kind in ARRAYS]
+        shared = any(
+            np.may_share_memory(array, out) for array in wild.arrays_in([*inputs]) if isinstance(out, np.ndarray)
+        )
+        before, kept = (
+            wild.bytes_of(inputs),
+            {key: np.array(v) if key in kinds and kinds[key] in ARRAYS else v for key, v in call.items()}
+            if accepts_copies(inputs)
+            else None,
+        )
+        accepted, result = attempt(function, name, [], call)
+        assert_fences_stand(fences)
+        assert wild.bytes_of(inputs) == before or (accepted and shared)
+        if not accepted:
+            tally.refused += 1
+            assert "argument '" in result or "expected values that fit" in result, result
+            return
+        tally.accepted += 1
+        if kept is not None:
+            del kept["out"]
+            arrays = {key: real(value) for key, value in kept.items() if kinds.get(key) in ARRAYS}
+            common = np.result_type(*(a.dtype for a in arrays.values()))
+            numbers = {key: plain(value) for key, value in kept.items() if key not in arrays}
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = oracle(**{key: a.astype(common) for key, a in arrays.items()}, **numbers)
+            if isinstance(expected, tuple):
+                g = np.abs(arrays["grad_output" if "grad_output" in arrays else "grad_rate"].astype(np.float64)).sum()
+                size = g * max(1.0, 1 / float(call["delta_t"]), float(call["delta_t"])) if "delta_t" in call else g
+                assert_agrees(result[0], expected[0])
+                assert not np.isfinite(size) or abs(result[1] - expected[1]) <= 1e-12 * size
+            else:
+                assert_agrees(np.asarray(result), expected)
+            if out is not None:
+                assert (result[0] if isinstance(result, tuple) else result) is out
+
+    wild.repeat(amount(SHORT, FULL), wild.cases(), check)
+    figure(str(tally))
+    assert tally.accepted >= 0.2 * amount(SHORT, FULL)
+
+
+def accepts_copies(values: list[Any]) -> bool:
+    """Whether NumPy makes arrays of them: not of objects whose conversion fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return all(np.array(value).dtype.kind in "biuf" for value in values)
+    except Exception:  # of objects made to raise any
+        return False
+
+
+def real(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.result_type(np.float32, value.dtype))
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, and True as 1."""
+    value = value.item() if isinstance(value, np.ndarray | np.generic) else value
+    return int(value) if isinstance(value, bool) else value
+
+
+LANES = [*lanes_table.EXACT, "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "conv2d_spikes"]
+LANES += ["conv2d_if_spikes", "conv2d_lif_spikes", "conv2d_spikes_weight_gradient"]
+
+
+def test_every_function_of_lanes_is_called():
+    functions = {
+        name for name, f in vars(lanes).items() if getattr(f, "__module__", "") == lanes.__name__ and callable(f)
+    }
+    assert {name for name in functions if not name.startswith("_")} == {*LANES, *OTHERS, "SpikeConvolution"}
+
+
+OTHERS = {"word_count", "output_size", "row_group"}
+"""Arithmetic on plain numbers, for layers that have checked them."""
+
+
+def make_lanes_call(function: str, rng: np.random.Generator) -> list[Any]:
+    """Arguments in the order of the function's."""
+    channels, height, width, timesteps, batch = (int(rng.integers(1, 6)) for _ in range(5))
+    channels = int(rng.choice([1, 5, 32, 33]))
+    if function in lanes_table.EXACT:
+        return lanes_table.make_call(function, rng, (channels, max(height, 2), max(width, 2), timesteps, batch))
+    outputs, kernel_h, kernel_w = (int(rng.integers(1, 4)) for _ in range(3))
+    stride, padding = int(rng.integers(1, 3)), int(rng.integers(0, 3))
+    height, width = max(height, kernel_h), max(width, kernel_w)
+    rows, columns = (
+        lanes.output_size(size, kernel, stride, padding) for size, kernel in ((height, kernel_h), (width, kernel_w))
+    )
+    weight = lanes_table.floats(rng, outputs, channels, kernel_h, kernel_w)
+    bias = lanes_table.floats(rng, outputs) if rng.random() < 0.5 else None
+    values = lanes_table.floats(rng, channels, height, width, batch)
+    grad = lanes_table.floats(rng, outputs, rows, columns, batch)
+    words = lanes_table.bits(rng, channels, height, width, timesteps, batch)
+    group = int(rng.choice([1, 2, 4]))
+    if function == "conv2d":
+        return [values, weight, bias, stride, padding]
+    if function == "conv2d_input_gradient":
+        return [grad, weight, height, width, stride, padding]
+    if function == "conv2d_weight_gradient":
+        return [grad, values, kernel_h, kernel_w, stride, padding]
+    if function == "conv2d_spikes":
+        out = lanes_table.floats(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
+        return [words, weight, bias, 0.5, stride, padding, group, out]
+    if function == "conv2d_spikes_weight_gradient":
+        dense = lanes_table.floats(rng, outputs, rows, columns, timesteps, batch)
+        slope, dense = (lanes_table.floats(rng, outputs), dense) if rng.random() < 0.5 else (None, None)
+        return [grad, slope, dense, words, weight.shape, 0.5, stride, padding, group]
+    shortcut = lanes_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
+    convolution = [words, weight, bias, 0.5, stride, padding, group, shortcut, 0.25]
+    scale, shift = lanes_table.floats(rng, outputs), lanes_table.floats(rng, outputs)
+    return [*convolution, *((0.75, 0.5) if "_if_" in function else (0.3, 1.0, 0.2, 0.5)), scale, shift]
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_lanes(name, amount, figure):
+    tally, of_convolution = Tally(), 9 if name in ("conv2d_if_spikes", "conv2d_lif_spikes") else 0
+
+    def call_of(module: Any, arguments: list[Any]) -> Any:
+        if of_convolution:
+            first = lanes.SpikeConvolution(*arguments[:of_convolution])
+            return getattr(module, name)(first, *arguments[of_convolution:])
+        return getattr(module, name)(*arguments)
+
+    def check(case: wild.Case) -> None:
+        rng = wild.rng_of(name, case)
+        arguments = wild.changed(make_lanes_call(name, rng), case, lambda: make_lanes_call(name, rng))
+        written = {"add_words": 1, "conv2d_spikes": 7}.get(name)
+        before = wild.bytes_of(arguments)
+        kept = copies(arguments)
+        accepted, result = attempt(lambda *a: call_of(lanes, list(a)), name, arguments, {})
+        if not accepted:
+            tally.refused += 1
+            assert "argument '" in result, result
+            assert wild.bytes_of(arguments) == before
+            return
+        tally.accepted += 1
+        for i, (value, old) in enumerate(zip(arguments, kept, strict=True)):
+            assert i == written or not isinstance(value, np.ndarray) or value.tobytes() == old.tobytes()
+        if case.changes and name not in lanes_table.EXACT:
+            return  # of the compiled entry above
+        with np.errstate(all="ignore"):
+            if name in lanes_table.EXACT:
+                oracle = {"moments": moments, "product_moments": product_moments}.get(name, getattr(reference, name))
+                flat = [a.reshape(len(a), prod(a.shape[1:])) for a in kept] if name.endswith("moments") else kept
+                for actual, wanted in zip(as_list(result), as_list(oracle(*flat)), strict=True):
+                    assert_agrees(np.asarray(actual), wanted)
+            elif not of_convolution and name != "conv2d_spikes_weight_gradient":
+                few = kept[:6] if name == "conv2d_spikes" else kept
+                expected = getattr(reference, name)(*[a.astype(np.float64) if is_real(a) else a for a in few])
+                expected = expected + kept[7] if name == "conv2d_spikes" and kept[7] is not None else expected
+                np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
+
+    wild.repeat(amount(SHORT, FULL), wild.cases(), check)
+    figure(str(tally))
+    assert tally.accepted >= 0.2 * amount(SHORT, FULL)
+
+
+def as_list(result: Any) -> list[Any]:
+    return list(result) if type(result) in (tuple, list) else [result]
+
+
+def is_real(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"

@@ -1,0 +1,171 @@
+"""What coverage-guided fuzzing found (fuzz.py), input by input.
+
+Pointers that were computed, though not used, outside their arrays (conv2d_spikes at the edge of an image, tables of
+sums) show only under UndefinedBehaviorSanitizer: test_races.py calls both.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import tracemalloc
+import warnings
+import zipfile
+from hashlib import sha256
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from dsr import checkpoint, recipe, weights
+from dsr.data.errors import DataError
+from dsr.data.pickles import read_dict
+
+LONG = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "weighted_firing_rate(np.zeros((LONG, 0)), 2, 1, np.zeros(0))",
+        "lif_backward(np.zeros((LONG, 0)), np.zeros((LONG, 0)), 1, 2, 1, np.zeros((LONG, 0)))",
+        "weighted_sum(np.zeros((LONG, 3, 1, 0), 'f4'), np.zeros(1, 'f4'), np.zeros((LONG, 3, 0), 'f4'))",
+    ],
+)
+def test_arrays_without_elements_cost_no_memory_and_no_time(call):
+    """2**31 time steps of no neurons had 16 GB of weights."""
+    lines = [
+        "import resource, numpy as np",
+        "from dsr import _core",
+        f"LONG = {LONG}",
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss",
+        f"_core.{call}",
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 50_000",
+    ]
+    subprocess.run([sys.executable, "-P", "-c", "\n".join(lines)], check=True, timeout=60)
+
+
+def test_a_chunk_of_a_png_that_claims_gigabytes(tmp_path):
+    """Pillow reads as many bytes of a file as the last chunk says it has, 3.7 GB of 60."""
+    image = pytest.importorskip("PIL.Image")
+    from dsr.data.images import Decoder
+
+    buffer = io.BytesIO()
+    image.new("I;16", (5, 9)).save(buffer, "PNG")
+    content = bytearray(buffer.getvalue())
+    at = content.index(b"IDAT") - 4
+    content[at : at + 4] = struct.pack(">I", 0xDD00000C)
+    (tmp_path / "a.png").write_bytes(content)
+    tracemalloc.start()
+    try:
+        Decoder(image_size=8).one(str(tmp_path / "a.png"))
+    except DataError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 100_000_000
+
+
+def test_an_escape_sequence_that_is_none_warns_nobody():
+    """pickletools has a DeprecationWarning for it, which a program's user would see."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="no readable pickle"):
+            read_dict(b"\x80\x02}c\\e\nname\n.", "file")
+
+
+@pytest.mark.parametrize("text", ['{"epoch": ', "[1, 2]", "[" * 100_000])
+def test_metadata_of_a_checkpoint_that_are_no_json(tmp_path, text):
+    about = {"format": "dsr-checkpoint", "version": "1", "metadata": text, "sha256": sha256(text.encode()).hexdigest()}
+    header = json.dumps({"__metadata__": about}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(checkpoint.CheckpointError, match=r"a\.safetensors"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
+def test_an_npz_whose_table_points_before_its_start(tmp_path):
+    """It was an OSError, "Invalid argument", without the file's name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        array = io.BytesIO()
+        np.save(array, np.zeros(3, np.float32))
+        archive.writestr("w.npy", array.getvalue())
+    content = buffer.getvalue()
+    end = content.index(b"PK\x05\x06")
+    size, offset = struct.unpack_from("<II", content, end + 12)
+    moved = content[: end + 12] + struct.pack("<II", size, offset + 100) + content[end + 20 :]
+    (tmp_path / "a.npz").write_bytes(moved)
+    with pytest.raises(ValueError, match=r"load_state: .*a\.npz"):
+        weights.read_arrays("load_state", tmp_path / "a.npz")
+
+
+def test_an_integer_of_a_recipe_that_is_no_float(tmp_path):
+    (tmp_path / "a.toml").write_text(f'data = "digits"\nmodel = "vgg11"\nlearning_rate = 1{"0" * 400}\n')
+    with pytest.raises(ValueError, match="learning_rate"):
+        recipe.load(str(tmp_path / "a.toml"))
+
+
+def nir_chain(**nodes):
+    """A graph of an input of shape (2, 4, 4), nodes one after the other, and an output."""
+    nir = pytest.importorskip("nir")
+    whole = {
+        "in": nir.Input({"input": np.array([2, 4, 4])}),
+        **nodes,
+        "out": nir.Output({"output": np.array([2, 4, 4])}),
+    }
+    names = list(whole)
+    about = {"timesteps": 2, "dt": 1.0}
+    edges = list(pairwise(names))
+    return nir.NIRGraph(whole, edges, metadata=about, type_check=False)
+
+
+def nir_conv(weight=1.0, bias=0.0):
+    nir = pytest.importorskip("nir")
+    return nir.Conv2d(None, np.full((2, 2, 3, 3), weight), 1, 1, 1, 1, np.full(2, bias))
+
+
+def test_complex_numbers_in_a_nir_graph_are_refused():
+    """Their imaginary part was dropped."""
+    nir = pytest.importorskip("nir")
+    from dsr.nir import from_nir
+
+    ones = np.ones((2, 4, 4))
+    for node in (
+        nir_conv(weight=1 + 1j),
+        nir_conv(bias=1j),
+        nir.Scale(ones * 1j),
+        nir.IF(ones * (1 + 1j), ones, 0 * ones),
+    ):
+        with pytest.raises(ValueError, match="node 'a'"):
+            from_nir(nir_chain(a=node))
+
+
+def test_a_stride_of_nothing_in_a_nir_graph():
+    nir = pytest.importorskip("nir")
+    from dsr.nir import from_nir
+
+    with pytest.raises(ValueError, match="node 'a'"):
+        from_nir(nir_chain(a=nir.AvgPool2d(1, 0, 0)))
+
+
+def test_a_threshold_beyond_float32_in_a_nir_graph():
+    nir = pytest.importorskip("nir")
+    from dsr.nir import from_nir
+
+    ones = np.ones((2, 4, 4))
+    with pytest.raises(ValueError, match="node 'a'"):
+        from_nir(nir_chain(a=nir.IF(ones, ones * 1e300, 0 * ones)))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_bias_of_another_length_in_a_nir_graph(count):
+    nir = pytest.importorskip("nir")
+    from dsr.nir import from_nir
+
+    conv = nir.Conv2d(None, np.ones((2, 2, 3, 3)), 1, 1, 1, 1, np.ones(count))
+    with pytest.raises(ValueError, match="node 'a'"):
+        from_nir(nir_chain(a=conv))

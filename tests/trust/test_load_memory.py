@@ -84,7 +84,7 @@ def measured(load: str, paths: list[Path]) -> list[tuple[int, str]]:
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("this system does not tell the memory of a part of a process")
     job = json.dumps({"load": load, "paths": list(map(str, paths))})
-    command = [sys.executable, "-X", "faulthandler", "-c", MEASURE, job]
+    command = [sys.executable, "-P", "-X", "faulthandler", "-c", MEASURE, job]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return [(peak, said) for peak, said in json.loads(done.stdout.splitlines()[-1])]

@@ -222,7 +222,7 @@ def large_test_set(steps, count):
 
 def test_while_it_measures(tmp_path, amount, figure):
     """In the evaluation of an epoch: the epoch's steps are kept, and a resumed run measures again."""
-    settings, samples = recipe_of("digits"), large_test_set(2, 1000)
+    settings, samples = recipe_of("digits"), large_test_set(2, 4000)
     train.Trainer(settings, samples, tmp_path / "unbroken", str).fit()
     delays, chance = [], random.Random(4)
     for number in range(amount(1, 20)):

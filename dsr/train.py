@@ -299,13 +299,18 @@ class Trainer:
             except Interrupted as stop:
                 self.save()  # undisturbed: further signals are only noted
                 self.group.barrier()
-                epoch, batch = self.position.epoch + 1, self.position.batch
-                raise Interrupted(
-                    stop.number,
-                    f"stopped in epoch {epoch} after {batch} batches, and saved; "
-                    f"go on with: dsr train --resume {self.folder}",
-                ) from None
+                raise Interrupted(stop.number, self._stopped()) from None
         return self.metrics[-1]
+
+    def _stopped(self) -> str:
+        """Where a run that was stopped is, for whoever stopped it."""
+        epoch, batch = self.position.epoch, self.position.batch
+        if epoch == self.recipe.epochs:
+            return f"stopped after the last of {epoch} epochs, and saved: the run in {self.folder} is finished"
+        return (
+            f"stopped in epoch {epoch + 1} after {batch} batches, and saved; "
+            f"go on with: dsr train --resume {self.folder}"
+        )
 
     def save(self, name: str = run.CHECKPOINT) -> None:
         """Write a checkpoint into the run folder, on rank 0."""

@@ -172,6 +172,20 @@ def test_a_finished_run_is_not_resumed(tmp_path, capsys):
     assert "RECIPE cannot be given with it" in capsys.readouterr().err
 
 
+def test_a_stop_after_the_last_epoch_says_that_the_run_is_finished(tmp_path, monkeypatch):
+    trainer = trainer_of(tmp_path / "run")
+    finish = trainer._finish
+
+    def interrupted(metrics):
+        finish(metrics)
+        if trainer.position.epoch == 3:
+            raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "_finish", interrupted)
+    with pytest.raises(Interrupted, match=r"after the last of 3 epochs, and saved: the run in .* is finished"):
+        trainer.fit()
+
+
 def test_another_recipe_is_refused(tmp_path):
     trainer_of(tmp_path / "run").fit()
     with pytest.raises(checkpoint.CheckpointError, match="its recipe differs"):

@@ -79,6 +79,8 @@ def to_nir(
         The package nir is not installed.
     TypeError, ValueError
         A layer has no counterpart in NIR, or samples of this shape do not fit the network.
+    FloatingPointError
+        Weights with normalisation and heights of spikes folded in are not finite in float32; the message names them.
     """
     if not isinstance(network, Network):
         raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
@@ -148,6 +150,8 @@ def from_nir(
         The package nir is not installed.
     TypeError, ValueError
         The graph has something that dsr has no layer for; the message names the node and says what.
+    FloatingPointError
+        Weights with the heights of spikes folded in are not finite in float32; the message names the layer.
 
     Notes
     -----

@@ -29,6 +29,10 @@ Sums = NDArray[np.float64]
 MOST_TAPS = 121
 """Taps of the largest kernel that `conv2d_spikes` takes, with groups of one bit."""
 
+MOST_PRODUCTS = 1 << 35
+"""Products of one call of the compiled part, where lanes can be computed piece by piece: a third of a second on two
+cores. Between calls a signal is seen; the input gradients of VGG-11 on events took some seconds in one."""
+
 
 def word_count(channels: int) -> int:
     """Words that hold the bits of so many channels."""
@@ -346,7 +350,17 @@ def conv2d_input_gradient(
     _require(function, 4, grad_output=grad_output, weight=weight)
     sizes = as_count(function, "height", height, 0), as_count(function, "width", width, 0)
     out = _room(function, "height", (weight.shape[1], *sizes, grad_output.shape[3]))
-    _core.conv2d_input_gradient(grad_output, weight, stride, padding, out)
+    lane_count = grad_output.shape[3]
+    products = weight.size * grad_output.shape[1] * grad_output.shape[2]  # of a lane
+    at_once = max(1, MOST_PRODUCTS // max(1, products) // 256) * 256
+    if lane_count <= at_once or not grad_output.flags.c_contiguous:
+        _core.conv2d_input_gradient(grad_output, weight, stride, padding, out)
+        return out
+    for first in range(0, lane_count, at_once):
+        piece = np.ascontiguousarray(grad_output[..., first : first + at_once])
+        below = np.empty((*out.shape[:3], piece.shape[3]), np.float32)
+        _core.conv2d_input_gradient(piece, weight, stride, padding, below)
+        out[..., first : first + at_once] = below
     return out
 
 

@@ -87,6 +87,24 @@ def test_bound(geometry, rng):
     assert (error <= (terms + 12) * 2.0**-24 * magnitude(grad, weight, geometry)).all()
 
 
+@pytest.mark.parametrize("geometry", [(32, 40, 3, 3, 3, 1, 1, 513), (3, 4, 3, 3, 3, 1, 1, 700)])
+def test_lanes_in_pieces(geometry, rng, monkeypatch):
+    """A long call is several, of 256 lanes at least."""
+    grad, weight = draw(geometry, lambda *shape: (rng.integers(-8, 9, shape) / 8).astype(np.float32))
+    whole, calls = gradient(lanes, grad, weight, geometry), []
+
+    class Counted:
+        @staticmethod
+        def conv2d_input_gradient(piece, *others):
+            calls.append(piece.shape[3])
+            _core.conv2d_input_gradient(piece, *others)
+
+    monkeypatch.setattr(lanes, "_core", Counted)
+    monkeypatch.setattr(lanes, "MOST_PRODUCTS", 1)
+    assert_same(gradient(lanes, grad, weight, geometry), whole)
+    assert calls == [256, 256, geometry[-1] - 512]
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_threads(geometry, rng):
     """Any number of threads gives the bits of one."""

@@ -156,6 +156,16 @@ def test_another_number_of_steps(tmp_path, capsys):
     assert at_20 == pytest.approx(100 * train.accuracy(network, data.load("digits").test), abs=0.01)
 
 
+def test_views_on_the_command_line(tmp_path, capsys):
+    trainer_of(tmp_path / "run", ["epochs=2"]).fit()
+    network, _, _ = run.load_run(tmp_path / "run")
+    expected = {views: train.accuracy(network, data.load("digits").test, views=views) for views in ("one", "mirror")}
+    assert expected["mirror"] < expected["one"]  # digits are not symmetric
+    for views, reached in expected.items():
+        assert main(["evaluate", str(tmp_path / "run"), "--views", views]) == 0
+        assert capsys.readouterr().out == f"test accuracy {100 * reached:.2f} %\n"
+
+
 def test_summary_and_inspect_on_the_command_line(tmp_path, capsys):
     trainer_of(tmp_path / "run").fit()
     assert main(["summary", str(tmp_path / "run")]) == 0

@@ -30,8 +30,11 @@ def times(amount: Callable[[int, int], int]) -> int:
 
 @pytest.fixture(scope="module")
 def record(amount: Callable[[int, int], int]) -> Record:
-    """What all calls left behind; in the full number of rounds less than a block for two of them."""
-    return Record(every=amount(3, 1), slack=amount(40, 0))
+    """What all calls left behind; in the full number of rounds about a block for two of them.
+
+    Beyond it, what Python and NumPy keep of freed objects: 33 blocks of a place after 200 rounds and after 2,000.
+    """
+    return Record(every=amount(3, 1), slack=amount(40, 20))
 
 
 @pytest.fixture

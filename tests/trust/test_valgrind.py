@@ -37,7 +37,8 @@ def test_no_error_of_ours(tmp_path, amount, figure):
     options += ["--leak-check=full", "--show-leak-kinds=definite,indirect,possible"]
     level = os.environ.get("DSR_LEVEL") or "avx2"
     environment = {"PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1", "DSR_LEVEL": level, "OPENBLAS_CORETYPE": "Haswell"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    # an empty entry would be the current folder, where the package may lie without its compiled part
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [valgrind, *options, sys.executable, "-P", __file__],
         env=os.environ | environment,

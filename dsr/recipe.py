@@ -40,7 +40,7 @@ class Recipe:
         Whether thresholds are trained.
     threshold_gradient_scale : float
         Factor of the gradients of thresholds.
-    crop_padding, flip, image_size, random_resized_crop, frames_by, roll, cutout
+    crop_padding, crop_reflect, flip, image_size, random_resized_crop, frames_by, roll, cutout
         As in `dsr.data.Preparation`.
     alternate_flip : bool
         With `flip`: mirror each sample in every other epoch instead of by chance.
@@ -93,6 +93,7 @@ class Recipe:
     train_threshold: bool = True
     threshold_gradient_scale: float = 1.0
     crop_padding: int = 0
+    crop_reflect: bool = False
     flip: bool = False
     alternate_flip: bool = False
     image_size: int = 0

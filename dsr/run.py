@@ -27,6 +27,7 @@ def preparation(run: Recipe, workers: int = 0) -> Preparation:
     """How the samples of a recipe are made ready."""
     return Preparation(
         crop_padding=run.crop_padding,
+        crop_reflect=run.crop_reflect,
         flip=run.flip,
         image_size=run.image_size,
         random_resized_crop=run.random_resized_crop,

@@ -286,10 +286,11 @@ def test_changed_pickles_give_a_dict_or_a_data_error(position, content):
 # ------------------------------------------------------------------------------------------------------ transform
 
 
-def test_transform_crops_with_a_black_border_then_mirrors_then_normalises(rng):
+@pytest.mark.parametrize("reflect", [False, True])
+def test_transform_crops_with_a_border_then_mirrors_then_normalises(rng, reflect):
     images = rng.integers(1, 256, size=(64, 3, 32, 32), dtype=np.uint8)
     kind = cifar._CIFAR10
-    transform = augment.ImageTransform(kind.mean, kind.deviation, crop_padding=4, flip=True)
+    transform = augment.ImageTransform(kind.mean, kind.deviation, crop_padding=4, flip=True, crop_reflect=reflect)
     draws = epoch_draws(64, 5, 0)
     draws[0, :3], draws[1, :3] = (0.5, 0, 0), (0.4999, 0.99999, 0.99999)
     before = images.copy()
@@ -301,6 +302,9 @@ def test_transform_crops_with_a_black_border_then_mirrors_then_normalises(rng):
         seen.add((row, column))
         bordered = np.zeros((3, 40, 40))
         bordered[:, 4:36, 4:36] = image
+        if reflect:  # the pixel at the edge comes once
+            bordered[:, :4], bordered[:, 36:] = bordered[:, 8:4:-1], bordered[:, 34:30:-1]
+            bordered[:, :, :4], bordered[:, :, 36:] = bordered[:, :, 8:4:-1], bordered[:, :, 34:30:-1]
         expected = bordered[:, row : row + 32, column : column + 32]
         if draw[0] < 0.5:
             expected = expected[:, :, ::-1]

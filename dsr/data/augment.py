@@ -30,8 +30,8 @@ SHAPE = (3 / 4, 4 / 3)
 TRIES = 10
 
 
-def random_crop(images: NDArray[Any], padding: int, draws: Draws) -> NDArray[Any]:
-    """Shift each image by at most `padding` pixels; what comes in from outside is 0, black.
+def random_crop(images: NDArray[Any], padding: int, draws: Draws, reflect: bool = False) -> NDArray[Any]:
+    """Shift each image by at most `padding` pixels; what comes in from outside is 0, black, or the image reflected.
 
     Columns 1 and 2 of `draws`: all ``2 * padding + 1`` positions of rows and of columns are equally likely.
     """
@@ -39,7 +39,8 @@ def random_crop(images: NDArray[Any], padding: int, draws: Draws) -> NDArray[Any
         return images
     count, _, height, width = images.shape
     shifts = (draws[:, 1:3] * (2 * padding + 1)).astype(np.intp)
-    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+    padded = np.pad(images, sides, mode="reflect") if reflect else np.pad(images, sides)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     return windows[np.arange(count), :, shifts[:, 0], shifts[:, 1]]
 
@@ -100,7 +101,7 @@ class ImageTransform:
     ----------
     mean, deviation : sequence of float
         Of each channel, for values in [0, 1].
-    crop_padding, flip
+    crop_padding, flip, crop_reflect
         As in `dsr.data.Preparation`; they apply where there are draws.
     """
 
@@ -108,11 +109,12 @@ class ImageTransform:
     deviation: tuple[float, ...]
     crop_padding: int = 0
     flip: bool = False
+    crop_reflect: bool = False
 
     def __call__(self, images: Bytes, draws: Draws | None) -> Values:
         """The batch in float32."""
         if draws is not None:
-            images = random_crop(images, self.crop_padding, draws)
+            images = random_crop(images, self.crop_padding, draws, self.crop_reflect)
             if self.flip:
                 images = flip(images, draws)
         return normalise(images, self.mean, self.deviation)

@@ -144,7 +144,7 @@ def load_cifar10(path: Path | None = None, preparation: Preparation | None = Non
     path : Path
         The folder of the official files, a folder that holds it or the official archive, or the archive itself.
     preparation : Preparation
-        `crop_padding` and `flip` apply.
+        `crop_padding`, `crop_reflect` and `flip` apply.
 
     Raises
     ------
@@ -209,7 +209,9 @@ def _load(kind: _Kind, path: Path | None, preparation: Preparation) -> DataSet:
         images[split][part], labels[split][part] = read(kind, content, shown, count)
     if missing:
         raise DataError(f"{place}: missing of {kind.name}: {', '.join(sorted(missing))}")
-    transform = ImageTransform(kind.mean, kind.deviation, preparation.crop_padding, preparation.flip)
+    transform = ImageTransform(
+        kind.mean, kind.deviation, preparation.crop_padding, preparation.flip, preparation.crop_reflect
+    )
     train, test = (ArraySamples(images[split], labels[split], transform) for split in ("train", "test"))
     return DataSet(kind.name, classes, (3, 32, 32), train, test)
 

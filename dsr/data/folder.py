@@ -38,8 +38,8 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     path : Path
         The folder that holds both.
     preparation : Preparation
-        `image_size`, `random_resized_crop`, `crop_padding`, `flip` and `workers` apply. The two crops exclude each
-        other. Without `image_size` all images must have one size.
+        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip` and `workers` apply. The two crops exclude
+        each other. Without `image_size` all images must have one size.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         first = open_image(files[0])
         height, width = first.height, first.width
     decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width))
-    transform = ImageTransform(MEAN, DEVIATION, preparation.crop_padding, preparation.flip)
+    transform = ImageTransform(MEAN, DEVIATION, preparation.crop_padding, preparation.flip, preparation.crop_reflect)
     return DataSet(
         Path(path).resolve().name,
         _names(Path(path), folders),

@@ -29,6 +29,8 @@ class Preparation:
     ----------
     crop_padding : int
         Pixels of zeros around an image before a random crop of the old size; 0: no crop.
+    crop_reflect : bool
+        The image reflected, instead of zeros, around images (not frames of events).
     flip : bool
         Mirror half of the training samples left to right.
     image_size : int
@@ -48,6 +50,7 @@ class Preparation:
     """
 
     crop_padding: int = 0
+    crop_reflect: bool = False
     flip: bool = False
     image_size: int = 0
     random_resized_crop: bool = False
@@ -61,7 +64,7 @@ class Preparation:
         for name in ("crop_padding", "image_size", "roll", "cutout", "workers"):
             as_count("Preparation", name, getattr(self, name), 0)
         as_count("Preparation", "timesteps", self.timesteps)
-        for name in ("flip", "random_resized_crop"):
+        for name in ("crop_reflect", "flip", "random_resized_crop"):
             as_flag("Preparation", name, getattr(self, name))
         if not isinstance(self.frames_by, str) or self.frames_by not in ("number", "time"):
             raise ValueError(

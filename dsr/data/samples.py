@@ -29,8 +29,6 @@ class Preparation:
     ----------
     crop_padding : int
         Pixels of zeros around an image before a random crop of the old size; 0: no crop.
-    crop_reflect : bool
-        The image reflected, instead of zeros, around images (not frames of events).
     flip : bool
         Mirror half of the training samples left to right.
     image_size : int
@@ -47,10 +45,11 @@ class Preparation:
         Side of a random square of zeros in frames of events, in pixels; 0: none.
     workers : int
         Processes that decode images of folders; 0: decode in this one.
+    crop_reflect : bool
+        With `crop_padding`: the image reflected, instead of zeros, around images (not frames of events).
     """
 
     crop_padding: int = 0
-    crop_reflect: bool = False
     flip: bool = False
     image_size: int = 0
     random_resized_crop: bool = False
@@ -59,6 +58,7 @@ class Preparation:
     roll: int = 0
     cutout: int = 0
     workers: int = 0
+    crop_reflect: bool = False
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "image_size", "roll", "cutout", "workers"):

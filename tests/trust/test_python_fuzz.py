@@ -291,7 +291,9 @@ ENTRIES = {
         as_events, lambda rng: [dict(zip("xytp", events(rng)[:4], strict=True)), (5, 4)], ("as_events: ",)
     ),
     "resize": Entry(resize, lambda rng: [rng.integers(0, 9, (2, 2, 4, 5)), *whole(rng, (1, 7))], ("resize: ",)),
-    "Preparation": Entry(data.Preparation, lambda rng: [4, True, 8, False, 3, "number", 2, 2, 0], ("Preparation: ",)),
+    "Preparation": Entry(
+        data.Preparation, lambda rng: [4, True, 8, False, 3, "number", 2, 2, 0, True], ("Preparation: ",)
+    ),
     "SpikingClassifier.fit": Entry(
         fit,
         vectors,

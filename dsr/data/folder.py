@@ -38,8 +38,8 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     path : Path
         The folder that holds both.
     preparation : Preparation
-        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip` and `workers` apply. The two crops exclude
-        each other. Without `image_size` all images must have one size.
+        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip` and `workers` apply. The two crops
+        exclude each other. Without `image_size` all images must have one size.
 
     Raises
     ------

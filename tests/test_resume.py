@@ -111,7 +111,7 @@ def wait_for(path, process):
 def test_kill_9_and_resume(tmp_path):
     """Killed at moments that nobody chose, while a checkpoint is written after every step."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    changes = [*LONG, "--set", "epochs=8"]
+    changes = [*LONG, "--set", "epochs=30"]
     done = command("train", "digits", *changes, "--out", whole)
     assert done.wait() == 0, done.communicate()
     done.communicate()
@@ -121,7 +121,7 @@ def test_kill_9_and_resume(tmp_path):
         before = (killed / run.CHECKPOINT).stat().st_ino
         while (killed / run.CHECKPOINT).stat().st_ino == before:
             assert process.poll() is None, process.communicate()
-        time.sleep(0.01 + 0.07 * kill)
+        time.sleep(0.01 + 0.03 * kill)
         process.kill()
         process.communicate()
         process = command("train", "--resume", killed, "--save-every", 0)

@@ -165,8 +165,12 @@ def refused(call: Call) -> bool:
     return False
 
 
-def check(name: str, good: list[Call], bad: list[Call], times: int, record: Record) -> None:
-    """All calls of a function, so many times over: the good ones give a result and the bad ones an error."""
+def check(name: str, good: list[Call], bad: list[Call], times: int, record: Record, slack: int = 0) -> None:
+    """All calls of a function, so many times over: the good ones give a result and the bad ones an error.
+
+    `slack` is added to the record's.
+    """
+    slack += record.slack
     bad = bad[:: record.every]
     for call in good:
         call[0](*call[1], **call[2])  # whatever it raises is told
@@ -181,7 +185,7 @@ def check(name: str, good: list[Call], bad: list[Call], times: int, record: Reco
     # None, small numbers and words are everybody's
     given = (value for _, positional, named in good + bad for value in (*positional, *named.values()))
     arguments = [value for value in given if not isinstance(value, int | str | None)]
-    found = growth(everything, times, arguments, record.slack)
+    found = growth(everything, times, arguments, slack)
     calls = f"{times} times {len(good)} calls and {len(bad)} refused ones"
-    assert leaks(found, times, record.slack) == [], f"{name}: {calls} left {found}"
+    assert leaks(found, times, slack) == [], f"{name}: {calls} left {found}"
     record.add(found, times * (len(good) + len(bad)))

@@ -129,7 +129,8 @@ def test_core(entry, amount, figure):
 
     wild.repeat(amount(SHORT, FULL), wild.cases(), check)
     figure(str(tally))
-    assert tally.accepted >= 0.1 * amount(SHORT, FULL)
+    # of 30 cases affine took 5 with the hypothesis of one machine
+    assert tally.accepted >= amount(0.1, 0.2) * amount(SHORT, FULL)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -193,7 +194,7 @@ def test_functional(name, amount, figure):
 
     wild.repeat(amount(SHORT, FULL), wild.cases(), check)
     figure(str(tally))
-    assert tally.accepted >= 0.1 * amount(SHORT, FULL)
+    assert tally.accepted >= 0.2 * amount(SHORT, FULL)
 
 
 def accepts_copies(values: list[Any]) -> bool:
@@ -309,7 +310,7 @@ def test_lanes(name, amount, figure):
 
     wild.repeat(amount(SHORT, FULL), wild.cases(), check)
     figure(str(tally))
-    assert tally.accepted >= 0.1 * amount(SHORT, FULL)
+    assert tally.accepted >= 0.2 * amount(SHORT, FULL)
 
 
 def as_list(result: Any) -> list[Any]:

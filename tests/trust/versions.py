@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,6 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="keep what each suite printed in this folder")
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, after -- (default: -q)")
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background, and tests send it
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="dsr-versions-") as name:
         work = Path(name)

@@ -40,7 +40,7 @@ def random_crop(images: NDArray[Any], padding: int, draws: Draws, reflect: bool 
     count, _, height, width = images.shape
     shifts = (draws[:, 1:3] * (2 * padding + 1)).astype(np.intp)
     sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-    padded = np.pad(images, sides, mode="reflect") if reflect else np.pad(images, sides)
+    padded = np.pad(images, sides, mode="reflect" if reflect else "constant")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     return windows[np.arange(count), :, shifts[:, 0], shifts[:, 1]]
 

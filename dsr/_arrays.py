@@ -71,6 +71,11 @@ def as_number(function: str, name: str, value: Any, good: Callable[[float], bool
     return number
 
 
+def as_positive(function: str, name: str, value: float) -> float:
+    """`value` as a number > 0 that float32 holds, as the compiled part asks for."""
+    return as_number(function, name, value, lambda x: 2.0**-126 <= x < 2.0**127, "a number > 0")
+
+
 def as_flag(function: str, name: str, value: Any) -> bool:
     """`value` as True or False, or an error that names function and argument."""
     if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):

@@ -232,6 +232,8 @@ def affine(
     _require("affine", x=x)
     if y is not None:
         _require("affine", y=y)
+        if y.shape != x.shape:
+            raise ValueError(f"affine: argument 'y': expected shape {x.shape}, that of x, got {y.shape}")
     for name, array in [("a", a), ("c", c), *([] if b is None else [("b", b)])]:
         _require("affine", 1, **{name: array})
         if array.dtype.kind not in "fiu":

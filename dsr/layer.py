@@ -250,7 +250,6 @@ class Residual(Layer):
         return add_gradients(below, other)
 
 
-def require_positive(function: str, **arguments: int) -> None:
-    """Raise TypeError or ValueError unless every argument is an integer >= 1."""
-    for name, value in arguments.items():
-        as_count(function, name, value)
+def as_counts(function: str, **arguments: int) -> list[int]:
+    """The arguments as integers >= 1, or an error that names function and argument."""
+    return [as_count(function, name, value) for name, value in arguments.items()]

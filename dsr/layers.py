@@ -14,7 +14,7 @@ from dsr import lanes
 from dsr._arrays import as_count, as_flag, as_number
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
-from dsr.layer import Layer, Parameter, Run, require_positive, saved_state
+from dsr.layer import Layer, Parameter, Run, as_counts, saved_state
 from dsr.spikes import SpikeTrain, image_shape
 
 
@@ -49,12 +49,12 @@ class Conv2d(Layer):
         bias: bool = True,
         dirac: bool = False,
     ) -> None:
-        require_positive(
+        in_channels, out_channels, kernel_size, self.stride = as_counts(
             "Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride
         )
-        as_count("Conv2d", "padding", padding, 0)
+        self.padding = as_count("Conv2d", "padding", padding, 0)
         bias = as_flag(type(self).__name__, "bias", bias)
-        self.stride, self.padding, self.dirac = stride, padding, as_flag("Conv2d", "dirac", dirac)
+        self.dirac = as_flag("Conv2d", "dirac", dirac)
         self.weight = Parameter(np.zeros((out_channels, in_channels, kernel_size, kernel_size)))
         self.bias = Parameter(np.zeros(out_channels)) if bias else None
         self._input: Signal | None = None
@@ -213,7 +213,7 @@ class Linear(Conv2d):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, std: float | None = None) -> None:
-        require_positive("Linear", in_features=in_features, out_features=out_features)
+        in_features, out_features = as_counts("Linear", in_features=in_features, out_features=out_features)
         if std is not None:
             std = as_number("Linear", "std", std, lambda value: 0 < value < inf, "a number > 0")
         super().__init__(in_features, out_features, 1, bias=bias)
@@ -257,10 +257,10 @@ class AvgPool2d(Layer):
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         stride = kernel_size if stride is None else stride
-        require_positive("AvgPool2d", kernel_size=kernel_size, stride=stride)
-        if not 0 <= as_count("AvgPool2d", "padding", padding, 0) <= kernel_size // 2:
-            raise ValueError(f"AvgPool2d: argument 'padding': expected 0 to kernel_size / 2, got {padding}")
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.kernel_size, self.stride = as_counts("AvgPool2d", kernel_size=kernel_size, stride=stride)
+        self.padding = as_count("AvgPool2d", "padding", padding, 0)
+        if self.padding > self.kernel_size // 2:
+            raise ValueError(f"AvgPool2d: argument 'padding': expected 0 to kernel_size / 2, got {self.padding}")
         self._input: Signal | None = None
 
     def forward(self, signal: Signal, run: Run) -> Signal:

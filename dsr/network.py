@@ -124,7 +124,7 @@ class Network:
         array = as_array("Network.predict", "data", data)
         if array.ndim not in (2, 3, 4, 5):
             raise ValueError(f"Network.predict: argument 'data': expected 2 to 5 axes, got shape {array.shape}")
-        as_count("Network.predict", "batch_size", batch_size)
+        batch_size = as_count("Network.predict", "batch_size", batch_size)
         axis = 1 if array.ndim in (3, 5) else 0
         parts = [
             self.forward(array.take(range(i, min(i + batch_size, array.shape[axis])), axis)).argmax(axis=1)
@@ -177,8 +177,13 @@ class Network:
 
     def _current(self, data: ArrayLike) -> Current:
         array = as_array("Network.forward", "data", data)
+        samples = 1 if array.ndim in (3, 5) else 0
+        if 0 in array.shape[samples + 1 :]:
+            raise ValueError(
+                f"Network.forward: argument 'data': expected samples of at least one value, got shape {array.shape}"
+            )
         if array.ndim in (2, 4):
-            return Current.from_static(array.astype(np.float32, copy=False), self.timesteps)
+            return Current.from_static(np.require(array, np.float32, "A"), self.timesteps)
         if array.ndim not in (3, 5):
             raise ValueError(
                 "Network.forward: argument 'data': expected (B, C, H, W) or (B, N), or with time "
@@ -188,7 +193,7 @@ class Network:
             raise ValueError(
                 f"Network.forward: argument 'data': expected T = {self.timesteps} steps first, got shape {array.shape}"
             )
-        return Current.from_dense(array.astype(np.float32, copy=False))
+        return Current.from_dense(np.require(array, np.float32, "A"))
 
 
 def spike_rates(network: Network, data: ArrayLike) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import functional, lanes
-from dsr._arrays import as_flag, as_number
+from dsr._arrays import as_flag, as_number, as_positive
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.functional import threshold_factor
 from dsr.lanes import SpikeConvolution, Values, Words
@@ -34,13 +34,13 @@ class Neuron(Layer):
     ) -> None:
         name = type(self).__name__
         self.alpha = as_number(name, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
-        self.v_threshold_lower_bound = _positive(name, "v_threshold_lower_bound", v_threshold_lower_bound)
+        self.v_threshold_lower_bound = as_positive(name, "v_threshold_lower_bound", v_threshold_lower_bound)
         self.train_threshold = as_flag(name, "train_threshold", train_threshold)
         scale = threshold_gradient_scale
         self.threshold_gradient_scale = as_number(
             name, "threshold_gradient_scale", scale, lambda value: 0 <= value < 2.0**127, "a number >= 0"
         )
-        self.v_threshold = Parameter(np.array(_positive(name, "v_threshold", v_threshold)))
+        self.v_threshold = Parameter(np.array(as_positive(name, "v_threshold", v_threshold)))
         self._state: tuple[Current, float] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
@@ -195,7 +195,7 @@ class LIF(Neuron):
         threshold_gradient_scale: float = 1.0,
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
-        self.tau, self.delta_t = _positive("LIF", "tau", tau), _positive("LIF", "delta_t", delta_t)
+        self.tau, self.delta_t = as_positive("LIF", "tau", tau), as_positive("LIF", "delta_t", delta_t)
         threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
         self.gradient = gradient
 
@@ -260,8 +260,3 @@ class ReLU(Layer):
             return None
         grad = gradient.total() if isinstance(gradient, Gradient) else gradient
         return as_wanted(signal, Gradient(np.where(values[:, :, :, 0] > 0, grad, np.float32(0)), 1))
-
-
-def _positive(function: str, name: str, value: float) -> float:
-    """A number > 0 that float32 holds, as the compiled part asks for."""
-    return as_number(function, name, value, lambda x: 2.0**-126 <= x < 2.0**127, "a number > 0")

@@ -33,8 +33,8 @@ class Optimizer:
         self.weight_decay = self._number("weight_decay", weight_decay, lambda value: value >= 0, "a number >= 0")
 
     def _number(self, name: str, value: float, good: Callable[[float], bool], expected: str) -> float:
-        """A number that float32 holds, too."""
-        largest = float(np.finfo(np.float32).max)
+        """A number that the compiled part takes."""
+        largest = 2.0**126
         return as_number(type(self).__name__, name, value, lambda x: -largest <= x <= largest and good(x), expected)
 
     def step(self) -> None:

@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from dsr._arrays import shown
 from dsr.data.errors import reason
 
 NeuronKind = Literal["if", "lif", "relu"]
@@ -156,18 +157,18 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         content = Path(name).read_bytes()
     else:
         raise ValueError(
-            f"recipe '{name}': expected {', '.join(names())} or a path ending in .toml{_nearest(name, names())}"
+            f"recipe {shown(name)}: expected {', '.join(names())} or a path ending in .toml{_nearest(name, names())}"
         )
     try:
         values = tomllib.loads(content.decode("utf-8"))
         if not changes:
             return from_dict(values)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"recipe '{name}': {reason(error).removeprefix('recipe: ')}") from None
+        raise ValueError(f"recipe {shown(name)}: {reason(error).removeprefix('recipe: ')}") from None
     for change in changes:
         key, separator, value = change.partition("=")
         if not separator:
-            raise ValueError(f"--set: expected key=value, got '{change}'")
+            raise ValueError(f"--set: expected key=value, got {shown(change)}")
         values[key.strip()] = _toml_value(value.strip())
     return from_dict(values)
 
@@ -185,15 +186,15 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise ValueError(f"recipe: unknown key '{key}'{_nearest(key, known)}")
+            raise ValueError(f"recipe: unknown key {shown(key)}{_nearest(key, known)}")
         kind = hints[key]
         if kind is float and type(value) is int and abs(value) < 1 << 1023:  # beyond it there is no float
             value = float(value)
         choices = get_args(kind)
-        if choices and value not in choices:
-            raise ValueError(f"recipe: key '{key}': expected one of {', '.join(choices)}, got {value!r}")
+        if choices and not (isinstance(value, str) and value in choices):
+            raise ValueError(f"recipe: key '{key}': expected one of {', '.join(choices)}, got {shown(value)}")
         if not choices and type(value) is not kind:
-            raise ValueError(f"recipe: key '{key}': expected {kind.__name__}, got {value!r}")
+            raise ValueError(f"recipe: key '{key}': expected {kind.__name__}, got {shown(value)}")
         checked[key] = value
     for key in ("data", "model"):
         if key not in checked:
@@ -201,9 +202,9 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     made = Recipe(**checked)
     for name, (good, expected) in _RULES.items():
         if not good(getattr(made, name)):
-            raise ValueError(f"recipe: key '{name}': expected {expected}, got {getattr(made, name)!r}")
+            raise ValueError(f"recipe: key '{name}': expected {expected}, got {shown(getattr(made, name))}")
     if made.neuron == "relu" and made.timesteps != 1:
-        raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {made.timesteps}")
+        raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {shown(made.timesteps)}")
     return made
 
 
@@ -228,7 +229,7 @@ _RULES: dict[str, _Rule] = (
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; or a number of too many digits, or brackets too deep
         return text
 
 

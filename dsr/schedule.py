@@ -26,7 +26,8 @@ def cosine(step: int, *, base: float, epochs: int, steps_per_epoch: int, warmup_
     TypeError, ValueError
         A length is no integer >= 0, or `base` no number >= 0.
     """
-    _require("cosine", step, base, epochs, steps_per_epoch, warmup_steps)
+    step, epochs, steps_per_epoch, warmup_steps = _lengths("cosine", step, epochs, steps_per_epoch, warmup_steps)
+    base = _base("cosine", base)
     epoch = step // max(steps_per_epoch, 1)
     rate = base * (1 + cos(pi * epoch / max(epochs, 1))) / 2
     return rate * min(1.0, (step + 1) / warmup_steps) if warmup_steps else rate
@@ -49,13 +50,16 @@ def triangular(step: int, *, base: float, epochs: int, steps_per_epoch: int, war
     TypeError, ValueError
         A length is no integer >= 0, or `base` no number >= 0.
     """
-    _require("triangular", step, base, epochs, steps_per_epoch, warmup_steps)
-    down = (epochs * steps_per_epoch - step) / max(epochs * steps_per_epoch - warmup_steps, 1)
-    return base * min((step + 1) / warmup_steps, down) if step < warmup_steps else base * max(down, 0.0)
+    step, epochs, steps_per_epoch, warmup_steps = _lengths("triangular", step, epochs, steps_per_epoch, warmup_steps)
+    base = _base("triangular", base)
+    down = max(epochs * steps_per_epoch - step, 0) / max(epochs * steps_per_epoch - warmup_steps, 1)
+    return base * min((step + 1) / warmup_steps, down) if step < warmup_steps else base * down
 
 
-def _require(function: str, step: int, base: float, epochs: int, steps_per_epoch: int, warmup_steps: int) -> None:
-    lengths = {"step": step, "epochs": epochs, "steps_per_epoch": steps_per_epoch, "warmup_steps": warmup_steps}
-    for name, value in lengths.items():
-        as_count(function, name, value, 0)
-    as_number(function, "base", base, lambda value: 0 <= value < inf, "a number >= 0")
+def _lengths(function: str, *lengths: int) -> list[int]:
+    names = "step", "epochs", "steps_per_epoch", "warmup_steps"
+    return [as_count(function, name, value, 0) for name, value in zip(names, lengths, strict=True)]
+
+
+def _base(function: str, base: float) -> float:
+    return as_number(function, "base", base, lambda value: 0 <= value < inf, "a number >= 0")

@@ -290,7 +290,9 @@ def test_changed_pickles_give_a_dict_or_a_data_error(position, content):
 def test_transform_crops_with_a_border_then_mirrors_then_normalises(rng, reflect):
     images = rng.integers(1, 256, size=(64, 3, 32, 32), dtype=np.uint8)
     kind = cifar._CIFAR10
-    transform = augment.ImageTransform(kind.mean, kind.deviation, crop_padding=4, flip=True, crop_reflect=reflect)
+    transform = augment.ImageTransform(
+        kind.mean, kind.deviation, Preparation(crop_padding=4, flip=True, crop_reflect=reflect)
+    )
     draws = epoch_draws(64, 5, 0)
     draws[0, :3], draws[1, :3] = (0.5, 0, 0), (0.4999, 0.99999, 0.99999)
     before = images.copy()
@@ -314,8 +316,23 @@ def test_transform_crops_with_a_border_then_mirrors_then_normalises(rng, reflect
     assert (0, 0) in seen and (8, 8) in seen and len(seen) > 30
     plain = transform(images, None)
     assert np.array_equal(plain, augment.normalise(images, kind.mean, kind.deviation))
-    no_flip = augment.ImageTransform(kind.mean, kind.deviation)(images, draws)
+    no_flip = augment.ImageTransform(kind.mean, kind.deviation, Preparation())(images, draws)
     assert np.array_equal(no_flip, plain)
+
+
+def test_cutout_comes_last_and_leaves_the_mean_colour(rng):
+    images = rng.integers(0, 256, size=(40, 3, 32, 32), dtype=np.uint8)
+    kind, draws = cifar._CIFAR10, epoch_draws(40, 5, 0)
+    draws[0, 5:7], draws[1, 5:7] = 0, (0.5, 0.99999)
+    whole = augment.ImageTransform(kind.mean, kind.deviation, Preparation(crop_padding=2, flip=True))
+    holed = augment.ImageTransform(kind.mean, kind.deviation, Preparation(crop_padding=2, flip=True, cutout=6))
+    expected = whole(images, draws)
+    for image, draw in zip(expected, draws, strict=True):
+        row, column = int(draw[5] * 32), int(draw[6] * 32)
+        image[:, max(row - 3, 0) : row + 3, max(column - 3, 0) : column + 3] = 0
+    assert np.array_equal(holed(images, draws), expected)
+    assert (expected[0, :, :3, :3] == 0).all() and (expected[1, :, 13:19, 28:] == 0).all()
+    assert np.array_equal(holed(images, None), whole(images, None))
 
 
 def test_real_images(shared, tmp_path):

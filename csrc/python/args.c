@@ -87,8 +87,21 @@ int dsr_expect_axis(const dsr_call *call, size_t index, char letter, size_t expe
     return -1;
 }
 
+/* NumPy would make numbers of texts, of arrays with one element, and of the real parts of complex ones */
+static int is_real_number(PyObject *object) {
+    if (PyArray_IsScalar(object, ComplexFloating))
+        return 0;
+    if (!PyArray_Check(object))
+        return 1;
+    int type = PyArray_TYPE((PyArrayObject *)object);
+    return PyArray_NDIM((PyArrayObject *)object) == 0 &&
+           (PyTypeNum_ISBOOL(type) || PyTypeNum_ISINTEGER(type) || PyTypeNum_ISFLOAT(type));
+}
+
 static int read_number(dsr_call *call, size_t index, PyObject *object) {
     dsr_arg_kind kind = call->arguments[index].kind;
+    if (!is_real_number(object))
+        return wrong(call, index, PyExc_TypeError, object, describe(kind));
     double number = PyFloat_AsDouble(object);
     if (number == -1 && PyErr_Occurred()) {
         int overflow = PyErr_ExceptionMatches(PyExc_OverflowError);

@@ -5,8 +5,9 @@
 | 0 | flip: mirrored where it is below 1/2 |
 | 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its part of the image lies |
 | 3, 4 | area and shape of `resized_crop` |
-| 5, 6, 7 | frames of events: `dsr.data.event_augment` |
+| 5, 6 | row and column of the centre of a cutout |
 
+Frames of events read some of them otherwise: `dsr.data.event_augment`.
 `random_crop` and `resized_crop` share columns: no data set uses both.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.data.samples import Draws
+from dsr.data.samples import Draws, Preparation
 from dsr.lanes import Values
 
 Bytes = NDArray[np.uint8]
@@ -51,6 +52,21 @@ def flip(images: NDArray[Any], draws: Draws) -> NDArray[Any]:
     out = images.copy()
     out[mirrored] = images[mirrored][..., ::-1]
     return out
+
+
+def cutout(images: NDArray[Any], side: int, centres: Draws) -> NDArray[Any]:
+    """Zeros in a square of each image; a new array.
+
+    Any pixel may be the centre, so that squares at the edge are cut off (T. DeVries and G. Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017). `centres` (B, 2): row and column, as shares
+    of height and width.
+    """
+    height, width = images.shape[2:]
+    top, left = ((centres[:, k, np.newaxis] * n).astype(np.intp) - side // 2 for k, n in enumerate((height, width)))
+    rows = (np.arange(height) >= top) & (np.arange(height) < top + side)
+    columns = (np.arange(width) >= left) & (np.arange(width) < left + side)
+    hole = rows[:, np.newaxis, :, np.newaxis] & columns[:, np.newaxis, np.newaxis, :]
+    return np.where(hole, images.dtype.type(0), images)
 
 
 def normalise(images: Bytes, mean: Sequence[float], deviation: Sequence[float]) -> Values:
@@ -101,20 +117,21 @@ class ImageTransform:
     ----------
     mean, deviation : sequence of float
         Of each channel, for values in [0, 1].
-    crop_padding, flip, crop_reflect
-        As in `dsr.data.Preparation`; they apply where there are draws.
+    preparation : Preparation
+        Of which `crop_padding`, `crop_reflect`, `flip` and `cutout` apply, where there are draws.
     """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    crop_padding: int = 0
-    flip: bool = False
-    crop_reflect: bool = False
+    preparation: Preparation
 
     def __call__(self, images: Bytes, draws: Draws | None) -> Values:
         """The batch in float32."""
-        if draws is not None:
-            images = random_crop(images, self.crop_padding, draws, self.crop_reflect)
-            if self.flip:
-                images = flip(images, draws)
-        return normalise(images, self.mean, self.deviation)
+        if draws is None:
+            return normalise(images, self.mean, self.deviation)
+        wanted = self.preparation
+        images = random_crop(images, wanted.crop_padding, draws, wanted.crop_reflect)
+        if wanted.flip:
+            images = flip(images, draws)
+        normalised = normalise(images, self.mean, self.deviation)
+        return cutout(normalised, wanted.cutout, draws[:, 5:7]) if wanted.cutout else normalised

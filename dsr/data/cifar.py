@@ -209,9 +209,7 @@ def _load(kind: _Kind, path: Path | None, preparation: Preparation) -> DataSet:
         images[split][part], labels[split][part] = read(kind, content, shown, count)
     if missing:
         raise DataError(f"{place}: missing of {kind.name}: {', '.join(sorted(missing))}")
-    transform = ImageTransform(
-        kind.mean, kind.deviation, preparation.crop_padding, preparation.flip, preparation.crop_reflect
-    )
+    transform = ImageTransform(kind.mean, kind.deviation, preparation)
     train, test = (ArraySamples(images[split], labels[split], transform) for split in ("train", "test"))
     return DataSet(kind.name, classes, (3, 32, 32), train, test)
 

@@ -8,7 +8,7 @@
 | 5, 6 | columns and rows by which a roll shifts |
 | 7 | cutout: there is one where it is below 1/2 |
 
-In this order: crop, flip, roll, cutout. Columns 3 and 4 have another meaning for images.
+In this order: crop, flip, roll, cutout. Columns 3 to 6 have another meaning for images.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.data import augment
 from dsr.data.augment import flip, random_crop
 from dsr.data.samples import Draws
 from dsr.lanes import Values
@@ -37,18 +38,11 @@ def roll(images: NDArray[Any], most: int, draws: Draws) -> NDArray[Any]:
 
 
 def cutout(images: NDArray[Any], side: int, draws: Draws) -> NDArray[Any]:
-    """Zeros in a square of half of the images ``(B, C, H, W)``; a new array.
-
-    Any pixel may be the centre, so that squares at the edge are cut off (T. DeVries and G. Taylor, "Improved
-    Regularization of Convolutional Neural Networks with Cutout", 2017).
-    """
-    height, width = images.shape[2:]
-    top = (draws[:, 3] * height).astype(np.intp)[:, np.newaxis] - side // 2
-    left = (draws[:, 4] * width).astype(np.intp)[:, np.newaxis] - side // 2
-    rows = (np.arange(height) >= top) & (np.arange(height) < top + side) & (draws[:, 7:8] < 0.5)
-    columns = (np.arange(width) >= left) & (np.arange(width) < left + side)
-    hole = rows[:, np.newaxis, :, np.newaxis] & columns[:, np.newaxis, np.newaxis, :]
-    return np.where(hole, images.dtype.type(0), images)
+    """`dsr.data.augment.cutout` of half of the images ``(B, C, H, W)``; a new array."""
+    chosen = draws[:, 7] < 0.5
+    out = images.copy()
+    out[chosen] = augment.cutout(images[chosen], side, draws[chosen, 3:5])
+    return out
 
 
 @dataclass(frozen=True)

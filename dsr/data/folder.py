@@ -68,7 +68,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         first = open_image(files[0])
         height, width = first.height, first.width
     decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width))
-    transform = ImageTransform(MEAN, DEVIATION, preparation.crop_padding, preparation.flip, preparation.crop_reflect)
+    transform = ImageTransform(MEAN, DEVIATION, preparation)
     return DataSet(
         Path(path).resolve().name,
         _names(Path(path), folders),

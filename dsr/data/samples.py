@@ -42,7 +42,8 @@ class Preparation:
     roll : int
         Shift frames of events by at most so many pixels, around the edges.
     cutout : int
-        Side of a random square of zeros in frames of events, in pixels; 0: none.
+        Side of a random square that training samples lose, in pixels; 0: none. In each image it takes the mean colour;
+        of recordings every other one has a square of zeros in its frames.
     workers : int
         Processes that decode images of folders; 0: decode in this one.
     crop_reflect : bool

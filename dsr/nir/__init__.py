@@ -28,14 +28,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsr import atomic
-from dsr._arrays import as_count, as_flag, as_number, shown
+from dsr._arrays import as_count, as_flag, as_positive, shown
 from dsr.data.errors import DataError
 from dsr.network import Network
 from dsr.nir.export import export_graph
@@ -84,11 +83,12 @@ def to_nir(
     """
     if not isinstance(network, Network):
         raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
-    if not isinstance(features, Sequence | np.ndarray) or isinstance(features, str) or len(features) not in (1, 3):
+    several = isinstance(features, Sequence) or (isinstance(features, np.ndarray) and features.ndim == 1)
+    if not several or isinstance(features, str) or len(features) not in (1, 3):
         raise ValueError(f"to_nir: argument 'features': expected (N,) or (C, H, W), got {shown(features)}")
     features = tuple(as_count("to_nir", "features", size) for size in features)
     if delta_t is not None:
-        delta_t = as_number("to_nir", "delta_t", delta_t, lambda value: 0 < value < inf, "a number > 0")
+        delta_t = as_positive("to_nir", "delta_t", delta_t)
     euler, diagonal = as_flag("to_nir", "euler", euler), as_flag("to_nir", "diagonal", diagonal)
     return export_graph(_package("to_nir"), network, features, delta_t, euler, diagonal)
 
@@ -162,7 +162,7 @@ def from_nir(
     if timesteps is not None:
         timesteps = as_count("from_nir", "timesteps", timesteps)
     if delta_t is not None:
-        delta_t = as_number("from_nir", "delta_t", delta_t, lambda value: 0 < value < inf, "a number > 0")
+        delta_t = as_positive("from_nir", "delta_t", delta_t)
     if euler is not None:
         euler = as_flag("from_nir", "euler", euler)
     return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler)

@@ -252,7 +252,7 @@ def test_augmentation(times, rng, record):
     draws = epoch_draws(6, 0, 0)
     bytes_of = rng.integers(256, size=(6, 3, 8, 8), dtype=np.uint8)
     counts = rng.integers(5, size=(6, 4, 2, 8, 8), dtype=np.int32)
-    transform = augment.ImageTransform((0.5,) * 3, (0.2,) * 3, 2, True)
+    transform = augment.ImageTransform((0.5,) * 3, (0.2,) * 3, data.Preparation(crop_padding=2, flip=True, cutout=3))
     of_frames = event_augment.FrameTransform(2, 1, True, 2, 3)
     good = [call(transform, bytes_of, draws), call(transform, bytes_of, None), call(of_frames, counts, draws)]
     check("augmentation", good, [call(transform, bytes_of[:, :2], None)], times, record)

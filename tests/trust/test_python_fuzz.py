@@ -297,7 +297,7 @@ ENTRIES = {
     "SpikingClassifier.fit": Entry(
         fit,
         vectors,
-        ("SpikingClassifier", "LIF: ", "IF: ", "SGD: "),
+        ("SpikingClassifier", "BatchNorm ", "LIF: ", "IF: ", "SGD: "),
         right_classifier,
         (FloatingPointError,),
     ),

@@ -174,7 +174,7 @@ def changed(arguments: list[Any], case: Case, other: Callable[[], list[Any]]) ->
         value = arguments[at]
         if change.kind == "values" and isinstance(value, np.ndarray):
             arguments[at] = with_values(value, which)
-        elif change.kind == "layout" and isinstance(value, np.ndarray):
+        elif change.kind == "layout" and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             with np.errstate(all="ignore"):
                 arguments[at] = LAYOUTS[which % len(LAYOUTS)](value)
         elif change.kind == "object":

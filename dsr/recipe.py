@@ -209,17 +209,16 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 _Rule = tuple[Callable[[Any], bool], str]
-_COUNT: _Rule = (lambda value: value >= 1, "an integer >= 1")
-_NATURAL: _Rule = (lambda value: value >= 0, "an integer >= 0")
+_COUNT: _Rule = (lambda value: 1 <= value < 2**31, "an integer in [1, 2**31)")
+_NATURAL: _Rule = (lambda value: 0 <= value < 2**31, "an integer in [0, 2**31)")
 _NOT_NEGATIVE: _Rule = (lambda value: 0 <= value < inf, "a number >= 0")
 _SHARE: _Rule = (lambda value: 0 <= value < 1, "a number in [0, 1)")
 _RULES: dict[str, _Rule] = (
     dict.fromkeys(("width", "timesteps", "epochs", "batch_size", "start_batches"), _COUNT)
-    | dict.fromkeys(
-        ("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "seed", "keep_mb"), _NATURAL
-    )
+    | dict.fromkeys(("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "keep_mb"), _NATURAL)
     | dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "threshold_gradient_scale"), _NOT_NEGATIVE)
     | dict.fromkeys(("dropout", "label_smoothing", "ema_decay", "momentum"), _SHARE)
+    | {"seed": (lambda value: value >= 0, "an integer >= 0")}
     | {"bias_rate": (lambda value: 0 < value < inf, "a number > 0")}
     | {"start_quantile": (lambda value: 0 < value <= 1, "a number in (0, 1]")}
 )

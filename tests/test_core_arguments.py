@@ -190,6 +190,8 @@ WRONG_NUMBERS = {
     "seed": [-1, 2**64, 10**5000, -(10**5000)],
 }
 NO_NUMBERS = [None, "1", b"1", [1], (), {}, 1j, np.array([1.0, 2.0]), object()]
+# NumPy makes a number of each, of some with a warning
+NO_NUMBERS += [np.array([1.0]), np.ma.masked_array([[1.0]]), np.array(b"1"), np.array(1, object), np.complex64(1)]
 
 
 @pytest.mark.parametrize("case", NUMBERS, ids=ident)

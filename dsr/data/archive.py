@@ -141,5 +141,5 @@ def read_npy(data: bytes | memoryview, shown: str) -> NDArray[Any]:
         )
     try:
         return np.frombuffer(data, dtype, count, start).reshape(shape, order="F" if by_columns else "C")
-    except ValueError as error:  # more axes than NumPy has, or no bytes
+    except (TypeError, ValueError) as error:  # more axes than NumPy has, sides that are True, or no bytes
         raise DataError(f"{shown}: no array of shape {str(shape)[:80]}: {reason(error)}") from None

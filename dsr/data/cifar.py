@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr._arrays import shown as shown_value
 from dsr.data.augment import ImageTransform
 from dsr.data.download import download
 from dsr.data.errors import DataError
@@ -305,7 +306,8 @@ def _pickled(kind: _Kind, content: bytes, shown: str, count: int) -> tuple[NDArr
         raise DataError(f"{shown}: '{label}': expected a list of {count:,} numbers, got {found}")
     for number, value in enumerate(labels):
         if type(value) is not int or not 0 <= value < classes:
-            raise DataError(f"{shown}: '{label}': entry {number:,}: expected 0 to {classes - 1}, got {value!r}")
+            found = shown_value(value)
+            raise DataError(f"{shown}: '{label}': entry {number:,}: expected 0 to {classes - 1}, got {found}")
     return images.reshape(count, 3, 32, 32), np.array(labels, np.int64)
 
 
@@ -314,7 +316,9 @@ def _names(kind: _Kind, form: _Format, content: bytes, shown: str) -> tuple[str,
     entries: Any = (
         content.decode("latin-1").split() if form is kind.binary else read_dict(content, shown).get(kind.names)
     )
-    names = [entry.decode("latin-1") if isinstance(entry, bytes) else str(entry) for entry in entries or ()]
+    if not isinstance(entries, list) or not all(isinstance(entry, bytes | str) for entry in entries):
+        raise DataError(f"{shown}: '{kind.names}': expected a list of names")
+    names = [entry.decode("latin-1") if isinstance(entry, bytes) else entry for entry in entries]
     if len(names) != len(kind.classes):
         raise DataError(f"{shown}: expected the names of {len(kind.classes)} classes, got {len(names)}")
     return tuple(names)

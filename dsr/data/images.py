@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 LARGEST = 100_000_000
 """Pixels of an image; a file of a few bytes may claim any number of them."""
+PNG_PIXELS = 8 * 1032
+"""Most pixels that a byte of a PNG file can hold: deflate makes at most 1,032 bytes of one."""
 
 
 def need_pillow(function: str) -> None:
@@ -100,13 +102,19 @@ def open_image(file: str) -> Picture:
     from PIL import Image
 
     # from memory: of a file, Pillow reads as many bytes as a chunk says it has, or fails to have the room for them
-    stream = io.BytesIO(Path(file).read_bytes())
+    content = Path(file).read_bytes()
+    stream = io.BytesIO(content)
     with warnings.catch_warnings():
         # Pillow warns of odd EXIF data, of transparency that is dropped, and of sizes, which are checked here
         warnings.simplefilter("ignore")
         try:
             with Image.open(stream, formats=FORMATS) as picture:
                 _check_size(file, picture.width, picture.height)
+                if picture.format == "PNG" and picture.width * picture.height > PNG_PIXELS * len(content):
+                    raise DataError(
+                        f"{file}: cut short or damaged: {len(content):,} bytes cannot hold the "
+                        f"{picture.width}x{picture.height} pixels they claim"
+                    )
                 return _to_rgb(picture)
         except (DataError, MemoryError):
             raise

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dsr.data.cache import Arrays, cache_folder, cached, sources
 from dsr.data.errors import DataError
+from dsr.data.event_array import LARGEST_SIDE
 from dsr.data.event_augment import FrameTransform
 from dsr.data.events import read_events
 from dsr.data.frames import resize_exactly, to_frames
@@ -284,6 +285,8 @@ def _sensor_size(path: Path) -> tuple[int, int] | None:
     if not path.exists():
         return None
     words = path.read_bytes().decode("latin-1").split()
-    if len(words) != 2 or not all(re.fullmatch("[0-9]{1,4}", word) and int(word) for word in words):
-        raise DataError(f"{path}: expected two numbers, columns and rows of the sensor, such as '128 128'")
+    if len(words) != 2 or not all(re.fullmatch("[0-9]{1,4}", word) and 0 < int(word) <= LARGEST_SIDE for word in words):
+        raise DataError(
+            f"{path}: expected two numbers of 1 to {LARGEST_SIDE}, columns and rows of the sensor, such as '128 128'"
+        )
     return int(words[0]), int(words[1])

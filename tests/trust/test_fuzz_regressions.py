@@ -1,4 +1,4 @@
-"""What coverage-guided fuzzing found (fuzz.py), input by input.
+"""What coverage-guided fuzzing (fuzz.py) and damaged files (test_mutations.py) found, input by input.
 
 Pointers that were computed, though not used, outside their arrays (conv2d_spikes at the edge of an image, tables of
 sums) show only under UndefinedBehaviorSanitizer: test_races.py calls both.
@@ -16,11 +16,15 @@ import warnings
 import zipfile
 from hashlib import sha256
 from itertools import pairwise
+from zlib import crc32
 
 import numpy as np
 import pytest
+from test_data_cifar import pickled
 
-from dsr import checkpoint, recipe, weights
+from dsr import checkpoint, data, recipe, weights
+from dsr.data import cifar
+from dsr.data.archive import read_npy
 from dsr.data.errors import DataError
 from dsr.data.pickles import read_dict
 
@@ -169,3 +173,55 @@ def test_a_bias_of_another_length_in_a_nir_graph(count):
     conv = nir.Conv2d(None, np.ones((2, 2, 3, 3)), 1, 1, 1, 1, np.ones(count))
     with pytest.raises(ValueError, match="node 'a'"):
         from_nir(nir_chain(a=conv))
+
+
+def test_a_png_that_claims_more_pixels_than_its_bytes_can_hold(tmp_path):
+    """440 bytes took a gigabyte, and then a MemoryError."""
+    image = pytest.importorskip("PIL.Image")
+    from dsr.data.images import Decoder
+
+    buffer = io.BytesIO()
+    image.new("1", (9, 5)).save(buffer, "PNG")
+    content = bytearray(buffer.getvalue())
+    content[16:24] = struct.pack(">II", 9999, 9999)
+    content[29:33] = struct.pack(">I", crc32(content[12:29]))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png: .*cannot hold the 9999x9999 pixels"):
+        Decoder(image_size=8).one(str(tmp_path / "a.png"))
+    image.new("1", (9999, 9999)).save(tmp_path / "b.png", "PNG")  # of one colour, nothing is smaller
+    assert Decoder(image_size=8).one(str(tmp_path / "b.png")).shape == (3, 8, 8)
+
+
+def test_sides_of_an_array_that_are_true():
+    """NumPy's parser of headers takes them; it was a TypeError."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(1, np.float32))
+    content = buffer.getvalue().replace(b"(1,), }   ", b"(True,), }")
+    with pytest.raises(DataError, match=r"w\.npy: no array of shape \(True,\)"):
+        read_npy(content, "w.npy")
+
+
+def test_a_sensor_larger_than_any(tmp_path):
+    """The message did not name the file."""
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "sensor_size.txt").write_text("9128 198")
+    with pytest.raises(DataError, match=r"sensor_size\.txt: expected two numbers of 1 to 4096"):
+        data.load("events", tmp_path)
+
+
+NESTED = b")" + b"\x85" * 5000
+"""A tuple of a tuple of a tuple: its text is a RecursionError."""
+
+
+def test_names_of_classes_nested_deeply():
+    content = b"\x80\x02}(U\x0blabel_names](" + NESTED + b"eu."
+    with pytest.raises(DataError, match=r"meta: 'label_names': expected a list of names"):
+        cifar._names(cifar._CIFAR10, cifar._CIFAR10.python, content, "meta")
+
+
+def test_a_label_nested_deeply():
+    whole = pickled({"data": np.zeros((1, 3072), np.uint8), "labels": ["here"]})
+    here = b"U\x04here"
+    assert whole.count(here) == 1
+    with pytest.raises(DataError, match=r"batch: 'labels': entry 0: expected 0 to 9, got tuple"):
+        cifar._pickled(cifar._CIFAR10, whole.replace(here, NESTED), "batch", 1)

@@ -1,0 +1,82 @@
+"""What 10,000 calls of each function found (test_entry_fuzz.py, test_python_fuzz.py, test_command_fuzz.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import wild
+
+import dsr
+from dsr import lanes, recipe, schedule
+
+
+def test_layers_take_integers_of_numpy():
+    """Checked, and then used as they were given: "an integer is required", without a name."""
+    two, true = np.array(2), True
+    assert dsr.Conv2d(two, two, two, np.array(1), two).weight.value.shape == (2, 2, 2, 2)
+    assert dsr.Linear(two, two).weight.value.shape == (2, 2, 1, 1)
+    assert len(dsr.BatchNorm(true).running_mean) == 1
+    assert type(dsr.AvgPool2d(two, padding=np.array(1)).padding) is int
+
+
+def network() -> dsr.Network:
+    return dsr.Network(dsr.Sequential(dsr.Conv2d(2, 3, 3, padding=1), dsr.BatchNorm(3), dsr.IF(1.0)), 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 4, 0), (2, 0, 4, 4), (2, 3, 2, 0, 4)])
+def test_samples_without_values(shape):
+    with pytest.raises(ValueError, match=r"^Network.forward: argument 'data': expected samples of at least one value"):
+        network().forward(np.zeros(shape, np.float32))
+
+
+def test_one_image_beside_an_address_for_floats(rng):
+    """A reshape of it is as unaligned, and was refused by a function the user had not called."""
+    image = rng.normal(size=(1, 2, 4, 4)).astype(np.float32)
+    np.testing.assert_array_equal(network().forward(wild.unaligned(image)), network().forward(image))
+
+
+def test_a_learning_rate_that_no_step_could_be_made_with():
+    with pytest.raises(ValueError, match=r"^SGD: argument 'learning_rate'"):
+        dsr.SGD([], 3e38)
+
+
+def test_schedules_of_no_epochs_and_of_numpy_s_integers():
+    """The warm-up of a run of no steps had negative rates."""
+    assert schedule.triangular(3, base=1.0, epochs=0, steps_per_epoch=10, warmup_steps=5) == 0
+    rate = schedule.cosine(np.array(3), base=np.array(1.0), epochs=np.array(2), steps_per_epoch=4, warmup_steps=8)
+    assert type(rate) is float and rate == 0.5
+
+
+def test_affine_of_arrays_of_other_shapes():
+    x, ones = np.zeros((1, 4, 3, 1, 5), np.float32), np.ones(1, np.float32)
+    with pytest.raises(ValueError, match=r"^affine: argument 'y': expected shape \(1, 4, 3, 1, 5\)"):
+        lanes.affine(x, ones, ones, x[np.newaxis], ones)
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 2)), 10**5000, np.zeros(3, "f4,i4")], ids=["array", "long", "fields"])
+@pytest.mark.parametrize("key", ["data", "epochs", "neuron", "learning_rate"])
+def test_values_of_recipes_are_shown_in_a_line(key, value):
+    with pytest.raises(ValueError, match=f"^recipe: key '{key}': expected .*") as caught:
+        recipe.from_dict({**recipe.load("digits").to_dict(), key: value})
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 5000])
+def test_settings_of_too_many_digits_or_brackets(value):
+    with pytest.raises(ValueError, match=r"^recipe: key 'epochs': expected int, got '"):
+        recipe.load("digits", [f"epochs={value}"])
+
+
+def test_names_of_recipes_are_shown_in_a_line():
+    with pytest.raises(ValueError, match=r"^recipe '\\x1e\\n': expected ") as caught:
+        recipe.load("\x1e\n")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_nir_arguments():
+    pytest.importorskip("nir")
+    with pytest.raises(ValueError, match=r"^to_nir: argument 'features': expected"):
+        dsr.nir.to_nir(network(), np.array(3))
+    graph = dsr.nir.to_nir(network(), (2, 4, 4))
+    with pytest.raises(ValueError, match=r"^from_nir: argument 'delta_t': expected a number > 0, got 1e-320"):
+        dsr.nir.from_nir(graph, 2, delta_t=1e-320)

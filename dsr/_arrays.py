@@ -126,6 +126,10 @@ class Output:
                 raise ValueError(f"{function}: argument '{name}': expected shape {shape}, got {out.shape}")
             if not out.flags.writeable:
                 raise ValueError(f"{function}: argument '{name}': expected a writable array, got a read-only one")
+            if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+                raise ValueError(
+                    f"{function}: argument '{name}': expected an element for each result, got strides {out.strides}"
+                )
         self.out = out
         usable = (
             out is not None

@@ -346,7 +346,8 @@ def conv2d_input_gradient(
 
     ROUNDED as `conv2d`, K = O KH KW. From 32 channels on, kernels of 3x3 (of 4x4 with stride 2, and the like) go by
     Winograd's method: within ``(K + 12) eps M``, M what the method gives with the absolute values of gradients, weights
-    and its coefficients. An infinite gradient then makes NaN in its lane.
+    and its coefficients. An infinite gradient then makes NaN in its lane. Weights that are not finite may make NaN of
+    any value: beyond the edges they are multiplied by zeros.
     """
     function = "conv2d_input_gradient"
     _require(function, 4, grad_output=grad_output, weight=weight)

@@ -8,7 +8,7 @@ as they are: no checks here.
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, prod
 from typing import Any
 
 import numpy as np
@@ -251,8 +251,10 @@ def sgd_update(
 
 def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
     """See `dsr.lanes.unpack_words`."""
-    bits = np.stack([words[c // 32] >> np.uint32(c % 32) & np.uint32(1) for c in range(channels)])
-    return bits.astype(np.float32) * np.float32(amplitude)
+    bits = np.empty((channels, *words.shape[1:]), np.float32)
+    for c in range(channels):
+        bits[c] = words[c // 32] >> np.uint32(c % 32) & np.uint32(1)
+    return bits * np.float32(amplitude)
 
 
 def add_words(words: Array, values: Array, amplitude: float) -> Array:
@@ -262,7 +264,8 @@ def add_words(words: Array, values: Array, amplitude: float) -> Array:
 
 def count_words(words: Array, channels: int) -> Array:
     """See `dsr.lanes.count_words`."""
-    return unpack_words(words, channels).reshape(channels, -1).sum(axis=1, dtype=np.float64).astype(np.int64)
+    spikes = unpack_words(words, channels)
+    return spikes.sum(axis=tuple(range(1, spikes.ndim)), dtype=np.float64).astype(np.int64)
 
 
 def count_bits(words: Array) -> int:
@@ -375,7 +378,7 @@ def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> 
 def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
     """See `dsr.lanes.pool_planes`."""
     spikes = unpack_words(words, 32 * len(words)).astype(np.float64)
-    pooled = avg_pool(spikes.reshape(*spikes.shape[:3], -1), kernel_size, stride, padding)
+    pooled = avg_pool(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding)
     counts = np.rint(pooled * kernel_size**2).astype(np.int64).reshape(*pooled.shape[:3], *words.shape[3:])
     return np.stack([pack_words(counts >> k & 1) for k in range((kernel_size**2).bit_length())])
 

@@ -160,7 +160,8 @@ def test_import_once_more(times, record):
     def load():
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
-    check("import", [(load, (), {})], [], times, record)
+    # importlib's caches hold 1 to 5 KiB more after 50 imports, 200 or 2,000
+    check("import", [(load, (), {})], [], times, record, slack=40)
 
 
 @pytest.mark.parametrize("name", functional.__all__)

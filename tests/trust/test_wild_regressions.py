@@ -7,7 +7,7 @@ import pytest
 import wild
 
 import dsr
-from dsr import lanes, recipe, schedule
+from dsr import functional, lanes, recipe, schedule
 
 
 def test_layers_take_integers_of_numpy():
@@ -80,3 +80,11 @@ def test_nir_arguments():
     graph = dsr.nir.to_nir(network(), (2, 4, 4))
     with pytest.raises(ValueError, match=r"^from_nir: argument 'delta_t': expected a number > 0, got 1e-320"):
         dsr.nir.from_nir(graph, 2, delta_t=1e-320)
+
+
+def test_an_out_whose_elements_are_one():
+    """All results were written to one place, and the last stayed."""
+    out = np.broadcast_to(np.zeros(1, np.float32), (3, 2)).view()
+    out.flags.writeable = True
+    with pytest.raises(ValueError, match=r"^encode_delta: argument 'out': expected an element for each result"):
+        functional.encode_delta(np.ones((3, 2), np.float32), 0.5, out=out)

@@ -18,13 +18,15 @@ def as_samples(function: str, X: ArrayLike) -> NDArray[np.float64]:
     place = f"SpikingClassifier.{function}: argument 'X'"
     if hasattr(X, "tocsr"):
         raise TypeError(f"{place}: expected a dense array, got a sparse matrix; use X.toarray()")
-    given = np.asarray(X) if hasattr(X, "__array__") or not hasattr(X, "__dlpack__") else as_array(place, "X", X)
+    only_dlpack = hasattr(X, "__dlpack__") and not hasattr(X, "__array__")
+    given = as_array(place, "X", X) if only_dlpack else _made_array(place, X)
     if given.dtype.kind == "c":
         raise ValueError(f"{place}: Complex data not supported, got {given.dtype}")
     try:
         array = given.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{place}: expected real numbers: {error}") from None
+    except Exception as error:  # of an object of the user's
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{place}: expected real numbers: {error}") from None
     if array.ndim != 2:
         raise ValueError(
             f"{place}: expected shape (samples, features), got {array.shape}. Reshape your data: X.reshape(-1, 1) if "
@@ -45,7 +47,7 @@ def as_labels(y: ArrayLike | None, count: int, function: str = "fit") -> NDArray
     place = f"SpikingClassifier.{function}: argument 'y'"
     if y is None:
         raise ValueError(f"{place}: SpikingClassifier requires y to be passed, but the target y is None")
-    labels = np.asarray(y)
+    labels = _made_array(place, y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         message = "A column-vector y was passed when a 1d array was expected; it is taken as y.ravel()"
         warnings.warn(message, of_sklearn("DataConversionWarning", UserWarning), stacklevel=3)
@@ -58,6 +60,13 @@ def as_labels(y: ArrayLike | None, count: int, function: str = "fit") -> NDArray
         if (labels != np.floor(labels)).any():
             raise ValueError(f"{place}: Unknown label type: expected classes, got numbers that are not whole")
     return labels
+
+
+def _made_array(place: str, values: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except Exception as error:  # lists of different lengths; and an object of the user's may raise anything
+        raise ValueError(f"{place}: expected an array, got {type(values).__name__} ({error})") from None
 
 
 def column_names(X: Any) -> NDArray[Any] | None:

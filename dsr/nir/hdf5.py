@@ -15,6 +15,9 @@ _MOST_GROWN = 64 << 20
 """Arrays may have this many times the file's bytes, and so many more: they are compressed."""
 _REFERENCE = struct.Struct("<IQI")
 """Of a string: its length, the place of the heap that has it, and its number there."""
+_HEAP_HEADER = 16
+_OBJECT = struct.Struct("<H6xQ")
+"""In a heap: its number there, 0 for what is free, and its size."""
 _MOST_ENTRIES = 100_000
 _DEEPEST = 32
 
@@ -45,6 +48,7 @@ class _Tree:
         self.data = data
         self.bytes_left = _MOST_GROWTH * len(data) + _MOST_GROWN
         self.entries_left = _MOST_ENTRIES
+        self.whole_heaps: set[int] = set()
 
     def read(self, path: str | Path) -> dict[str, Any]:
         h5py: Any = import_module("h5py")  # which nir needs
@@ -85,5 +89,20 @@ class _Tree:
             size = int.from_bytes(self.data[heap + 8 : heap + 16], "little")
             inside = self.data[heap : heap + 4] == b"GCOL" and length <= size <= len(self.data) - heap
             self.bytes_left -= length
-            if (length or heap) and not (inside and self.bytes_left >= 0):
+            if (length or heap) and not (inside and self.bytes_left >= 0 and self._is_whole(heap, heap + size)):
                 raise ValueError(f"'{name}': a string that is not in the file")
+
+    def _is_whole(self, heap: int, end: int) -> bool:
+        """Whether the objects of a heap follow each other to its end: of an empty one HDF5 never gets to the next."""
+        place = heap + _HEAP_HEADER
+        while heap not in self.whole_heaps and place + _OBJECT.size <= end:
+            number, size = _OBJECT.unpack_from(self.data, place)
+            if number == 0:  # what is free is the rest
+                if size != end - place:
+                    return False
+                break
+            place += _OBJECT.size + (size + 7) // 8 * 8
+        if place > end:
+            return False
+        self.whole_heaps.add(heap)
+        return True

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from test_data_cifar import pickled
 
+import dsr
 from dsr import checkpoint, data, recipe, weights
 from dsr.data import cifar
 from dsr.data.archive import read_npy
@@ -225,3 +226,21 @@ def test_a_label_nested_deeply():
     assert whole.count(here) == 1
     with pytest.raises(DataError, match=r"batch: 'labels': entry 0: expected 0 to 9, got tuple"):
         cifar._pickled(cifar._CIFAR10, whole.replace(here, NESTED), "batch", 1)
+
+
+def test_strings_of_a_nir_file_in_a_heap_without_an_end(tmp_path):
+    """HDF5 never got past an object of no bytes."""
+    pytest.importorskip("nir")
+    network = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.BatchNorm(2), dsr.IF()), 2)
+    dsr.nir.save(network, (3,), tmp_path / "a.nir")
+    content = bytearray((tmp_path / "a.nir").read_bytes())
+    heap = content.index(b"GCOL")
+    end = heap + int.from_bytes(content[heap + 8 : heap + 16], "little")
+    free = heap + 16
+    while content[free : free + 2] != b"\0\0":
+        free += 16 + (int.from_bytes(content[free + 8 : free + 16], "little") + 7) // 8 * 8
+    assert int.from_bytes(content[free + 8 : free + 16], "little") == end - free
+    content[free + 8 : free + 16] = bytes(8)
+    (tmp_path / "a.nir").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.nir: .*a string that is not in the file"):
+        dsr.nir.load(tmp_path / "a.nir")

@@ -30,7 +30,7 @@ def times(amount: Callable[[int, int], int]) -> int:
 @pytest.fixture(scope="module")
 def record(amount: Callable[[int, int], int]) -> Record:
     """What all calls left behind."""
-    return Record(every=amount(5, 1))
+    return Record(every=amount(5, 1), slack=amount(8, 0))
 
 
 # ---- the measure itself ----------------------------------------------------------------------------------------------

@@ -88,3 +88,13 @@ def test_an_out_whose_elements_are_one():
     out.flags.writeable = True
     with pytest.raises(ValueError, match=r"^encode_delta: argument 'out': expected an element for each result"):
         functional.encode_delta(np.ones((3, 2), np.float32), 0.5, out=out)
+
+
+def test_samples_and_labels_of_a_classifier_that_are_no_arrays():
+    ragged = [[1.0], [1, 2]]
+    with pytest.raises(ValueError, match=r"^SpikingClassifier\.fit: argument 'X': expected an array, got list"):
+        dsr.SpikingClassifier().fit(ragged, [0, 1])
+    with pytest.raises(ValueError, match=r"^SpikingClassifier\.fit: argument 'y': expected an array, got list"):
+        dsr.SpikingClassifier().fit(np.zeros((2, 2)), ragged)
+    with pytest.raises(ValueError, match=r"^SpikingClassifier\.fit: argument 'X': expected real numbers"):
+        dsr.SpikingClassifier().fit(wild.Raises(ZeroDivisionError()), [0, 1])

@@ -235,9 +235,9 @@ class SpikingClassifier:
         return Sequential(*layers)
 
     def _make_neuron(self) -> Layer:
+        require("neuron", self.neuron, lambda kind: type(kind) is str and kind in ("if", "lif"), "'if' or 'lif'")
         if self.neuron == "if":
             return IF(self.v_threshold, self.alpha)
-        require("neuron", self.neuron, lambda kind: kind == "lif", "'if' or 'lif'")
         return LIF(self.v_threshold * self.delta_t, self.tau, self.delta_t, self.alpha)
 
     def _train(self, network: Network, samples: Values, codes: NDArray[Any], rng: np.random.Generator) -> list[float]:

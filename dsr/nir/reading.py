@@ -306,6 +306,8 @@ class _Importer:
         except (KeyError, TypeError, ValueError, IndexError):
             return threshold_and_alpha(threshold, reset)
         # several pairs may give the same two potentials, and metadata may be of another graph
-        if potentials(*told) == (threshold, reset):
+        with np.errstate(all="ignore"):
+            same = potentials(*told) == (threshold, reset)
+        if same:
             return told[0], told[1]
         return threshold_and_alpha(threshold, reset)

@@ -43,7 +43,7 @@ static int twisted(void) {
 }
 
 /* ---- a call being made ----------------------------------------------------------------------------------------- */
-enum { MOST_ELEMENTS = 1 << 11, LARGE_CALL = 1 << 14, HUGE_SIZE = 0x7fffffff };
+enum { MOST_ELEMENTS = 1 << 11, LARGE_CALL = 1 << 14, MOST_BYTES = 1 << 22, HUGE_SIZE = 0x7fffffff };
 
 typedef struct {
     char *data;
@@ -328,6 +328,8 @@ static PyObject *make_array(const dsr_arg *argument, int real) {
     }
     for (int i = 0; i < axes; i++)
         total = shape[i] ? total : 0;
+    if (total > MOST_BYTES) /* an axis of HUGE_SIZE beside one that a twist has made longer than 0 */
+        total = 0, shape[0] = 0;
     char *data = NULL;
     if (twist == 10 && axes > 1 && total) { /* transposed */
         int a = (int)(take() % (unsigned)axes), b = (int)(take() % (unsigned)axes);

@@ -244,3 +244,15 @@ def test_strings_of_a_nir_file_in_a_heap_without_an_end(tmp_path):
     (tmp_path / "a.nir").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.nir: .*a string that is not in the file"):
         dsr.nir.load(tmp_path / "a.nir")
+
+
+def test_metadata_of_a_nir_graph_beyond_float32():
+    """NumPy warned of a cast."""
+    pytest.importorskip("nir")
+    network = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.BatchNorm(2), dsr.IF(1.5, 0.25)), 2)
+    graph = dsr.nir.to_nir(network, (3,))
+    graph.metadata["alpha"] = dict.fromkeys(graph.metadata["alpha"], 1e300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ((_, neuron),) = dsr.nir.from_nir(graph).neurons()
+    assert (neuron.effective_threshold(), neuron.alpha) == (1.5, 0.25)

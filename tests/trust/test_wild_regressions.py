@@ -98,3 +98,5 @@ def test_samples_and_labels_of_a_classifier_that_are_no_arrays():
         dsr.SpikingClassifier().fit(np.zeros((2, 2)), ragged)
     with pytest.raises(ValueError, match=r"^SpikingClassifier\.fit: argument 'X': expected real numbers"):
         dsr.SpikingClassifier().fit(wild.Raises(ZeroDivisionError()), [0, 1])
+    with pytest.raises(ValueError, match=r"^SpikingClassifier: argument 'neuron': expected 'if' or 'lif'"):
+        dsr.SpikingClassifier(neuron=np.zeros(3, "f4,i4")).fit(np.zeros((2, 2)), [0, 1])

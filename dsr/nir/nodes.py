@@ -29,8 +29,7 @@ def reals(name: str, node: Any, key: str, dtype: DTypeLike = np.float64) -> NDAr
     given = np.asarray(getattr(node, key))
     if given.dtype.kind not in "biuf":
         raise refusal(name, node, f"{key}: expected real numbers, got {given.dtype}")
-    with np.errstate(over="ignore"):
-        return given.astype(dtype)
+    return given.astype(dtype)
 
 
 def bias_of(name: str, node: Any, channels: int) -> NDArray[Any]:

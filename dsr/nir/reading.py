@@ -38,7 +38,8 @@ def import_graph(nir: Any, graph: Any, timesteps: int | None, delta_t: float | N
         raise ValueError(f"from_nir: argument 'delta_t': expected a number > 0, got {delta_t}")
     if euler is None:
         euler = _metadata(graph, "integration", str) == "euler"
-    return _Importer(nir, Topology(*flat(nir, graph)), graph.metadata, delta_t, euler).network(timesteps)
+    with np.errstate(all="ignore"):  # what is not finite at the end is refused, by its name
+        return _Importer(nir, Topology(*flat(nir, graph)), graph.metadata, delta_t, euler).network(timesteps)
 
 
 def _metadata(graph: Any, key: str, kind: Callable[[Any], Any]) -> Any:
@@ -135,8 +136,7 @@ class _Importer:
         network = Network(Sequential(**road.layers), timesteps)
         for layer, (weight, bias) in self.weights.items():
             assert layer.bias is not None
-            with np.errstate(over="ignore"):
-                layer.weight.value, layer.bias.value = weight.astype(np.float32), bias.astype(np.float32)
+            layer.weight.value, layer.bias.value = weight.astype(np.float32), bias.astype(np.float32)
             if not (np.isfinite(layer.weight.value).all() and np.isfinite(layer.bias.value).all()):
                 raise FloatingPointError(f"from_nir: weights of layer '{layer.path}' are not finite in float32")
         return network
@@ -306,8 +306,6 @@ class _Importer:
         except (KeyError, TypeError, ValueError, IndexError):
             return threshold_and_alpha(threshold, reset)
         # several pairs may give the same two potentials, and metadata may be of another graph
-        with np.errstate(all="ignore"):
-            same = potentials(*told) == (threshold, reset)
-        if same:
+        if potentials(*told) == (threshold, reset):
             return told[0], told[1]
         return threshold_and_alpha(threshold, reset)

@@ -256,3 +256,17 @@ def test_metadata_of_a_nir_graph_beyond_float32():
         warnings.simplefilter("error")
         ((_, neuron),) = dsr.nir.from_nir(graph).neurons()
     assert (neuron.effective_threshold(), neuron.alpha) == (1.5, 0.25)
+
+
+def test_infinite_factors_in_a_nir_graph():
+    """NumPy warned of infinity times zero."""
+    nir = pytest.importorskip("nir")
+    from dsr.nir import from_nir
+
+    scale = nir.Scale(np.full((2, 4, 4), np.inf))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FloatingPointError, match=r"^from_nir: weights of layer 'b' are not finite in float32"):
+            from_nir(nir_chain(a=scale, b=nir_conv(weight=0.0)))
+        with pytest.raises(FloatingPointError, match=r"^from_nir: weights of layer 'c' are not finite in float32"):
+            from_nir(nir_chain(a=scale, b=nir.Scale(np.zeros((2, 4, 4))), c=nir_conv()))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr._arrays import shown
 from dsr.layer import Layer, Residual, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
 from dsr.network import Network
@@ -49,7 +50,9 @@ def _metadata(graph: Any, key: str, kind: Callable[[Any], Any]) -> Any:
     try:
         return kind(graph.metadata[key])
     except (TypeError, ValueError):
-        raise ValueError(f"from_nir: metadata '{key}': expected {kind.__name__}, got {graph.metadata[key]!r}") from None
+        raise ValueError(
+            f"from_nir: metadata '{key}': expected {kind.__name__}, got {shown(graph.metadata[key])}"
+        ) from None
 
 
 @dataclass(frozen=True)

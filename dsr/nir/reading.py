@@ -50,9 +50,8 @@ def _metadata(graph: Any, key: str, kind: Callable[[Any], Any]) -> Any:
     try:
         return kind(graph.metadata[key])
     except (TypeError, ValueError):
-        raise ValueError(
-            f"from_nir: metadata '{key}': expected {kind.__name__}, got {shown(graph.metadata[key])}"
-        ) from None
+        given = shown(graph.metadata[key])
+        raise ValueError(f"from_nir: metadata '{key}': expected {kind.__name__}, got {given}") from None
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,9 @@ def from_nir(
 def load(
     path: str | Path, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
 ) -> Network:
-    """Read a NIR file (HDF5); arguments as for `from_nir`.
+    """Read a NIR file (HDF5), in a process of its own, since HDF5 crashes on some damaged files.
+
+    Arguments are those of `from_nir`.
 
     Raises
     ------

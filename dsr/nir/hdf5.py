@@ -1,25 +1,23 @@
-"""Reads what is in a NIR file, with limits: HDF5 itself takes whatever memory a damaged file asks for."""
+"""Reads NIR files in a process of its own: HDF5 crashes on some damaged files, and never ends on others."""
 
 from __future__ import annotations
 
+import json
 import os
-import struct
-from importlib import import_module
+import subprocess
+import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dsr.data.errors import DataError, reason
 
-_MOST_GROWTH = 20
-_MOST_GROWN = 64 << 20
-"""Arrays may have this many times the file's bytes, and so many more: they are compressed."""
-_REFERENCE = struct.Struct("<IQI")
-"""Of a string: its length, the place of the heap that has it, and its number there."""
-_HEAP_HEADER = 16
-_OBJECT = struct.Struct("<H6xQ")
-"""In a heap: its number there, 0 for what is free, and its size."""
-_MOST_ENTRIES = 100_000
-_DEEPEST = 32
+_PROGRAM = Path(__file__).with_name("hdf5_process.py")
+_SECONDS = 30
+_BYTES_A_SECOND = 5_000_000
+"""How long a reader may take: so many seconds, and one more for so many bytes."""
 
 
 def read_file(nir: Any, path: str | Path) -> Any:
@@ -32,77 +30,56 @@ def read_file(nir: Any, path: str | Path) -> Any:
     OSError
         It cannot be read.
     """
-    data = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
     try:
-        tree = _Tree(data).read(path)
+        tree = _read(os.fspath(path), _SECONDS + size / _BYTES_A_SECOND)
         # shapes are checked by from_nir, node by node; nir's own check refuses all grouped convolutions
         return nir.dict2NIRNode(tree | {"type_check": False})
-    except Exception as error:  # HDF5 and nir raise a dozen kinds of errors
+    except DataError as error:
+        raise DataError(f"load: {path}: not a readable NIR graph ({error})") from None
+    except Exception as error:  # nir raises a dozen kinds of errors
         raise DataError(f"load: {path}: not a readable NIR graph ({type(error).__name__}: {reason(error)})") from None
 
 
-class _Tree:
-    """Groups and values of a file as dicts."""
+def _read(path: str, seconds: float) -> dict[str, Any]:
+    """Groups of the file as dicts, with arrays and strings."""
+    # the program is to find the h5py that this process would
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(_PROGRAM), os.path.abspath(path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"HDF5 did not end in {seconds:.0f} seconds") from None
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise DataError(f"HDF5 crashed on it, exit status {done.returncode}: {words[-1] if words else 'no message'}")
+    end = 8 + int.from_bytes(done.stdout[:8], "little")
+    found = json.loads(done.stdout[8:end])
+    if "error" in found:
+        kind, message = found["error"]
+        raise DataError(f"{kind}: {message[:200]}")
+    return _values(found["tree"], memoryview(done.stdout)[end:])
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.bytes_left = _MOST_GROWTH * len(data) + _MOST_GROWN
-        self.entries_left = _MOST_ENTRIES
-        self.whole_heaps: set[int] = set()
 
-    def read(self, path: str | Path) -> dict[str, Any]:
-        h5py: Any = import_module("h5py")  # which nir needs
-        with h5py.File(os.fspath(path), "r") as file:
-            return self._group(h5py, file["node"], 0)
-
-    def _group(self, h5py: Any, group: Any, depth: int) -> dict[str, Any]:
-        if not isinstance(group, h5py.Group) or depth > _DEEPEST:
-            raise ValueError(f"expected groups no deeper than {_DEEPEST}")
-        values: dict[str, Any] = {}
-        for name in group:
-            self.entries_left -= 1
-            if self.entries_left < 0 or not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"'{name}': a link to elsewhere, or more than {_MOST_ENTRIES:,} entries")
-            entry = group[name]
-            if isinstance(entry, h5py.Dataset):
-                values[name] = self._value(name, entry)
-            else:
-                values[name] = self._group(h5py, entry, depth + 1)
-        return values
-
-    def _value(self, name: str, entry: Any) -> Any:
-        self.bytes_left -= entry.nbytes
-        if self.bytes_left < 0 or entry.is_virtual or entry.external:
-            raise ValueError(f"'{name}': {entry.nbytes:,} bytes are too many for this file, or in another")
-        if entry.dtype.kind == "O":
-            self._check_strings(name, entry)
-        value = entry[()]
-        return value.decode("utf8") if isinstance(value, bytes) else value
-
-    def _check_strings(self, name: str, entry: Any) -> None:
-        """Raise ValueError where strings are not in the file's heaps: HDF5 makes room before it looks."""
-        start = entry.id.get_offset()
-        if start is None:
-            raise ValueError(f"'{name}': strings that are compressed or not there")
-        for place in range(start, start + _REFERENCE.size * entry.size, _REFERENCE.size):
-            length, heap, _ = _REFERENCE.unpack_from(self.data, place)
-            size = int.from_bytes(self.data[heap + 8 : heap + 16], "little")
-            inside = self.data[heap : heap + 4] == b"GCOL" and length <= size <= len(self.data) - heap
-            self.bytes_left -= length
-            if (length or heap) and not (inside and self.bytes_left >= 0 and self._is_whole(heap, heap + size)):
-                raise ValueError(f"'{name}': a string that is not in the file")
-
-    def _is_whole(self, heap: int, end: int) -> bool:
-        """Whether the objects of a heap follow each other to its end: of an empty one HDF5 never gets to the next."""
-        place = heap + _HEAP_HEADER
-        while heap not in self.whole_heaps and place + _OBJECT.size <= end:
-            number, size = _OBJECT.unpack_from(self.data, place)
-            if number == 0:  # what is free is the rest
-                if size != end - place:
-                    return False
-                break
-            place += _OBJECT.size + (size + 7) // 8 * 8
-        if place > end:
-            return False
-        self.whole_heaps.add(heap)
-        return True
+def _values(tree: dict[str, Any], data: memoryview) -> dict[str, Any]:
+    """What `hdf5_process` wrote as it was read."""
+    values: dict[str, Any] = {}
+    for name, item in tree.items():
+        if isinstance(item, dict):
+            values[name] = _values(item, data)
+        elif isinstance(item, str):
+            values[name] = item
+        elif item[0] is None:
+            values[name] = np.array([part.encode() for part in item[2]], object).reshape(item[1])
+        else:
+            dtype, shape, start = np.dtype(item[0]), item[1], item[2]
+            array = np.frombuffer(data, dtype, prod(shape), start) if prod(shape) else np.empty(0, dtype)
+            values[name] = array.reshape(shape)[()]
+    return values

@@ -270,3 +270,51 @@ def test_infinite_factors_in_a_nir_graph():
             from_nir(nir_chain(a=scale, b=nir_conv(weight=0.0)))
         with pytest.raises(FloatingPointError, match=r"^from_nir: weights of layer 'c' are not finite in float32"):
             from_nir(nir_chain(a=scale, b=nir.Scale(np.zeros((2, 4, 4))), c=nir_conv()))
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "HDF5 crashed on it, exit status -11"),
+        ("raise MemoryError('none left')", "HDF5 crashed on it, exit status 1: MemoryError: none left"),
+        ("import time; time.sleep(100)", "HDF5 did not end in 1 seconds"),
+    ],
+)
+def test_nir_files_on_which_hdf5_crashes_or_never_ends(tmp_path, monkeypatch, program, words):
+    """Damaged ones, of which HDF5 is not to take the interpreter with it."""
+    pytest.importorskip("nir")
+    from dsr.nir import hdf5
+
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "a.nir").write_bytes(b"")
+    monkeypatch.setattr(hdf5, "_PROGRAM", tmp_path / "program.py")
+    monkeypatch.setattr(hdf5, "_SECONDS", 1)
+    with pytest.raises(DataError, match=rf"a\.nir: not a readable NIR graph \({words}"):
+        dsr.nir.load(tmp_path / "a.nir")
+
+
+def test_values_come_back_from_the_process_as_they_were(tmp_path):
+    """Numbers of all kinds, with and without elements, and strings alone and in arrays."""
+    h5py = pytest.importorskip("h5py")
+    from dsr.nir import hdf5
+
+    values = {
+        "weight": np.arange(6, dtype=">f4").reshape(2, 3),
+        "empty": np.empty((0, 3), np.int64),
+        "flag": np.bool_(True),
+        "one": np.float64(0.5),
+        "complex": np.array([1j]),
+        "type": "Affine \u00e4",
+        "edges": np.array([["a", "b\u00e4"]], object),
+    }
+    with h5py.File(tmp_path / "a.nir", "w") as file:
+        for name, value in values.items():
+            file.create_dataset(f"node/inner/{name}", data=value)
+    found = hdf5._read(str(tmp_path / "a.nir"), 30)["inner"]
+    assert found.keys() == values.keys()
+    assert found.pop("type") == values.pop("type")
+    assert found.pop("edges").tolist() == [[b"a", "b\u00e4".encode()]]
+    del values["edges"]
+    for name, value in values.items():
+        assert found[name].dtype == value.dtype and type(found[name]) is type(value)
+        np.testing.assert_array_equal(found[name], value)

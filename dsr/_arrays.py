@@ -96,6 +96,11 @@ def as_count(function: str, name: str, value: Any, least: int = 1) -> int:
     return count
 
 
+def as_counts(function: str, **arguments: int) -> list[int]:
+    """The arguments as integers >= 1, or an error that names function and argument."""
+    return [as_count(function, name, value) for name, value in arguments.items()]
+
+
 def contiguous(array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """`array` as the compiled part takes it: contiguous, aligned, native `dtype`, reshaped; copied only if needed."""
     return np.require(array, dtype, ["C", "A"]).reshape(shape)

@@ -16,7 +16,7 @@ from dsr.activity import Tally
 from dsr.currents import Signal
 from dsr.energy import Cost, OperationCounter
 from dsr.layer import Layer, Run
-from dsr.network import Network
+from dsr.network import Network, batch_axis
 from dsr.neurons import Neuron
 from dsr.report import CurvePoint, NeuronLayer, Report
 from dsr.spikes import SpikeTrain
@@ -144,7 +144,7 @@ class _Data:
                 f"{function}: argument 'images': expected (N, C, H, W) or (N, F), or with time (T, N, C, H, W) or "
                 f"(T, N, F), got shape {self.images.shape}"
             )
-        self.axis = 1 if self.images.ndim in (3, 5) else 0
+        self.axis = batch_axis(self.images)
         self.samples, self.batch_size = self.images.shape[self.axis], batch_size
         if self.images.size == 0:
             raise ValueError(

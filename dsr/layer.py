@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import lanes
-from dsr._arrays import as_array, as_count
+from dsr._arrays import as_array
 from dsr.currents import (
     Backward,
     Current,
@@ -248,8 +248,3 @@ class Residual(Layer):
         if below is None or other is None or not needs_gradient(signal):
             return None
         return add_gradients(below, other)
-
-
-def as_counts(function: str, **arguments: int) -> list[int]:
-    """The arguments as integers >= 1, or an error that names function and argument."""
-    return [as_count(function, name, value) for name, value in arguments.items()]

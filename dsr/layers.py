@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
-from dsr._arrays import as_count, as_flag, as_number
+from dsr._arrays import as_count, as_counts, as_flag, as_number
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.lanes import Values
-from dsr.layer import Layer, Parameter, Run, as_counts, saved_state
+from dsr.layer import Layer, Parameter, Run, saved_state
 from dsr.spikes import SpikeTrain, image_shape
 
 

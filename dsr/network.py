@@ -125,7 +125,7 @@ class Network:
         if array.ndim not in (2, 3, 4, 5):
             raise ValueError(f"Network.predict: argument 'data': expected 2 to 5 axes, got shape {array.shape}")
         batch_size = as_count("Network.predict", "batch_size", batch_size)
-        axis = 1 if array.ndim in (3, 5) else 0
+        axis = batch_axis(array)
         parts = [
             self.forward(array.take(range(i, min(i + batch_size, array.shape[axis])), axis)).argmax(axis=1)
             for i in range(0, array.shape[axis], batch_size)
@@ -177,8 +177,7 @@ class Network:
 
     def _current(self, data: ArrayLike) -> Current:
         array = as_array("Network.forward", "data", data)
-        samples = 1 if array.ndim in (3, 5) else 0
-        if 0 in array.shape[samples + 1 :]:
+        if 0 in array.shape[batch_axis(array) + 1 :]:
             raise ValueError(
                 f"Network.forward: argument 'data': expected samples of at least one value, got shape {array.shape}"
             )
@@ -194,6 +193,11 @@ class Network:
                 f"Network.forward: argument 'data': expected T = {self.timesteps} steps first, got shape {array.shape}"
             )
         return Current.from_dense(np.require(array, np.float32, "A"))
+
+
+def batch_axis(data: NDArray[Any]) -> int:
+    """The axis of the samples in what `Network.forward` takes: 1 where time comes first."""
+    return 1 if data.ndim in (3, 5) else 0
 
 
 def spike_rates(network: Network, data: ArrayLike) -> dict[str, float]:

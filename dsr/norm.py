@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import lanes
-from dsr._arrays import as_flag, as_number
+from dsr._arrays import as_count, as_flag, as_number
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
-from dsr.layer import Layer, Parameter, Run, as_counts, saved_state
+from dsr.layer import Layer, Parameter, Run, saved_state
 from dsr.spikes import uniform_weights
 
 
@@ -44,7 +44,7 @@ class BatchNorm(Layer):
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, gain: bool = True) -> None:
-        (channels,) = as_counts("BatchNorm", channels=channels)
+        channels = as_count("BatchNorm", "channels", channels)
         self.eps = as_number("BatchNorm", "eps", eps, lambda value: 0 < value < inf, "a number > 0")
         self.momentum = as_number(
             "BatchNorm", "momentum", momentum, lambda value: 0 <= value <= 1, "a number in [0, 1]"

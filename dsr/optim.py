@@ -34,8 +34,7 @@ class Optimizer:
 
     def _number(self, name: str, value: float, good: Callable[[float], bool], expected: str) -> float:
         """A number that the compiled part takes."""
-        largest = 2.0**126
-        return as_number(type(self).__name__, name, value, lambda x: -largest <= x <= largest and good(x), expected)
+        return as_number(type(self).__name__, name, value, lambda x: abs(x) <= 2.0**126 and good(x), expected)
 
     def step(self) -> None:
         """Change every parameter that has a gradient; or none, where a step raises, be it for want of memory."""

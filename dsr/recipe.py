@@ -204,7 +204,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         if not good(getattr(made, name)):
             raise ValueError(f"recipe: key '{name}': expected {expected}, got {shown(getattr(made, name))}")
     if made.neuron == "relu" and made.timesteps != 1:
-        raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {shown(made.timesteps)}")
+        raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {made.timesteps}")
     return made
 
 
@@ -218,9 +218,11 @@ _RULES: dict[str, _Rule] = (
     | dict.fromkeys(("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "keep_mb"), _NATURAL)
     | dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "threshold_gradient_scale"), _NOT_NEGATIVE)
     | dict.fromkeys(("dropout", "label_smoothing", "ema_decay", "momentum"), _SHARE)
-    | {"seed": (lambda value: value >= 0, "an integer >= 0")}
-    | {"bias_rate": (lambda value: 0 < value < inf, "a number > 0")}
-    | {"start_quantile": (lambda value: 0 < value <= 1, "a number in (0, 1]")}
+    | {
+        "seed": (lambda value: value >= 0, "an integer >= 0"),
+        "bias_rate": (lambda value: 0 < value < inf, "a number > 0"),
+        "start_quantile": (lambda value: 0 < value <= 1, "a number in (0, 1]"),
+    }
 )
 """What values mean nothing; those of neurons are checked by the neurons."""
 

@@ -112,7 +112,7 @@ def main(path: str) -> None:
     try:
         text = json.dumps({"tree": tree.read(path)}).encode()
     except Exception as error:  # HDF5 raises a dozen kinds of errors
-        text, tree.arrays = json.dumps({"error": [type(error).__name__, str(error)[:1000]]}).encode(), []
+        text, tree.arrays = json.dumps({"error": [type(error).__name__, str(error)]}).encode(), []
     sys.stdout.buffer.write(len(text).to_bytes(8, "little") + text)
     for array in tree.arrays:
         sys.stdout.buffer.write(array)

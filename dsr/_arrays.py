@@ -72,8 +72,9 @@ def as_number(function: str, name: str, value: Any, good: Callable[[float], bool
 
 
 def as_positive(function: str, name: str, value: float) -> float:
-    """`value` as a number > 0 that float32 holds, as the compiled part asks for."""
-    return as_number(function, name, value, lambda x: 2.0**-126 <= x < 2.0**127, "a number > 0")
+    """`value` as a number > 0 with room in float32, as the compiled part asks for."""
+    number = as_number(function, name, value, lambda x: x > 0, "a number > 0")
+    return as_number(function, name, number, lambda x: 2.0**-126 <= x <= 2.0**126, "a number in [2**-126, 2**126]")
 
 
 def as_flag(function: str, name: str, value: Any) -> bool:

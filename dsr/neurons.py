@@ -38,7 +38,7 @@ class Neuron(Layer):
         self.train_threshold = as_flag(name, "train_threshold", train_threshold)
         scale = threshold_gradient_scale
         self.threshold_gradient_scale = as_number(
-            name, "threshold_gradient_scale", scale, lambda value: 0 <= value < 2.0**127, "a number >= 0"
+            name, "threshold_gradient_scale", scale, lambda value: 0 <= value <= 2.0**126, "a number >= 0"
         )
         self.v_threshold = Parameter(np.array(as_positive(name, "v_threshold", v_threshold)))
         self._state: tuple[Current, float] | None = None
@@ -196,6 +196,11 @@ class LIF(Neuron):
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
         self.tau, self.delta_t = as_positive("LIF", "tau", tau), as_positive("LIF", "delta_t", delta_t)
+        if not 2.0**-126 <= float(self.v_threshold.value) / self.delta_t <= 2.0**126:
+            raise ValueError(
+                "LIF: expected v_threshold / delta_t, the height of a spike, in [2**-126, 2**126], got "
+                f"{v_threshold} / {delta_t}"
+            )
         threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
         self.gradient = gradient
 
@@ -214,7 +219,11 @@ class LIF(Neuron):
         )
 
     def _amplitude(self, threshold: float) -> float:
-        return float(np.float32(threshold) / np.float32(self.delta_t))
+        with np.errstate(over="ignore"):
+            height = float(np.float32(threshold) / np.float32(self.delta_t))
+        if not np.isfinite(height):
+            raise FloatingPointError(f"LIF {self.path}: v_threshold / delta_t is {threshold} / {self.delta_t}")
+        return height
 
     def _weights(self, timesteps: int) -> Values:
         return decaying_weights(timesteps, self.tau, self.delta_t)

@@ -72,7 +72,7 @@ class SpikeTrain:
                 f"got {dense.shape}"
             )
         amplitude = as_number(
-            "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: 2.0**-126 <= abs(a) < 2.0**127, "a number but 0"
+            "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: 2.0**-126 <= abs(a) <= 2.0**126, "a number but 0"
         )
         weights = uniform_weights(len(dense))
         if time_weights is not None:

@@ -115,8 +115,10 @@ static int read_number(dsr_call *call, size_t index, PyObject *object) {
     /* smaller fractions of a threshold would vanish in float32 */
     good = good && (kind != ARG_ALPHA || (number >= 0x1p-20 && number <= 1));
     good = good && (kind != ARG_CHANCE || (number >= 0 && number <= 1));
-    if (!good)
-        return wrong(call, index, PyExc_ValueError, object, describe(kind));
+    if (!good) {
+        const char *wanted = kind == ARG_POSITIVE && number > 0 ? "a number in [2**-126, 2**126]" : describe(kind);
+        return wrong(call, index, PyExc_ValueError, object, wanted);
+    }
     call->value[index].number = number;
     return 0;
 }

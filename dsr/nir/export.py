@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import exp, prod
+from math import expm1, prod
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,6 @@ def export_graph(
     nir: Any, network: Network, features: tuple[int, ...], delta_t: float | None, euler: bool, diagonal: bool
 ) -> Any:
     """What `dsr.nir.to_nir` does, given the package nir."""
-    if not isinstance(network, Network):
-        raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
-    features = tuple(int(size) for size in features)
-    if len(features) not in (1, 3) or min(features) < 1:
-        raise ValueError(f"to_nir: argument 'features': expected (C, H, W) or (N,), got {features}")
-    if delta_t is not None and not 0 < delta_t < np.inf:
-        raise ValueError(f"to_nir: argument 'delta_t': expected a number > 0, got {delta_t}")
     leaky = [layer for _, layer in network.neurons() if isinstance(layer, LIF)]
     if delta_t is None:
         delta_t = leaky[0].delta_t if leaky else 1.0
@@ -221,7 +214,11 @@ class _Exporter:
         at_spikes = {"v_threshold": every(threshold), "v_reset": every(reset)}
         if isinstance(layer, LIF):
             steps = layer.delta_t / layer.tau
-            tau = self.delta_t / (1 - exp(-steps) if self.euler else steps)
+            tau = self.delta_t / (-expm1(-steps) if self.euler else steps)
+            if not 2.0**-126 <= tau <= 2.0**126:
+                raise ValueError(
+                    f"to_nir: layer '{_name(layer)}': with delta_t = {self.delta_t} its tau is {tau:g}, beyond float32"
+                )
             node = self.nir.LIF(tau=every(tau), r=every(1), v_leak=every(0), **at_spikes)
         else:
             node = self.nir.IF(r=every(1 / self.delta_t), **at_spikes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import log, prod
+from math import log1p, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr._arrays import shown
+from dsr._arrays import as_positive, shown
 from dsr.layer import Layer, Residual, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
 from dsr.network import Network
@@ -35,8 +35,8 @@ def import_graph(nir: Any, graph: Any, timesteps: int | None, delta_t: float | N
         raise ValueError("from_nir: argument 'timesteps': the graph does not say how many steps it runs; give a number")
     if delta_t is None:
         delta_t = _metadata(graph, "dt", float)
-    if delta_t is not None and not 0 < delta_t < np.inf:
-        raise ValueError(f"from_nir: argument 'delta_t': expected a number > 0, got {delta_t}")
+    if delta_t is not None:  # metadata have not been looked at
+        delta_t = as_positive("from_nir", "delta_t", delta_t)
     if euler is None:
         euler = _metadata(graph, "integration", str) == "euler"
     with np.errstate(all="ignore"):  # what is not finite at the end is refused, by its name
@@ -279,12 +279,12 @@ class _Importer:
         else:
             leak, gain = 0.0, 1.0 if r == np.float32(1 / delta_t) else float(r) * delta_t
         road = self._settle(name, replace(road, scale=road.scale * gain), leak)
-        if leaky:
-            tau = self._tau(name, node, road.features, delta_t)
-            neuron: Neuron = LIF(v_threshold, tau, delta_t, alpha, LIF().v_threshold_lower_bound)
-            amplitude = float(np.float32(v_threshold) / np.float32(delta_t))
-        else:
-            neuron, amplitude = IF(v_threshold, alpha), v_threshold
+        tau, bound = self._tau(name, node, road.features, delta_t) if leaky else None, LIF().v_threshold_lower_bound
+        try:
+            neuron: Neuron = LIF(v_threshold, tau, delta_t, alpha, bound) if tau else IF(v_threshold, alpha)
+        except ValueError as error:  # numbers that float32 has no room for
+            raise refusal(name, node, str(error)) from error
+        amplitude = float(np.float32(v_threshold) / np.float32(delta_t)) if leaky else v_threshold
         if neuron.effective_threshold() != v_threshold:  # the bound is above it, or rounds it
             neuron.v_threshold_lower_bound = v_threshold * 2.0**-26
         return road.then(name, neuron, road.features, amplitude=amplitude)
@@ -293,7 +293,7 @@ class _Importer:
         tau = float(uniform(name, node, "tau", features))
         if not tau > (delta_t if self.euler else 0):
             raise refusal(name, node, f"expected tau > {delta_t if self.euler else 0}, got {tau}")
-        return -delta_t / log(1 - delta_t / tau) if self.euler else tau
+        return -delta_t / log1p(-delta_t / tau) if self.euler else tau
 
     def _threshold_and_alpha(self, name: str, node: Any, features: tuple[int, ...]) -> tuple[float, float]:
         threshold, reset = (uniform(name, node, key, features) for key in ("v_threshold", "v_reset"))

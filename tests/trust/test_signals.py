@@ -411,7 +411,7 @@ def test_a_signal_that_python_swallows(tmp_path):
 def test_while_the_command_starts(tmp_path, amount, figure):
     """From the first moment on: a line or a traceback, never a checkpoint that is not whole."""
     program = "import sys; from dsr.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    statuses, chance = Counter(), random.Random(7)
+    statuses, chance, lost = Counter(), random.Random(7), 0
     for count in range(amount(2, 30)):
         folder = tmp_path / str(count)
         words = ["train", "digits", "--set", "epochs=1000", "--set", "width=8", "--out", str(folder)]
@@ -420,9 +420,13 @@ def test_while_the_command_starts(tmp_path, amount, figure):
         )
         time.sleep(chance.random() * 1.5)
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, error = process.communicate(timeout=60)
-        assert time.monotonic() - began < LIMIT
+        try:
+            _, error = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:  # Python ignores one that comes in its bookkeeping of imports
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=LIMIT)
+            assert "Exception ignored in" in error and "importlib" in error
+            lost += 1
         saved = (folder / run.CHECKPOINT).exists()
         if saved:
             checkpoint.load(folder / run.CHECKPOINT)
@@ -431,7 +435,7 @@ def test_while_the_command_starts(tmp_path, amount, figure):
             process.returncode == 1 and "KeyboardInterrupt" in error
         ), error
         if process.returncode == 130:
-            assert error.startswith("dsr: ")
+            assert error.splitlines()[-1].startswith("dsr: ")
             assert ("and saved" in error) == saved
         statuses["saved" if saved else "nothing to save"] += 1
-    figure(f"{statuses.total()} moments: {dict(statuses)}")
+    figure(f"{statuses.total()} moments: {dict(statuses)}, {lost} lost by Python")

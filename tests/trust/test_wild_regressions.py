@@ -78,7 +78,7 @@ def test_nir_arguments():
     with pytest.raises(ValueError, match=r"^to_nir: argument 'features': expected"):
         dsr.nir.to_nir(network(), np.array(3))
     graph = dsr.nir.to_nir(network(), (2, 4, 4))
-    with pytest.raises(ValueError, match=r"^from_nir: argument 'delta_t': expected a number > 0, got 1e-320"):
+    with pytest.raises(ValueError, match=r"^from_nir: argument 'delta_t': expected a number in .*, got 1e-320"):
         dsr.nir.from_nir(graph, 2, delta_t=1e-320)
 
 
@@ -100,3 +100,56 @@ def test_samples_and_labels_of_a_classifier_that_are_no_arrays():
         dsr.SpikingClassifier().fit(wild.Raises(ZeroDivisionError()), [0, 1])
     with pytest.raises(ValueError, match=r"^SpikingClassifier: argument 'neuron': expected 'if' or 'lif'"):
         dsr.SpikingClassifier(neuron=np.zeros(3, "f4,i4")).fit(np.zeros((2, 2)), [0, 1])
+
+
+@pytest.mark.parametrize("value", [2.0**-127, 2.0**126.5, 1e300])
+def test_layers_take_only_thresholds_that_kernels_take(value):
+    """They took up to 2**127, and the first forward pass refused more than 2**126."""
+    with pytest.raises(ValueError, match=r"^IF: argument 'v_threshold': expected a number in \[2\*\*-126, 2\*\*126\]"):
+        dsr.IF(value)
+    with pytest.raises(
+        ValueError, match=r"^if_forward: argument 'v_threshold': expected a number in \[2\*\*-126, 2\*\*126\]"
+    ):
+        functional.if_forward(np.zeros((1, 1), np.float32), value)
+    dsr.Network(dsr.IF(2.0**126), 1).forward(np.zeros((1, 1), np.float32))
+
+
+def test_spikes_of_a_height_beyond_float32():
+    """NumPy warned of a division."""
+    for v_threshold, delta_t in ((1e30, 1e-30), (1e-30, 1e30)):
+        with pytest.raises(ValueError, match=r"^LIF: expected v_threshold / delta_t, .* in \[2\*\*-126, 2\*\*126\]"):
+            dsr.LIF(v_threshold, 1.0, delta_t)
+    neuron = dsr.LIF(1.0, 1.0, 1e-20)
+    neuron.v_threshold.value[...] = 1e30
+    with pytest.raises(FloatingPointError, match=r"^LIF .*: v_threshold / delta_t is 1"):
+        dsr.Network(neuron, 1).forward(np.zeros((1, 1), np.float32))
+
+
+@pytest.mark.parametrize("threshold", [1e-40, 2e38, 1e30])
+def test_thresholds_of_a_nir_graph_without_room_in_float32(threshold):
+    """The message named IF or LIF, not the node."""
+    nir = pytest.importorskip("nir")
+    ones = np.ones((2, 4, 4))
+    graph = dsr.nir.to_nir(network(), (2, 4, 4))
+    (name,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.IF))
+    graph.nodes[name] = nir.LIF(ones, ones, 0 * ones, threshold * ones, 0 * ones)
+    with pytest.raises(ValueError, match=f"^from_nir: node '{name}' .*LIF"):
+        dsr.nir.from_nir(graph, 2, delta_t=1e-20)
+
+
+def test_membranes_of_a_nir_graph_that_hardly_leak():
+    """1 - delta_t / tau was 1, and its logarithm 0: a division by zero."""
+    pytest.importorskip("nir")
+    leaky = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 1e20, 0.5)), 2)
+    graph = dsr.nir.to_nir(leaky, (3,), euler=True)
+    ((_, neuron),) = dsr.nir.from_nir(graph).neurons()
+    assert neuron.tau == pytest.approx(1e20, rel=1e-6)
+
+
+@pytest.mark.parametrize("euler", [False, True])
+def test_time_constants_that_a_nir_graph_cannot_hold(euler):
+    """It was written as infinity."""
+    pytest.importorskip("nir")
+    leaky = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 1e20, 0.5)), 2)
+    with pytest.raises(ValueError, match=r"^to_nir: layer '1': with delta_t = 1e\+30 its tau is .*, beyond float32"):
+        dsr.nir.to_nir(leaky, (3,), delta_t=1e30, euler=euler)

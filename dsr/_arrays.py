@@ -71,10 +71,14 @@ def as_number(function: str, name: str, value: Any, good: Callable[[float], bool
     return number
 
 
+SMALLEST, LARGEST = 2.0**-126, 2.0**126
+"""Of the positive numbers that the compiled part takes: they have room in float32."""
+
+
 def as_positive(function: str, name: str, value: float) -> float:
-    """`value` as a number > 0 with room in float32, as the compiled part asks for."""
+    """`value` as a number from `SMALLEST` to `LARGEST`."""
     number = as_number(function, name, value, lambda x: x > 0, "a number > 0")
-    return as_number(function, name, number, lambda x: 2.0**-126 <= x <= 2.0**126, "a number in [2**-126, 2**126]")
+    return as_number(function, name, number, lambda x: SMALLEST <= x <= LARGEST, "a number in [2**-126, 2**126]")
 
 
 def as_flag(function: str, name: str, value: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import functional, lanes
-from dsr._arrays import as_flag, as_number, as_positive
+from dsr._arrays import LARGEST, SMALLEST, as_flag, as_number, as_positive
 from dsr.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.functional import threshold_factor
 from dsr.lanes import SpikeConvolution, Values, Words
@@ -38,7 +38,7 @@ class Neuron(Layer):
         self.train_threshold = as_flag(name, "train_threshold", train_threshold)
         scale = threshold_gradient_scale
         self.threshold_gradient_scale = as_number(
-            name, "threshold_gradient_scale", scale, lambda value: 0 <= value <= 2.0**126, "a number >= 0"
+            name, "threshold_gradient_scale", scale, lambda value: 0 <= value <= LARGEST, "a number >= 0"
         )
         self.v_threshold = Parameter(np.array(as_positive(name, "v_threshold", v_threshold)))
         self._state: tuple[Current, float] | None = None
@@ -72,7 +72,7 @@ class Neuron(Layer):
             self.v_threshold.value[...] = threshold
             self._state = signal, threshold
             run.keeper.keep(signal.store)
-        return SpikeTrain(words, signal.features, self._amplitude(threshold), weights)
+        return SpikeTrain(words, signal.features, self.amplitude(threshold), weights)
 
     def backward(self, gradient: Backward) -> Backward | None:
         """The same gradient for every step of the current, and the threshold's."""
@@ -95,7 +95,8 @@ class Neuron(Layer):
         """The spikes of the convolution's current, which is not computed for anybody else."""
         raise NotImplementedError
 
-    def _amplitude(self, threshold: float) -> float:
+    def amplitude(self, threshold: float) -> float:
+        """The height of a spike with this threshold."""
         raise NotImplementedError
 
     def _weights(self, timesteps: int) -> Values:
@@ -147,7 +148,8 @@ class IF(Neuron):
     def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
         return lanes.conv2d_if_spikes(convolution, threshold, self.alpha, current.scale, current.shift)
 
-    def _amplitude(self, threshold: float) -> float:
+    def amplitude(self, threshold: float) -> float:
+        """The threshold."""
         return threshold
 
     def _weights(self, timesteps: int) -> Values:
@@ -196,7 +198,7 @@ class LIF(Neuron):
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
         self.tau, self.delta_t = as_positive("LIF", "tau", tau), as_positive("LIF", "delta_t", delta_t)
-        if not 2.0**-126 <= float(self.v_threshold.value) / self.delta_t <= 2.0**126:
+        if not SMALLEST <= float(self.v_threshold.value) / self.delta_t <= LARGEST:
             raise ValueError(
                 "LIF: expected v_threshold / delta_t, the height of a spike, in [2**-126, 2**126], got "
                 f"{v_threshold} / {delta_t}"
@@ -218,7 +220,8 @@ class LIF(Neuron):
             convolution, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
         )
 
-    def _amplitude(self, threshold: float) -> float:
+    def amplitude(self, threshold: float) -> float:
+        """The threshold by `delta_t`, in float32."""
         with np.errstate(over="ignore"):
             height = float(np.float32(threshold) / np.float32(self.delta_t))
         if not np.isfinite(height):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import _core
-from dsr._arrays import as_array, as_count, as_flag, as_number
+from dsr._arrays import LARGEST, as_array, as_count, as_flag, as_number
 from dsr.layer import Parameter
 
 
@@ -34,7 +34,7 @@ class Optimizer:
 
     def _number(self, name: str, value: float, good: Callable[[float], bool], expected: str) -> float:
         """A number that the compiled part takes."""
-        return as_number(type(self).__name__, name, value, lambda x: abs(x) <= 2.0**126 and good(x), expected)
+        return as_number(type(self).__name__, name, value, lambda x: abs(x) <= LARGEST and good(x), expected)
 
     def step(self) -> None:
         """Change every parameter that has a gradient; or none, where a step raises, be it for want of memory."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import lanes
-from dsr._arrays import as_array, as_number
+from dsr._arrays import LARGEST, SMALLEST, as_array, as_number
 from dsr.lanes import Values, Words
 
 
@@ -72,7 +72,7 @@ class SpikeTrain:
                 f"got {dense.shape}"
             )
         amplitude = as_number(
-            "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: 2.0**-126 <= abs(a) <= 2.0**126, "a number but 0"
+            "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: SMALLEST <= abs(a) <= LARGEST, "a number but 0"
         )
         weights = uniform_weights(len(dense))
         if time_weights is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr._arrays import LARGEST, SMALLEST
 from dsr.currents import Current, Signal
 from dsr.fast_layers import PooledConv2d, Whitening
 from dsr.layer import Layer, Residual, Sequential
@@ -95,7 +96,7 @@ class _Exporter:
             wire, amplitude = self._settle(wire, "output"), 1.0
         self._add("output", self.nir.Output(output_type=np.array(wire.features)), wire.sources)
         nodes = {name: node.node(name) if isinstance(node, _Weights) else node for name, node in self.nodes.items()}
-        amplitudes = {name: _amplitude(neuron) for name, neuron in self.neurons.items()}
+        amplitudes = {name: neuron.amplitude(neuron.effective_threshold()) for name, neuron in self.neurons.items()}
         metadata = {
             "producer": "dsr",
             "format_version": FORMAT_VERSION,
@@ -215,7 +216,7 @@ class _Exporter:
         if isinstance(layer, LIF):
             steps = layer.delta_t / layer.tau
             tau = self.delta_t / (-expm1(-steps) if self.euler else steps)
-            if not 2.0**-126 <= tau <= 2.0**126:
+            if not SMALLEST <= tau <= LARGEST:
                 raise ValueError(
                     f"to_nir: layer '{_name(layer)}': with delta_t = {self.delta_t} its tau is {tau:g}, beyond float32"
                 )
@@ -224,7 +225,7 @@ class _Exporter:
             node = self.nir.IF(r=every(1 / self.delta_t), **at_spikes)
         name = self._add(_name(layer), node, wire.sources)
         self.neurons[name] = layer
-        return _wire(name, wire.features, np.full(wire.features[0], _amplitude(layer)))
+        return _wire(name, wire.features, np.full(wire.features[0], layer.amplitude(layer.effective_threshold())))
 
     def _plain_sum(self, wire: _Wire, reader: str) -> tuple[_Wire, Doubles]:
         """The wire as a plain sum of nodes, times a scale."""
@@ -295,12 +296,6 @@ def _wire(source: str, features: tuple[int, ...], scale: Doubles | None = None) 
 def _name(layer: Layer) -> str:
     """The path, or the class of a network's only layer; without slashes, which HDF5 takes for folders."""
     return layer.path.replace("/", "_") or type(layer).__name__.lower()
-
-
-def _amplitude(neuron: Neuron) -> float:
-    """What a spike is worth in dsr."""
-    threshold = neuron.effective_threshold()
-    return float(np.float32(threshold) / np.float32(neuron.delta_t)) if isinstance(neuron, LIF) else threshold
 
 
 def _readout(output: Signal) -> str:

@@ -34,9 +34,8 @@ def import_graph(nir: Any, graph: Any, timesteps: int | None, delta_t: float | N
     if timesteps is None:
         raise ValueError("from_nir: argument 'timesteps': the graph does not say how many steps it runs; give a number")
     if delta_t is None:
-        delta_t = _metadata(graph, "dt", float)
-    if delta_t is not None:  # metadata have not been looked at
-        delta_t = as_positive("from_nir", "delta_t", delta_t)
+        told = _metadata(graph, "dt", float)
+        delta_t = None if told is None else as_positive("from_nir", "delta_t", told)
     if euler is None:
         euler = _metadata(graph, "integration", str) == "euler"
     with np.errstate(all="ignore"):  # what is not finite at the end is refused, by its name
@@ -279,15 +278,14 @@ class _Importer:
         else:
             leak, gain = 0.0, 1.0 if r == np.float32(1 / delta_t) else float(r) * delta_t
         road = self._settle(name, replace(road, scale=road.scale * gain), leak)
-        tau, bound = self._tau(name, node, road.features, delta_t) if leaky else None, LIF().v_threshold_lower_bound
+        tau = self._tau(name, node, road.features, delta_t) if leaky else None
         try:
-            neuron: Neuron = LIF(v_threshold, tau, delta_t, alpha, bound) if tau else IF(v_threshold, alpha)
+            neuron: Neuron = LIF(v_threshold, tau, delta_t, alpha) if tau else IF(v_threshold, alpha)
         except ValueError as error:  # numbers that float32 has no room for
             raise refusal(name, node, str(error)) from error
-        amplitude = float(np.float32(v_threshold) / np.float32(delta_t)) if leaky else v_threshold
         if neuron.effective_threshold() != v_threshold:  # the bound is above it, or rounds it
             neuron.v_threshold_lower_bound = v_threshold * 2.0**-26
-        return road.then(name, neuron, road.features, amplitude=amplitude)
+        return road.then(name, neuron, road.features, amplitude=neuron.amplitude(v_threshold))
 
     def _tau(self, name: str, node: Any, features: tuple[int, ...], delta_t: float) -> float:
         tau = float(uniform(name, node, "tau", features))

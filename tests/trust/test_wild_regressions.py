@@ -137,11 +137,14 @@ def test_thresholds_of_a_nir_graph_without_room_in_float32(threshold):
         dsr.nir.from_nir(graph, 2, delta_t=1e-20)
 
 
+def hardly_leaking() -> dsr.Network:
+    return dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 1e20, 0.5)), 2)
+
+
 def test_membranes_of_a_nir_graph_that_hardly_leak():
     """1 - delta_t / tau was 1, and its logarithm 0: a division by zero."""
     pytest.importorskip("nir")
-    leaky = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 1e20, 0.5)), 2)
-    graph = dsr.nir.to_nir(leaky, (3,), euler=True)
+    graph = dsr.nir.to_nir(hardly_leaking(), (3,), euler=True)
     ((_, neuron),) = dsr.nir.from_nir(graph).neurons()
     assert neuron.tau == pytest.approx(1e20, rel=1e-6)
 
@@ -150,6 +153,5 @@ def test_membranes_of_a_nir_graph_that_hardly_leak():
 def test_time_constants_that_a_nir_graph_cannot_hold(euler):
     """It was written as infinity."""
     pytest.importorskip("nir")
-    leaky = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 1e20, 0.5)), 2)
     with pytest.raises(ValueError, match=r"^to_nir: layer '1': with delta_t = 1e\+30 its tau is .*, beyond float32"):
-        dsr.nir.to_nir(leaky, (3,), delta_t=1e30, euler=euler)
+        dsr.nir.to_nir(hardly_leaking(), (3,), delta_t=1e30, euler=euler)

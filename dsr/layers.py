@@ -91,7 +91,9 @@ class Conv2d(Layer):
             store = Store.convolution(shape, convolution, lambda: self._convolve(signal))
         else:
             store = Store(self._convolve(signal), lambda: self._convolve(signal))
-        return Current(store, signal.timesteps, features, owned=True)
+        # a frozen kernel on what needs no gradient, such as a whitened image, ends the way back
+        needed = bool(self.parameters()) or needs_gradient(signal)
+        return Current(store, signal.timesteps, features, needs_gradient=needed, owned=True)
 
     def kernel(self) -> Values:
         """What is convolved with: the weight."""

@@ -61,6 +61,15 @@ def test_the_weight_of_a_whitening_is_kept_in_checkpoints():
     assert "whiten.weight" not in dict(network.parameters())
 
 
+def test_the_way_back_ends_above_a_whitening():
+    conv, whiten = dsr.Conv2d(8, 3, 3, bias=False), Whitening(1)
+    network = dsr.Network(dsr.Sequential(whiten=whiten, conv=conv, neuron=dsr.IF(1.0), flatten=dsr.Flatten()), 2)
+    rates = network.forward(np.random.default_rng(1).normal(size=(4, 1, 4, 4)).astype(np.float32), training=True)
+    network.backward(np.ones_like(rates))
+    assert conv.weight.grad is not None and conv.weight.grad.any()
+    assert whiten.weight.grad is None
+
+
 def test_dirac_starts_as_a_copy():
     conv = dsr.Conv2d(3, 5, 3, padding=1, bias=False, dirac=True)
     conv.initialise(np.random.default_rng(0))

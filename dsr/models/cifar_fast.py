@@ -28,8 +28,8 @@ def cifar_fast(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int,
     After K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, with average instead of maximum pooling,
     which is part of the convolution before it (`dsr.fast_layers.PooledConv2d`). The whitened image is the same at every
     step, so all up to the first neurons is computed once, and they get it as it is: neurons before them would show the
-    network an image of T + 1 levels. The first group pools last, as its neurons at 31x31 pixels add more than wider
-    layers would for their time; in the second that was measured to bring nothing.
+    network an image of T + 1 levels. The first group pools last: its neurons at 31x31 pixels bring more than wider layers
+    would in their time. In the other groups, as measured, they would bring as much.
     """
     require_image("cifar_fast", features, "32x32 pixels", lambda height, width: (height, width) == (32, 32))
 

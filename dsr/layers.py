@@ -91,9 +91,7 @@ class Conv2d(Layer):
             store = Store.convolution(shape, convolution, lambda: self._convolve(signal))
         else:
             store = Store(self._convolve(signal), lambda: self._convolve(signal))
-        # a frozen kernel on what needs no gradient, such as a whitened image, ends the way back
-        needed = bool(self.parameters()) or needs_gradient(signal)
-        return Current(store, signal.timesteps, features, needs_gradient=needed, owned=True)
+        return Current(store, signal.timesteps, features, owned=True)
 
     def kernel(self) -> Values:
         """What is convolved with: the weight."""
@@ -110,7 +108,7 @@ class Conv2d(Layer):
 
     def accept(self, signal: Signal, run: Run) -> None:
         """Refuse what does not fit; keep the rest for the backward pass."""
-        channels = self.weight.value.shape[1]
+        channels = self.kernel_shape[1]
         if len(signal.features) != 3 or signal.channels != channels:
             raise ValueError(
                 f"{type(self).__name__} {self.path}: expected features ({channels}, H, W), got {signal.features}"

@@ -1,4 +1,4 @@
-"""The pooled convolution is the two layers it stands for; the whitening whitens."""
+"""The pooled and the whitened convolution are the two layers they stand for; the whitening whitens."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr.currents import Gradient
-from dsr.fast_layers import PooledConv2d, Whitening
+from dsr.currents import Current, Gradient
+from dsr.fast_layers import PooledConv2d, WhitenedConv2d
 
 
 def dyadic(rng, shape, most=64):
@@ -20,7 +20,7 @@ def test_pooled_convolution(size, spiking):
     """Outputs and all gradients, with array_equal: weights, spikes and gradients are small dyadic fractions."""
     rng = np.random.default_rng(0)
     dense = (rng.random((3, 4, 5, size, size)) < 0.4).astype(np.float32)
-    signal = dsr.SpikeTrain.from_dense(dense) if spiking else dsr.layer.Current.from_dense(dense)
+    signal = dsr.SpikeTrain.from_dense(dense) if spiking else Current.from_dense(dense)
     one, conv, pool = PooledConv2d(5, 6, 3, 1), dsr.Conv2d(5, 6, 3, padding=1), dsr.AvgPool2d(2)
     one.weight.value[...] = conv.weight.value[...] = dyadic(rng, (6, 5, 3, 3))
     one.bias.value[...] = conv.bias.value[...] = dyadic(rng, 6)
@@ -41,40 +41,64 @@ def test_pooled_convolution(size, spiking):
     np.testing.assert_array_equal(evaluated.final_values(), out.final_values())
 
 
-def test_whitened_patches_are_uncorrelated():
-    rng = np.random.default_rng(1)
-    mixed = np.einsum("dc,nchw->ndhw", rng.normal(size=(3, 3)), rng.normal(size=(200, 3, 9, 9))).astype(np.float32)
-    mixed[:, :, 1:] += mixed[:, :, :-1]  # neighbours are correlated too
-    layer = Whitening(3, 2, eps=1e-9)
-    layer.calibrate(mixed)
-    out = layer.forward(dsr.layer.Current.from_static(mixed, 4), dsr.Run()).values.reshape(24, -1).astype(np.float64)
-    np.testing.assert_array_equal(out[12:], -out[:12])
-    second = out[:12] @ out[:12].T / out.shape[1]
-    assert np.abs(second - np.eye(12)).max() < 1e-4
-    assert layer.parameters() == {}
+@pytest.fixture
+def whitened(rng):
+    """A calibrated layer, and correlated images."""
+    images = np.einsum("dc,nchw->ndhw", rng.normal(size=(3, 3)), rng.normal(size=(200, 3, 9, 9))).astype(np.float32)
+    images[:, :, 1:] += images[:, :, :-1]  # neighbours are correlated too
+    layer = WhitenedConv2d(3, 40, 3, 1, eps=1e-9)
+    layer.initialise(rng)
+    layer.calibrate(images)
+    return layer, images
 
 
-def test_the_weight_of_a_whitening_is_kept_in_checkpoints():
-    body = dsr.Sequential(whiten=Whitening(1), bn=dsr.BatchNorm(8), neuron=dsr.IF(1.0))
-    network = dsr.Network(body, timesteps=2)
-    assert "whiten.weight" in network.state()
-    assert "whiten.weight" not in dict(network.parameters())
+def test_whitened_patches_are_uncorrelated(whitened):
+    layer, images = whitened
+    whiten = dsr.Conv2d(3, 12, 2, bias=False)
+    whiten.weight.value = layer.filters
+    out = whiten.forward(Current.from_static(images, 4), dsr.Run()).values.reshape(12, -1).astype(np.float64)
+    assert np.abs(out @ out.T / out.shape[1] - np.eye(12)).max() < 1e-4
 
 
-def test_the_way_back_ends_above_a_whitening():
-    conv, whiten = dsr.Conv2d(8, 3, 3, bias=False), Whitening(1)
-    network = dsr.Network(dsr.Sequential(whiten=whiten, conv=conv, neuron=dsr.IF(1.0), flatten=dsr.Flatten()), 2)
-    rates = network.forward(np.random.default_rng(1).normal(size=(4, 1, 4, 4)).astype(np.float32), training=True)
-    network.backward(np.ones_like(rates))
-    assert conv.weight.grad is not None and conv.weight.grad.any()
-    assert whiten.weight.grad is None
+def test_a_whitened_convolution_is_one_after_a_whitening(whitened, rng):
+    layer, images = whitened
+    layer.filters[...] = dyadic(rng, layer.filters.shape, 8)
+    layer.weight.value[...] = dyadic(rng, layer.weight.value.shape, 8)
+    signal = Current.from_static(dyadic(rng, images.shape, 8), 4)
+    whiten, conv = dsr.Conv2d(3, 12, 2, padding=1, bias=False), dsr.Conv2d(12, 40, 3, bias=False)
+    whiten.weight.value, conv.weight.value = layer.filters, layer.weight.value
+    run = dsr.Run(training=True)
+    out, expected = layer.forward(signal, run), conv.forward(whiten.forward(signal, run), run)
+    assert out.held
+    np.testing.assert_array_equal(out.values, expected.values)
+    grad = dyadic(rng, (*out.store.shape[:3], 4, 200), 8)
+    assert layer.backward(Gradient.from_dense(grad)) is None
+    conv.backward(Gradient.from_dense(grad))
+    np.testing.assert_array_equal(layer.weight.grad, conv.weight.grad)
+
+
+def test_a_whitened_convolution_starts_as_the_whitened_image_and_its_negative(whitened):
+    layer, images = whitened
+    out = layer.forward(Current.from_static(images, 1), dsr.Run()).values
+    patches = np.lib.stride_tricks.sliding_window_view(images[:, :, 3:5, 5:7], (2, 2), axis=(2, 3))[:, :, 0, 0]
+    np.testing.assert_allclose(out[:12, 3, 5, 0].T, np.einsum("ncuv,mcuv->nm", patches, layer.filters), atol=1e-4)
+    np.testing.assert_array_equal(out[12:24], -out[:12])
+    narrow = WhitenedConv2d(3, 8, 3)
+    narrow.initialise(np.random.default_rng(0))
+    np.testing.assert_array_equal(narrow.weight.value[:, :8, 1, 1], np.eye(8))
+
+
+def test_the_filters_of_a_whitening_are_kept_in_checkpoints():
+    network = dsr.Network(dsr.Sequential(conv=WhitenedConv2d(1, 8, 3), neuron=dsr.IF(1.0)), timesteps=2)
+    assert {"conv.filters", "conv.weight"} <= set(network.state())
+    assert "conv.filters" not in dict(network.parameters())
 
 
 def test_dirac_starts_as_a_copy():
     conv = dsr.Conv2d(3, 5, 3, padding=1, bias=False, dirac=True)
     conv.initialise(np.random.default_rng(0))
     images = np.random.default_rng(1).normal(size=(2, 3, 6, 6)).astype(np.float32)
-    out = conv.forward(dsr.layer.Current.from_static(images, 1), dsr.Run()).rate()
+    out = conv.forward(Current.from_static(images, 1), dsr.Run()).rate()
     np.testing.assert_array_equal(out[:, :3], images)
     assert np.abs(out[:, 3:]).min() > 0
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dsr._arrays import LARGEST, SMALLEST
 from dsr.currents import Current, Signal
-from dsr.fast_layers import PooledConv2d, Whitening
+from dsr.fast_layers import PooledConv2d, WhitenedConv2d
 from dsr.layer import Layer, Residual, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.network import Network
@@ -137,7 +137,7 @@ class _Exporter:
             Conv2d: self._conv2d,
             Linear: self._linear,
             PooledConv2d: self._conv2d,
-            Whitening: self._conv2d,
+            WhitenedConv2d: self._conv2d,
             BatchNorm: self._batch_norm,
             AvgPool2d: self._avg_pool,
             Flatten: self._flatten,

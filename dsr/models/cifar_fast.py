@@ -29,7 +29,7 @@ def cifar_fast(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int,
     which is part of the convolution before it (`dsr.fast_layers.PooledConv2d`), as whitening is of the one after it
     (`dsr.fast_layers.WhitenedConv2d`). The output is a mean current. The image is the same at every step, so all up to
     the first neurons is computed once. The first group pools last: its neurons at 31x31 pixels bring more than wider
-    layers would in their time. In the other groups, as measured, they would bring as much.
+    layers would in their time.
     """
     require_image("cifar_fast", features, "32x32 pixels", lambda height, width: (height, width) == (32, 32))
 

@@ -53,21 +53,17 @@ class PooledConv2d(Conv2d):
 
     def kernel(self) -> Values:
         """The mean of the weight's four shifts."""
-        weight, total = self.weight.value, np.zeros(self.kernel_shape, np.float32)
-        height, width = weight.shape[2:]
-        for y in (0, 1):
-            for x in (0, 1):
-                total[:, :, y : y + height, x : x + width] += weight
+        total = np.zeros(self.kernel_shape, np.float32)
+        for _, part in _parts(total, self.weight.value):
+            part += self.weight.value
         total *= np.float32(0.25)
         return total
 
     def weight_gradient(self, grad_kernel: Values) -> Values:
         """The transpose of `kernel`: the mean of four shifts of its gradient."""
-        height, width = self.weight.value.shape[2:]
         total = np.zeros(self.weight.value.shape, np.float32)
-        for y in (0, 1):
-            for x in (0, 1):
-                total += grad_kernel[:, :, y : y + height, x : x + width]
+        for _, part in _parts(grad_kernel, self.weight.value):
+            total += part
         total *= np.float32(0.25)
         return total
 
@@ -110,7 +106,7 @@ class WhitenedConv2d(Conv2d):
     ) -> None:
         in_channels, patch_size = as_counts("WhitenedConv2d", in_channels=in_channels, patch_size=patch_size)
         patch = in_channels * patch_size**2
-        super().__init__(patch, out_channels, kernel_size, 1, padding, bias=False)
+        super().__init__(patch, out_channels, kernel_size, 1, padding, bias=False, dirac=True)
         self.eps = as_number("WhitenedConv2d", "eps", eps, lambda value: 0 <= value < inf, "a number >= 0")
         self.filters = np.eye(patch, dtype=np.float32).reshape(patch, in_channels, patch_size, patch_size)
 
@@ -121,10 +117,9 @@ class WhitenedConv2d(Conv2d):
     def initialise(self, rng: np.random.Generator) -> None:
         """Copies of the whitened image, their negatives, and Kaiming normal of fan-out."""
         super().initialise(rng)
-        out, patch, height, width = self.weight.value.shape
-        copies = np.arange(min(out, 2 * patch))
-        self.weight.value[copies] = 0
-        self.weight.value[copies, copies % patch, height // 2, width // 2] = np.where(copies < patch, 1, -1)
+        patch = len(self.filters)
+        negatives = self.weight.value[patch : 2 * patch]
+        negatives[...] = -self.weight.value[: len(negatives)]
 
     def calibrate(self, images: Values) -> None:
         """Compute the filters from training images (N, C, H, W)."""
@@ -148,20 +143,21 @@ class WhitenedConv2d(Conv2d):
     def kernel(self) -> Values:
         """The weight's convolution with the filters."""
         total = np.zeros(self.kernel_shape, np.float32)
-        for place, shift in self._shifts(total):
-            shift += np.einsum("omyx,mc->ocyx", self.weight.value, self.filters[:, :, *place])
+        for place, part in _parts(total, self.weight.value):
+            part += np.einsum("omyx,mc->ocyx", self.weight.value, self.filters[:, :, *place])
         return total
 
     def weight_gradient(self, grad_kernel: Values) -> Values:
         """The transpose of `kernel`."""
         total = np.zeros(self.weight.value.shape, np.float32)
-        for place, shift in self._shifts(grad_kernel):
-            total += np.einsum("ocyx,mc->omyx", shift, self.filters[:, :, *place])
+        for place, part in _parts(grad_kernel, self.weight.value):
+            total += np.einsum("ocyx,mc->omyx", part, self.filters[:, :, *place])
         return total
 
-    def _shifts(self, kernel: Values) -> Iterator[tuple[tuple[int, int], Values]]:
-        """The K x K part of a kernel that each pixel of a patch contributes to."""
-        height, width = self.weight.value.shape[2:]
-        for y in range(self.filters.shape[2]):
-            for x in range(self.filters.shape[3]):
-                yield (y, x), kernel[:, :, y : y + height, x : x + width]
+
+def _parts(kernel: Values, weight: Values) -> Iterator[tuple[tuple[int, int], Values]]:
+    """All places in a kernel where a smaller weight fits, with the view of what lies there."""
+    height, width = weight.shape[2:]
+    for y in range(kernel.shape[2] - height + 1):
+        for x in range(kernel.shape[3] - width + 1):
+            yield (y, x), kernel[:, :, y : y + height, x : x + width]

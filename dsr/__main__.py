@@ -17,6 +17,7 @@ import dsr
 from dsr import atomic, distributed, models, plot, recipe, run, train
 from dsr.info import describe
 from dsr.interrupt import Interrupted
+from dsr.memory import keep_freed_memory
 from dsr.threads import get_num_threads
 from dsr.views import Views
 
@@ -24,6 +25,7 @@ from dsr.views import Views
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log in a file shows each line as it comes
     try:

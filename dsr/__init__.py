@@ -15,6 +15,7 @@ from dsr.classifier import SpikingClassifier
 from dsr.layer import Layer, Parameter, Residual, Run, Sequential
 from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
 from dsr.losses import cross_entropy
+from dsr.memory import keep_freed_memory
 from dsr.muon import Muon
 from dsr.network import Network, spike_rates
 from dsr.neurons import IF, LIF, ReLU
@@ -50,6 +51,7 @@ __all__ = [
     "cross_entropy",
     "functional",
     "get_num_threads",
+    "keep_freed_memory",
     "load_state",
     "nir",
     "set_num_threads",

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import resource, sys, threading
 import numpy as np
-from dsr.memory import keep_freed_memory
+import dsr
 
 def faults(repeats):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -18,7 +18,7 @@ def faults(repeats):
         np.ones(20_000_000, np.float32)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-first, can = faults(20), keep_freed_memory()
+first, can = faults(20), dsr.keep_freed_memory()
 faults(1)
 print(can, first, faults(20), flush=True)
 thread = threading.Thread(target=faults, args=(3,))  # other threads have no such heap, and must do without

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, sys, threading
+import resource
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import dsr
 
@@ -21,8 +22,7 @@ def faults(repeats):
 first, can = faults(20), dsr.keep_freed_memory()
 faults(1)
 print(can, first, faults(20), flush=True)
-thread = threading.Thread(target=faults, args=(3,))  # other threads have no such heap, and must do without
-thread.start(); thread.join()
+ThreadPoolExecutor(1).submit(faults, 3).result()  # other threads have no such heap, and must do without
 """
 
 

@@ -221,6 +221,15 @@ dsr_status dsr_if_spikes(const float *current, const float *scale, const float *
 dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, const float *weights,
                           uint32_t *words, float *sums, float *weighted, dsr_lanes shape, int held, double v_threshold,
                           dsr_time time, double alpha);
+/* From the gradient of the spikes and the sums above to the gradient of each step's current before it was scaled: of n
+ * neurons a channel, through the mapping of representations. *grad_threshold as in dsr_if_backward, the 16 partial sums
+ * of a channel after the other's. EXACT. */
+dsr_status dsr_if_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
+                                  float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                  size_t timesteps, double v_threshold);
+dsr_status dsr_lif_spikes_backward(const float *grad, const float *weighted, const float *scale, const float *shift,
+                                   float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                   size_t timesteps, double v_threshold, dsr_time time);
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
 /* The same bits with 32 lanes a word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels, size_t lanes);

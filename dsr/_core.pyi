@@ -48,6 +48,28 @@ def if_spikes(
     sums: _F32,
     /,
 ) -> None: ...
+def if_spikes_backward(
+    grad: _F32,
+    sums: _F32,
+    scale: _F32 | None,
+    shift: _F32 | None,
+    timesteps: int,
+    v_threshold: float,
+    out: _F32,
+    /,
+) -> float: ...
+def lif_spikes_backward(
+    grad: _F32,
+    weighted: _F32,
+    scale: _F32 | None,
+    shift: _F32 | None,
+    timesteps: int,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    out: _F32,
+    /,
+) -> float: ...
 def lif_spikes(
     current: _F32,
     scale: _F32 | None,

@@ -144,6 +144,56 @@ def lif_spikes(
     return words, sums, weighted
 
 
+def if_spikes_backward(
+    grad: Values,
+    sums: Values,
+    timesteps: int,
+    v_threshold: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> tuple[Values, float]:
+    """The gradient of every step's ``scale * x + shift``, and the threshold's. EXACT.
+
+    `grad` (C, H, W, B) is the sum over time of the spikes' gradient, `sums` what `if_spikes` gave with the same
+    `timesteps`, `scale` and `shift`. Meng et al. 2022: through the mapping of the representations,
+    ``functional.if_rate_backward(grad, scale * sums / T + shift, v_threshold)``, the gradient of the mean current
+    divided by T.
+    """
+    room = _require_sums("if_spikes_backward", "sums", grad, sums)
+    above = _core.if_spikes_backward(_rows(grad), _rows(sums), scale, shift, timesteps, v_threshold, _rows(room))
+    return room, above
+
+
+def lif_spikes_backward(
+    grad: Values,
+    weighted: Values,
+    timesteps: int,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> tuple[Values, float]:
+    """As `if_spikes_backward`, with the weighted sums of `lif_spikes` and of the gradient. EXACT.
+
+    The threshold's gradient is the plain sum over saturated neurons, without the factor of
+    `functional.lif_rate_backward`.
+    """
+    room = _require_sums("lif_spikes_backward", "weighted", grad, weighted)
+    above = _core.lif_spikes_backward(
+        _rows(grad), _rows(weighted), scale, shift, timesteps, v_threshold, tau, delta_t, _rows(room)
+    )
+    return room, above
+
+
+def _require_sums(function: str, name: str, grad: Values, sums: Values) -> Values:
+    """Refuse a gradient and sums that do not belong together; room for the result."""
+    _require(function, 4, grad=grad, **{name: sums})
+    if grad.shape != sums.shape:
+        raise ValueError(f"{function}: argument 'grad': expected shape {sums.shape} as '{name}', got {grad.shape}")
+    return np.empty(sums.shape, np.float32)
+
+
 def pack_words(values: Values) -> Words:
     """A bit where the value is not zero. EXACT."""
     _require("pack_words", values=values)

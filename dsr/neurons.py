@@ -81,9 +81,8 @@ class Neuron(Layer):
         weights = self._weights(current.timesteps)
         if isinstance(gradient, Gradient):
             gradient = gradient.summed(weights)
-        mean_current = current.mean(weights)
-        grad_current, grad_threshold = self._mapping_gradient(gradient, mean_current, threshold)
-        grad_current /= np.float32(current.timesteps)
+        sums = current.store.weighted_sum(weights)
+        grad_current, grad_threshold = self._mapping_gradient(gradient, sums, current, threshold)
         if self.train_threshold:
             self.v_threshold.grad = np.array(grad_threshold * self.threshold_gradient_scale, np.float32)
         return as_wanted(current, Gradient(grad_current, current.timesteps)) if current.needs_gradient else None
@@ -102,7 +101,8 @@ class Neuron(Layer):
     def _weights(self, timesteps: int) -> Values:
         raise NotImplementedError
 
-    def _mapping_gradient(self, grad: Values, mean_current: Values, threshold: float) -> tuple[Values, float]:
+    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
+        """Gradients of each step of the current, whose weighted sums over time `sums` are, and of the threshold."""
         raise NotImplementedError
 
 
@@ -155,8 +155,8 @@ class IF(Neuron):
     def _weights(self, timesteps: int) -> Values:
         return uniform_weights(timesteps)
 
-    def _mapping_gradient(self, grad: Values, mean_current: Values, threshold: float) -> tuple[Values, float]:
-        return functional.if_rate_backward(grad, mean_current, threshold)
+    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
+        return lanes.if_spikes_backward(grad, sums, current.timesteps, threshold, current.scale, current.shift)
 
 
 class LIF(Neuron):
@@ -231,10 +231,11 @@ class LIF(Neuron):
     def _weights(self, timesteps: int) -> Values:
         return decaying_weights(timesteps, self.tau, self.delta_t)
 
-    def _mapping_gradient(self, grad: Values, mean_current: Values, threshold: float) -> tuple[Values, float]:
-        return functional.lif_rate_backward(
-            grad, mean_current, threshold, self.tau, self.delta_t, gradient=self.gradient
+    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
+        grad_current, above = lanes.lif_spikes_backward(
+            grad, sums, current.timesteps, threshold, self.tau, self.delta_t, current.scale, current.shift
         )
+        return grad_current, above * threshold_factor("LIF", self.delta_t, self.gradient)
 
 
 class ReLU(Layer):

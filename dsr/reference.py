@@ -321,6 +321,40 @@ def lif_spikes(
     return pack_words(np.moveaxis(spikes, 0, -2)), sums, weighted_sum(current, weights)
 
 
+def if_spikes_backward(
+    grad: Array,
+    sums: Array,
+    timesteps: int,
+    v_threshold: float,
+    scale: Array | None = None,
+    shift: Array | None = None,
+) -> tuple[Array, float]:
+    """See `dsr.lanes.if_spikes_backward`."""
+    return if_rate_backward(grad, _mean_current(sums, timesteps, scale, shift), v_threshold, timesteps)
+
+
+def lif_spikes_backward(
+    grad: Array,
+    weighted: Array,
+    timesteps: int,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    scale: Array | None = None,
+    shift: Array | None = None,
+) -> tuple[Array, float]:
+    """See `dsr.lanes.lif_spikes_backward`."""
+    z, divisor = _mean_current(weighted, timesteps, scale, shift), float(np.float32(tau) * np.float32(timesteps))
+    share, grad_threshold = lif_rate_backward(grad, z, v_threshold, tau, delta_t, divisor)
+    return share, grad_threshold / delta_t
+
+
+def _mean_current(sums: Array, timesteps: int, scale: Array | None, shift: Array | None) -> Array:
+    channels = len(sums)
+    a = np.ones(channels, np.float32) if scale is None else scale
+    return affine(sums, a / np.float32(timesteps), np.zeros(channels, np.float32) if shift is None else shift)
+
+
 def moments(values: Array) -> tuple[Array, Array]:
     """See `dsr.lanes.moments`."""
     x = values.reshape(len(values), -1).astype(np.float64)

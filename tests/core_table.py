@@ -30,6 +30,10 @@ ENTRIES = {
     "!words:uint32:WPTB !sums:float32:CPB",
     "lif_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C weights:float32:T v_threshold:positive "
     "tau:positive delta_t:positive alpha:alpha !words:uint32:WPTB !sums:float32:CPB !weighted:float32:CPB",
+    "if_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
+    "v_threshold:positive !out:float32:CN",
+    "lif_spikes_backward": "grad:float32:CN weighted:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
+    "v_threshold:positive tau:positive delta_t:positive !out:float32:CN",
     "pack_words": "values:float32:CN !out:uint32:WN",
     "unpack_words": "words:uint32:WN amplitude:number !out:float32:CN",
     "add_words": "words:uint32:WN amplitude:number !out:float32:CN",
@@ -62,7 +66,7 @@ ENTRIES = {
     "transposed:uint32:HVKN timesteps:count amplitude:number stride:count padding:size group:count !out:float32:OCYX",
 }
 # these return a number, the others None
-NUMBERS = {"if_backward", "lif_backward", "if_rate_backward", "lif_rate_backward", "count_bits"}
+NUMBERS = {entry for entry in ENTRIES if "if_" in entry and entry.endswith("_backward")} | {"count_bits"}
 
 
 class Argument(NamedTuple):

@@ -11,6 +11,8 @@ from dsr import lanes
 EXACT = [
     "if_spikes",
     "lif_spikes",
+    "if_spikes_backward",
+    "lif_spikes_backward",
     "pack_words",
     "unpack_words",
     "add_words",
@@ -51,6 +53,9 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
     if function == "lif_spikes":
         weights = rng.random(timesteps).astype(np.float32)
         return [floats(rng, *shape), weights, 0.7, 1.5, 0.2, 0.4, floats(rng, channels), floats(rng, channels)]
+    if function.endswith("spikes_backward"):
+        numbers = [timesteps, 0.7] if function.startswith("if") else [timesteps, 0.7, 1.5, 0.2]
+        return [*(floats(rng, *pixels, batch) for _ in range(2)), *numbers, *(floats(rng, channels) for _ in range(2))]
     if function == "pack_words":
         return [floats(rng, *shape) * (rng.random(shape) < 0.5)]
     if function in ("unpack_words", "count_words"):

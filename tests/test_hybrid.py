@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import dsr
-from dsr import checkpoint, data, hybrid, models
+from dsr import checkpoint, data, functional, hybrid, models
 from dsr.layer import Sequential
 from dsr.layers import Conv2d, Flatten, Linear
 from dsr.neurons import IF, LIF, ReLU
@@ -199,12 +199,9 @@ def test_threshold_for():
     """Where mappings end: clip(z, 0, V) at V, clip(z / tau, 0, V / h) at tau V / h."""
     assert hybrid.threshold_for(IF(1.0), 3.0) == 3.0
     assert hybrid.threshold_for(LIF(1.0, tau=2.0, delta_t=0.1), 3.0) == pytest.approx(0.15)
-    for neuron in (IF(3.0), LIF(0.15, tau=2.0, delta_t=0.1)):
-        inside, outside = (
-            neuron._mapping_gradient(np.ones(1, np.float32), np.array([z], np.float32), float(neuron.v_threshold.value))
-            for z in (2.999, 3.001)
-        )
-        assert inside[0] > 0 and outside[0] == 0
+    for z, slope in ((2.999, 1), (3.001, 0)):
+        assert functional.if_rate_backward(1.0, z, 3.0)[0] == slope
+        assert functional.lif_rate_backward(1.0, z, 0.15, 2.0, 0.1)[0] == slope / 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lanes_table import EXACT, bits, floats, make_call, run
 
-from dsr import _core, lanes, reference
+from dsr import _core, functional, lanes, reference
+from dsr.spikes import decaying_weights
 
 # (C, H, W, T, B): around the 32 channels of a word, 16 lanes of a vector, the 128 of a chunk, 4096 lanes of a tile
 SHAPES = [
@@ -26,11 +27,14 @@ SHAPES = [
 ]
 # sums of doubles, in the order that dsr.h promises: see the contract below
 SUMS = ["moments", "product_moments"]
+BACKWARD = ["if_spikes_backward", "lif_spikes_backward"]
 
 
 def check_parity(function, call):
     with np.errstate(all="ignore"):
         expected = contract(function, call) if function in SUMS else run(reference, function, call)
+        if function in BACKWARD:
+            expected[1] = threshold_contract(call)
         for a, b in zip(run(lanes, function, call), expected, strict=True):
             assert_same(a, b)
 
@@ -39,6 +43,22 @@ def contract(function, call):
     """Sums of each channel: number i of a line goes to partial sum i % 16."""
     first, last = (values.reshape(len(values), -1).astype(np.float64) for values in (call[0], call[-1]))
     return [np.array([sum_in_contract_order(line) for line in table]) for table in (first, first * last)]
+
+
+def threshold_contract(call):
+    """The gradients of saturated neurons: a channel in the order of `contract`, then the next."""
+    grad, sums, timesteps, v_threshold, *time, scale, shift = call
+    channels = len(sums)
+    scale = np.ones(channels, "f") if scale is None else scale
+    mean = reference.affine(sums, scale / np.float32(timesteps), np.zeros(channels, "f") if shift is None else shift)
+    top = np.float32(v_threshold)
+    if time:
+        tau, delta_t = map(np.float32, time)
+        top = tau * top / delta_t
+    total = 0.0
+    for line in np.where(mean > top, grad, np.float32(0)):
+        total += sum_in_contract_order(line)
+    return np.float64(total)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -82,7 +102,7 @@ def test_inputs_stay(function, rng):
 # ---- neurons and bits ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", ["if_spikes", "lif_spikes"])
+@pytest.mark.parametrize("function", ["if_spikes", "lif_spikes", *BACKWARD])
 @pytest.mark.parametrize("use", [(False, False), (True, False), (False, True)])
 def test_scale_and_shift_may_be_missing(function, use, rng):
     *call, scale, shift = make_call(function, rng, (33, 3, 2, 3, 17))
@@ -99,6 +119,33 @@ def test_a_held_current_is_the_same_at_every_step(function, shape, rng):
     held = run(lanes, function, [current, *rest])
     for a, b in zip(held, run(lanes, function, [repeated, *rest]), strict=True):
         assert_same(a, b)
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+def test_backward_is_the_one_of_time_first_trains(leaky, rng):
+    """Dyadic numbers, T = 4: every sum is exact, in both layouts. A third of the neurons are silent or saturated."""
+    current = rng.integers(-4, 8, (4, 33, 3, 2, 17)).astype(np.float32) / 4
+    grad = rng.integers(-8, 9, current.shape).astype(np.float32) / 8
+    if leaky:  # delta_t / tau so small that all weights are one
+        time = 2.0**30, 1.0
+        weights, top = decaying_weights(4, *time), (0.75 / 2**30, *time)
+        share, threshold = functional.lif_backward(grad, current, *top)
+    else:
+        weights, top = np.ones(4, np.float32), (0.75,)
+        share, threshold = functional.if_backward(grad, current, *top)
+    summed, sums = (np.ascontiguousarray(np.tensordot(weights, train, 1)) for train in (grad, current))
+    result, above = getattr(lanes, BACKWARD[leaky])(summed, sums, 4, *top)
+    assert 0.1 < np.count_nonzero(result) / result.size < 0.9
+    for step in share:
+        assert_same(result, step)
+    assert above == threshold != 0
+
+
+@pytest.mark.parametrize("function", BACKWARD)
+def test_backward_refuses_sums_of_another_shape(function, rng):
+    grad, sums, *rest = make_call(function, rng, (33, 3, 2, 3, 17))
+    with pytest.raises(ValueError, match=rf"^{function}: argument 'grad': expected shape \(33, 3, 2, 16\) as '"):
+        getattr(lanes, function)(grad, sums[..., 1:], *rest)
 
 
 def test_a_potential_at_the_very_threshold_spikes(rng):
@@ -306,6 +353,8 @@ def empty(function, shape):
     return {
         "if_spikes": [(words, "u4"), (sums, "f4")],
         "lif_spikes": [(words, "u4"), (sums, "f4"), (sums, "f4")],
+        "if_spikes_backward": [(sums, "f4"), ((), "f8")],
+        "lif_spikes_backward": [(sums, "f4"), ((), "f8")],
         "pack_words": [(words, "u4")],
         "unpack_words": [(shape, "f4")],
         "add_words": [(shape, "f4")],

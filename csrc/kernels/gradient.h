@@ -30,18 +30,26 @@ static void NAME(rate)(const REAL *mean_current, REAL *rate, size_t n, REAL divi
     }
 }
 
-/* The choice is made in REAL before it is widened: gcc 12 (-O3 -fno-trapping-math -mavx2) compiles a double chosen by a
- * float comparison to wrong sums. */
+/* Adds the gradients of neurons with z > top; masked as bits, so that a NaN there counts and one elsewhere does not. */
 static void NAME(sum_above)(const REAL *grad, const REAL *mean_current, size_t n, REAL top, double *above) {
-    REAL chosen[DSR_CHUNK];
-    for (size_t i = 0; i < n; i++)
-        chosen[i] = mean_current[i] > top ? grad[i] : 0;
+    partial_vector sum[PARTIAL_VECTORS];
+    memcpy(sum, above, sizeof sum);
     size_t i = 0;
     for (; i + DSR_PARTIALS <= n; i += DSR_PARTIALS)
-        for (size_t j = 0; j < DSR_PARTIALS; j++)
-            above[j] += (double)chosen[i + j];
+#pragma GCC unroll 8
+        for (size_t j = 0; j < PARTIAL_VECTORS; j++) {
+            const REAL *g = grad + i + j * PARTIAL_LANES, *z = mean_current + i + j * PARTIAL_LANES;
+            NAME(partial_bits) chosen = *(const NAME(partial_bits) *)g & (*(const NAME(partial_values) *)z > top);
+            sum[j] += __builtin_convertvector((NAME(partial_values))chosen, partial_vector);
+        }
+    memcpy(above, sum, sizeof sum);
+    /* Chosen in REAL, then widened: gcc 12 (-O3 -fno-trapping-math -mavx2) compiles a double chosen by a float
+     * comparison to wrong sums. */
+    REAL rest[DSR_PARTIALS];
     for (size_t j = 0; i + j < n; j++)
-        above[j] += (double)chosen[i + j];
+        rest[j] = mean_current[i + j] > top ? grad[i + j] : 0;
+    for (size_t j = 0; i + j < n; j++)
+        above[j] += (double)rest[j];
 }
 
 /* Gradient of the mapping: grad / divisor where the neuron is neither silent nor saturated, else 0. The gradients of
@@ -49,8 +57,8 @@ static void NAME(sum_above)(const REAL *grad, const REAL *mean_current, size_t n
 static void NAME(if_rate_backward)(const REAL *grad, const REAL *mean_current, REAL *grad_current, size_t n, REAL top,
                                    REAL divisor, double *above) {
     for (size_t i = 0; i < n; i++) {
-        REAL z = mean_current[i];
-        grad_current[i] = (z >= 0) & (z <= top) ? grad[i] / divisor : 0;
+        REAL z = mean_current[i], share = grad[i] / divisor;
+        grad_current[i] = (z >= 0) & (z <= top) ? share : 0;
     }
     NAME(sum_above)(grad, mean_current, n, top, above);
 }
@@ -59,8 +67,8 @@ static void NAME(if_rate_backward)(const REAL *grad, const REAL *mean_current, R
 static void NAME(lif_rate_backward)(const REAL *grad, const REAL *mean_current, REAL *grad_current, size_t n, REAL top,
                                     REAL divisor, double *above) {
     for (size_t i = 0; i < n; i++) {
-        REAL z = mean_current[i];
-        grad_current[i] = (z > 0) & (z < top) ? grad[i] / divisor : 0;
+        REAL z = mean_current[i], share = grad[i] / divisor;
+        grad_current[i] = (z > 0) & (z < top) ? share : 0;
     }
     NAME(sum_above)(grad, mean_current, n, top, above);
 }

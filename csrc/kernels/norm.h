@@ -1,45 +1,47 @@
-/* Sums behind batch normalisation and its gradient: DSR_PARTIALS partial sums in double, added in order. */
-
-static double add_partials(const double *partial) {
-    double sum = 0;
-    for (size_t j = 0; j < DSR_PARTIALS; j++)
-        sum += partial[j];
-    return sum;
-}
+/* Sums behind batch normalisation and its gradient, see partials.h. */
 
 static void moments(const float *values, size_t n, double *sums, double *squares) {
-    double sum[DSR_PARTIALS] = {0}, square[DSR_PARTIALS] = {0};
+    partial_vector sum[PARTIAL_VECTORS] = {0}, square[PARTIAL_VECTORS] = {0};
+    double sum_of[DSR_PARTIALS], square_of[DSR_PARTIALS];
     size_t i = 0;
     for (; i + DSR_PARTIALS <= n; i += DSR_PARTIALS)
-        for (size_t j = 0; j < DSR_PARTIALS; j++) {
-            double x = values[i + j];
+#pragma GCC unroll 8
+        for (size_t j = 0; j < PARTIAL_VECTORS; j++) {
+            partial_vector x = widen(values + i + j * PARTIAL_LANES);
             sum[j] += x;
             square[j] += x * x;
         }
+    memcpy(sum_of, sum, sizeof sum);
+    memcpy(square_of, square, sizeof square);
     for (size_t j = 0; i + j < n; j++) {
         double x = values[i + j];
-        sum[j] += x;
-        square[j] += x * x;
+        sum_of[j] += x;
+        square_of[j] += x * x;
     }
-    *sums = add_partials(sum);
-    *squares = add_partials(square);
+    *sums = add_partials(sum_of);
+    *squares = add_partials(square_of);
 }
 
 /* Sums of a and of a b over n values. */
 static void product_moments(const float *a, const float *b, size_t n, double *sums, double *products) {
-    double sum[DSR_PARTIALS] = {0}, product[DSR_PARTIALS] = {0};
+    partial_vector sum[PARTIAL_VECTORS] = {0}, product[PARTIAL_VECTORS] = {0};
+    double sum_of[DSR_PARTIALS], product_of[DSR_PARTIALS];
     size_t i = 0;
     for (; i + DSR_PARTIALS <= n; i += DSR_PARTIALS)
-        for (size_t j = 0; j < DSR_PARTIALS; j++) {
-            sum[j] += (double)a[i + j];
-            product[j] += (double)a[i + j] * (double)b[i + j];
+#pragma GCC unroll 8
+        for (size_t j = 0; j < PARTIAL_VECTORS; j++) {
+            partial_vector x = widen(a + i + j * PARTIAL_LANES);
+            sum[j] += x;
+            product[j] += x * widen(b + i + j * PARTIAL_LANES);
         }
+    memcpy(sum_of, sum, sizeof sum);
+    memcpy(product_of, product, sizeof product);
     for (size_t j = 0; i + j < n; j++) {
-        sum[j] += (double)a[i + j];
-        product[j] += (double)a[i + j] * (double)b[i + j];
+        sum_of[j] += (double)a[i + j];
+        product_of[j] += (double)a[i + j] * (double)b[i + j];
     }
-    *sums = add_partials(sum);
-    *products = add_partials(product);
+    *sums = add_partials(sum_of);
+    *products = add_partials(product_of);
 }
 
 static void expand_gradient(const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps,

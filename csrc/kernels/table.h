@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "partials.h"
 #include "random.h"
 
 #define REAL float

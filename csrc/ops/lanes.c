@@ -62,6 +62,51 @@ dsr_status dsr_lif_spikes(const float *current, const float *scale, const float 
     return neuron_spikes(current, words, sums, weighted, shape, held, neuron);
 }
 
+/* The mean current of a chunk stays in the first cache; it is what a pass of its own would write and read again. */
+static dsr_status spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
+                                  float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                  size_t timesteps, float top, float divisor, int leaky) {
+    *grad_threshold = 0;
+    double *above = dsr_scratch(channels, sizeof *above);
+    if (!above)
+        return DSR_NO_MEMORY;
+#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++) {
+        float mean[DSR_CHUNK], a = (scale ? scale[c] : 1) / (float)timesteps, b = shift ? shift[c] : 0;
+        double partial[DSR_PARTIALS] = {0};
+        for (size_t first = 0; first < n; first += DSR_CHUNK) {
+            size_t at = (size_t)c * n + first, count = n - first < DSR_CHUNK ? n - first : DSR_CHUNK;
+            dsr_kernel->affine(sums + at, NULL, mean, count, a, 0, b);
+            if (leaky)
+                dsr_kernel->lif_rate_backward_f32(grad + at, mean, grad_current + at, count, top, divisor, partial);
+            else
+                dsr_kernel->if_rate_backward_f32(grad + at, mean, grad_current + at, count, top, divisor, partial);
+        }
+        above[c] = 0;
+        for (size_t j = 0; j < DSR_PARTIALS; j++)
+            above[c] += partial[j];
+    }
+    for (size_t c = 0; c < channels; c++)
+        *grad_threshold += above[c];
+    free(above);
+    return DSR_OK;
+}
+
+dsr_status dsr_if_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
+                                  float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                  size_t timesteps, double v_threshold) {
+    return spikes_backward(grad, sums, scale, shift, grad_current, grad_threshold, channels, n, timesteps,
+                           (float)v_threshold, (float)timesteps, 0);
+}
+
+dsr_status dsr_lif_spikes_backward(const float *grad, const float *weighted, const float *scale, const float *shift,
+                                   float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                   size_t timesteps, double v_threshold, dsr_time time) {
+    float top = (float)time.tau * (float)v_threshold / (float)time.delta_t;
+    return spikes_backward(grad, weighted, scale, shift, grad_current, grad_threshold, channels, n, timesteps, top,
+                           (float)time.tau * (float)timesteps, 1);
+}
+
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n) {
     size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, DSR_WORD);
 #pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))

@@ -182,6 +182,33 @@ static dsr_status run_lif_spikes(dsr_call *c) {
                           time_of(c, 5), c->value[7].number);
 }
 
+static const dsr_arg IF_SPIKES_BACKWARD[] = {
+    {"grad", ARG_F32, "CN", ARG_IN},        {"sums", ARG_F32, "CN", ARG_IN},
+    {"scale", ARG_F32, "C", ARG_MAYBE},     {"shift", ARG_F32, "C", ARG_MAYBE},
+    {"timesteps", ARG_COUNT, NULL, ARG_IN}, {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
+    {"out", ARG_F32, "CN", ARG_OUT},
+};
+
+static dsr_status run_if_spikes_backward(dsr_call *c) {
+    return dsr_if_spikes_backward(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data,
+                                  c->value[6].data, &c->result, AXIS(c, 'C'), AXIS(c, 'N'), c->value[4].size,
+                                  c->value[5].number);
+}
+
+static const dsr_arg LIF_SPIKES_BACKWARD[] = {
+    {"grad", ARG_F32, "CN", ARG_IN},        {"weighted", ARG_F32, "CN", ARG_IN},
+    {"scale", ARG_F32, "C", ARG_MAYBE},     {"shift", ARG_F32, "C", ARG_MAYBE},
+    {"timesteps", ARG_COUNT, NULL, ARG_IN}, {"v_threshold", ARG_POSITIVE, NULL, ARG_IN},
+    {"tau", ARG_POSITIVE, NULL, ARG_IN},    {"delta_t", ARG_POSITIVE, NULL, ARG_IN},
+    {"out", ARG_F32, "CN", ARG_OUT},
+};
+
+static dsr_status run_lif_spikes_backward(dsr_call *c) {
+    return dsr_lif_spikes_backward(c->value[0].data, c->value[1].data, c->value[2].data, c->value[3].data,
+                                   c->value[8].data, &c->result, AXIS(c, 'C'), AXIS(c, 'N'), c->value[4].size,
+                                   c->value[5].number, time_of(c, 6));
+}
+
 static const dsr_arg PACK_WORDS[] = {{"values", ARG_F32, "CN", ARG_IN}, {"out", ARG_U32, "WN", ARG_OUT}};
 
 static int check_pack_words(const dsr_call *c) {
@@ -588,6 +615,8 @@ const dsr_entry dsr_entries[] = {
     ENTRY(encode_delta, ENCODE_DELTA, NULL, 0),
     ENTRY(if_spikes, IF_SPIKES, check_if_spikes, 0),
     ENTRY(lif_spikes, LIF_SPIKES, check_lif_spikes, 0),
+    ENTRY(if_spikes_backward, IF_SPIKES_BACKWARD, NULL, 1),
+    ENTRY(lif_spikes_backward, LIF_SPIKES_BACKWARD, NULL, 1),
     ENTRY(pack_words, PACK_WORDS, check_pack_words, 0),
     ENTRY(transpose_words, TRANSPOSE_WORDS, check_transpose_words, 0),
     ENTRY(sgd_update, SGD_UPDATE, NULL, 0),

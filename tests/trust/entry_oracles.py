@@ -197,6 +197,12 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "encode_delta": lambda x, threshold, out: [r.encode_delta(x, threshold)],
     "if_spikes": spikes,
     "lif_spikes": leaky_spikes,
+    "if_spikes_backward": lambda g, sums, a, b, steps, v, out: threshold_gradient(
+        r.if_spikes_backward(g, sums, int(steps), v, a, b), g
+    ),
+    "lif_spikes_backward": lambda g, sums, a, b, steps, v, tau, dt, out: threshold_gradient(
+        r.lif_spikes_backward(g, sums, int(steps), v, float(tau), float(dt), a, b), g
+    ),
     "pack_words": lambda values, out: [r.pack_words(values)],
     "unpack_words": lambda words, a, out: [r.unpack_words(words, len(out), a)],
     "add_words": lambda words, a, out: [r.add_words(words, out, a)],

@@ -171,6 +171,25 @@ static void spikes_of(const shape *s, int held, int leaky) {
         check(dsr_if_spikes(current, held ? NULL : scale, held ? NULL : shift, words, sums, lanes_of(s), held, 1, 0.5));
 }
 
+static void backward_of(const shape *s, int leaky) {
+    size_t c = s->channels, m = per_step(s), steps = s->timesteps;
+    const float *grad = floats(c * m), *sums = floats(c * m), *scale = floats(c), *shift = floats(c);
+    float *made = out_floats(c * m);
+    double *above = out(sizeof *above);
+    if (leaky)
+        check(dsr_lif_spikes_backward(grad, sums, scale, shift, made, above, c, m, steps, 1, TIME));
+    else
+        check(dsr_if_spikes_backward(grad, sums, NULL, NULL, made, above, c, m, steps, 1));
+}
+
+static void if_spikes_backward(const shape *s) {
+    backward_of(s, 0);
+}
+
+static void lif_spikes_backward(const shape *s) {
+    backward_of(s, 1);
+}
+
 static void if_spikes(const shape *s) {
     spikes_of(s, 0, 0);
 }
@@ -336,6 +355,8 @@ static const operation OPERATIONS[] = {
     ONE(if_spikes_held),
     ONE(lif_spikes),
     ONE(lif_spikes_held),
+    ONE(if_spikes_backward),
+    ONE(lif_spikes_backward),
     ONE(words),
     ONE(norm),
     ONE(pools),

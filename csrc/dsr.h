@@ -32,6 +32,13 @@ enum { DSR_CHUNK = 512 };
 /* Partial sums of a reduction: element i of a chunk goes to partial i % DSR_PARTIALS. Part of the contract. */
 enum { DSR_PARTIALS = 16 };
 
+static inline double dsr_add_partials(const double *partial) {
+    double sum = 0;
+    for (size_t j = 0; j < DSR_PARTIALS; j++)
+        sum += partial[j];
+    return sum;
+}
+
 /* Time constants of a LIF neuron, in one unit; decay = exp(-delta_t/tau) is computed once in double. */
 typedef struct {
     double tau, delta_t;

@@ -29,22 +29,23 @@ a step                                         10 Gbit/s   100 Gbit/s
 3 buckets, 378 messages of 262 KB, 30 us each  11 ms       11 ms
 copies, additions: 8 W bytes at 10 GB/s        36 ms       36 ms
 together                                       117 ms      54 ms
-64 ranks, 128 samples each, 3.2 s of 2 cores   62 times    63 times
-64 ranks, 128 samples each, 0.2 s of 32 cores  40 times    50 times
-64 ranks, 2 samples each, 50 ms of 2 cores     19 times    31 times
+64 ranks, 128 samples each, 1.44 s of 2 cores  59 times    62 times
+64 ranks, 128 samples each, 90 ms of 32 cores  28 times    40 times
+64 ranks, 2 samples each, 139 ms of 2 cores    6 times     7 times
 =============================================  ==========  ===========
 
-"Times" is samples a second beside those of one rank with 128 samples; 3.2 s are measured (25 ms a sample, README), 0.2
-and 0.05 s are this divided. The last line is the recipe's own batch; 128 samples a rank are a batch of 8192, which
-wants a learning rate of its own. What the table leaves out is the slowest rank, for which every step waits.
+"Times" is samples a second beside those of one rank with 128 samples. 1.44 s and 139 ms are measured (`dsr bench step`,
+T = 5, Zen 5), 90 ms is the first divided by 16. The last line is the recipe's own batch, which is too little work for a
+step; 128 samples a rank are a batch of 8192, which wants a learning rate of its own. What the table leaves out is the
+slowest rank, for which every step waits.
 
 `sync_batch_norm` adds two exchanges a layer, 36, of at most 8 KB from each rank, which cannot be hidden: 0.1 to 1.3 ms
 each for 6 to 63 messages of 20 us in a row, that is 4 to 45 ms a step.
 
 Nothing is exchanged during the backward pass now. It is about two thirds of a step, and it begins with the last of four
 stages, which holds 75 % of the parameters; so if buckets were sent as they are filled, three quarters of the exchange
-could hide behind half of the step. 64 ranks of 32 cores would be 56 times as fast as one at 10 Gbit/s instead of 40;
-with 3.2 s a step there are 4 % to gain.
+could hide behind half of the step. 64 ranks of 32 cores would be 36 times as fast as one at 10 Gbit/s instead of 28;
+with 1.44 s a step there are 6 % to gain.
 """
 
 from __future__ import annotations

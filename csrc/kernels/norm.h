@@ -18,8 +18,8 @@ static void moments(const float *values, size_t n, double *sums, double *squares
         sum_of[j] += x;
         square_of[j] += x * x;
     }
-    *sums = add_partials(sum_of);
-    *squares = add_partials(square_of);
+    *sums = dsr_add_partials(sum_of);
+    *squares = dsr_add_partials(square_of);
 }
 
 /* Sums of a and of a b over n values. */
@@ -40,8 +40,8 @@ static void product_moments(const float *a, const float *b, size_t n, double *su
         sum_of[j] += (double)a[i + j];
         product_of[j] += (double)a[i + j] * (double)b[i + j];
     }
-    *sums = add_partials(sum_of);
-    *products = add_partials(product_of);
+    *sums = dsr_add_partials(sum_of);
+    *products = dsr_add_partials(product_of);
 }
 
 static void expand_gradient(const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps,

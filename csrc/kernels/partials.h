@@ -21,10 +21,3 @@ typedef int64_t partial_bits_f64 __attribute__((vector_size(8 * PARTIAL_LANES), 
 static inline partial_vector widen(const float *values) {
     return __builtin_convertvector(*(const partial_values_f32 *)values, partial_vector);
 }
-
-static double add_partials(const double *partial) {
-    double sum = 0;
-    for (size_t j = 0; j < DSR_PARTIALS; j++)
-        sum += partial[j];
-    return sum;
-}

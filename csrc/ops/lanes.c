@@ -82,9 +82,7 @@ static dsr_status spikes_backward(const float *grad, const float *sums, const fl
             else
                 dsr_kernel->if_rate_backward_f32(grad + at, mean, grad_current + at, count, top, divisor, partial);
         }
-        above[c] = 0;
-        for (size_t j = 0; j < DSR_PARTIALS; j++)
-            above[c] += partial[j];
+        above[c] = dsr_add_partials(partial);
     }
     for (size_t c = 0; c < channels; c++)
         *grad_threshold += above[c];

@@ -76,14 +76,12 @@ static void NAME(rate)(const REAL *mean_current, REAL *rate, size_t n, double di
 /* One chunk's gradient through the mapping; its share of the threshold's gradient is returned. */
 static double NAME(rate_backward)(const REAL *grad, const REAL *mean_current, REAL *grad_current, size_t n, int leaky,
                                   REAL top, REAL divisor) {
-    double above[DSR_PARTIALS] = {0}, sum = 0;
+    double above[DSR_PARTIALS] = {0};
     if (leaky)
         KERNEL(lif_rate_backward)(grad, mean_current, grad_current, n, top, divisor, above);
     else
         KERNEL(if_rate_backward)(grad, mean_current, grad_current, n, top, divisor, above);
-    for (size_t j = 0; j < DSR_PARTIALS; j++)
-        sum += above[j];
-    return sum;
+    return dsr_add_partials(above);
 }
 
 /* timesteps == 0: grad and current have no time axis, they are the representations themselves. */

@@ -123,7 +123,7 @@ def test_a_held_current_is_the_same_at_every_step(function, shape, rng):
 
 @pytest.mark.parametrize("leaky", [False, True])
 def test_backward_is_the_one_of_time_first_trains(leaky, rng):
-    """Dyadic numbers, T = 4: every sum is exact, in both layouts. A third of the neurons are silent or saturated."""
+    """Dyadic numbers, T = 4: every sum is exact, in both layouts; some neurons are silent, some saturated."""
     current = rng.integers(-4, 8, (4, 33, 3, 2, 17)).astype(np.float32) / 4
     grad = rng.integers(-8, 9, current.shape).astype(np.float32) / 8
     if leaky:  # delta_t / tau so small that all weights are one

@@ -228,9 +228,9 @@ dsr_status dsr_if_spikes(const float *current, const float *scale, const float *
 dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, const float *weights,
                           uint32_t *words, float *sums, float *weighted, dsr_lanes shape, int held, double v_threshold,
                           dsr_time time, double alpha);
-/* From the gradient of the spikes and the sums above to the gradient of each step's current before it was scaled: of n
- * neurons a channel, through the mapping of representations. *grad_threshold as in dsr_if_backward, the 16 partial sums
- * of a channel after the other's. EXACT. */
+/* From the gradient of the spikes and the sums above, n neurons a channel, to the gradient of each step's current after
+ * scale and shift, through the mapping of representations. *grad_threshold as in dsr_if_backward: sums of channels,
+ * each of DSR_PARTIALS partial sums, in order. EXACT. */
 dsr_status dsr_if_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
                                   float *grad_current, double *grad_threshold, size_t channels, size_t n,
                                   size_t timesteps, double v_threshold);

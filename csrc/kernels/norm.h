@@ -1,29 +1,8 @@
 /* Sums behind batch normalisation and its gradient, see partials.h. */
 
-static void moments(const float *values, size_t n, double *sums, double *squares) {
-    partial_vector sum[PARTIAL_VECTORS] = {0}, square[PARTIAL_VECTORS] = {0};
-    double sum_of[DSR_PARTIALS], square_of[DSR_PARTIALS];
-    size_t i = 0;
-    for (; i + DSR_PARTIALS <= n; i += DSR_PARTIALS)
-#pragma GCC unroll 8
-        for (size_t j = 0; j < PARTIAL_VECTORS; j++) {
-            partial_vector x = widen(values + i + j * PARTIAL_LANES);
-            sum[j] += x;
-            square[j] += x * x;
-        }
-    memcpy(sum_of, sum, sizeof sum);
-    memcpy(square_of, square, sizeof square);
-    for (size_t j = 0; i + j < n; j++) {
-        double x = values[i + j];
-        sum_of[j] += x;
-        square_of[j] += x * x;
-    }
-    *sums = dsr_add_partials(sum_of);
-    *squares = dsr_add_partials(square_of);
-}
-
 /* Sums of a and of a b over n values. */
-static void product_moments(const float *a, const float *b, size_t n, double *sums, double *products) {
+static inline __attribute__((always_inline)) void sum_products(const float *a, const float *b, size_t n, double *sums,
+                                                               double *products) {
     partial_vector sum[PARTIAL_VECTORS] = {0}, product[PARTIAL_VECTORS] = {0};
     double sum_of[DSR_PARTIALS], product_of[DSR_PARTIALS];
     size_t i = 0;
@@ -42,6 +21,14 @@ static void product_moments(const float *a, const float *b, size_t n, double *su
     }
     *sums = dsr_add_partials(sum_of);
     *products = dsr_add_partials(product_of);
+}
+
+static void moments(const float *values, size_t n, double *sums, double *squares) {
+    sum_products(values, values, n, sums, squares);
+}
+
+static void product_moments(const float *a, const float *b, size_t n, double *sums, double *products) {
+    sum_products(a, b, n, sums, products);
 }
 
 static void expand_gradient(const float *constant, const float *values, float *dense, size_t pixels, size_t timesteps,

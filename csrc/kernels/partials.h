@@ -3,14 +3,7 @@
  * Vectors of the level keep the partials in registers. Left to gcc 12 as a loop over an array, it stores and loads them
  * at every step: twice the time with AVX-512, 1.6 times with AVX2 (Zen 5, sums of products in the first cache).
  */
-#if defined(__AVX512F__)
-enum { PARTIAL_LANES = 8 };
-#elif defined(__AVX__)
-enum { PARTIAL_LANES = 4 };
-#else
-enum { PARTIAL_LANES = 2 };
-#endif
-enum { PARTIAL_VECTORS = DSR_PARTIALS / PARTIAL_LANES };
+enum { PARTIAL_LANES = VECTOR_BYTES / 8, PARTIAL_VECTORS = DSR_PARTIALS / PARTIAL_LANES };
 typedef double partial_vector __attribute__((vector_size(8 * PARTIAL_LANES)));
 /* As many elements, anywhere, and their bits. */
 typedef float partial_values_f32 __attribute__((vector_size(4 * PARTIAL_LANES), may_alias, aligned(4)));

@@ -16,14 +16,7 @@
  * this below 50 % of the bits set, on AVX2.
  */
 
-#if defined(__AVX512F__)
-enum { ROW_LANES = 16 };
-#elif defined(__AVX__)
-enum { ROW_LANES = 8 };
-#else
-enum { ROW_LANES = 4 };
-#endif
-enum { ROW_VECTORS = DSR_ROW / ROW_LANES };
+enum { ROW_LANES = VECTOR_BYTES / 4, ROW_VECTORS = DSR_ROW / ROW_LANES };
 typedef float row_vector __attribute__((vector_size(ROW_LANES * 4), may_alias));
 typedef float quad __attribute__((vector_size(16), may_alias, aligned(4)));
 typedef uint8_t bytes16 __attribute__((vector_size(16), may_alias, aligned(1)));

@@ -1,12 +1,6 @@
 /* Spikes of the lanes layout: neurons that write bits, and what is done with bits. A word holds 32 channels. */
 
-#if defined(__AVX512F__)
-enum { SPIKE_LANES = 16 };
-#elif defined(__AVX__)
-enum { SPIKE_LANES = 8 };
-#else
-enum { SPIKE_LANES = 4 };
-#endif
+enum { SPIKE_LANES = VECTOR_BYTES / 4 };
 typedef float spike_floats __attribute__((vector_size(SPIKE_LANES * 4), may_alias, aligned(4)));
 typedef int32_t spike_masks __attribute__((vector_size(SPIKE_LANES * 4), may_alias, aligned(4)));
 

@@ -4,6 +4,15 @@
 
 #include <string.h>
 
+/* Vectors of the level. */
+#if defined(__AVX512F__)
+enum { VECTOR_BYTES = 64 };
+#elif defined(__AVX__)
+enum { VECTOR_BYTES = 32 };
+#else
+enum { VECTOR_BYTES = 16 };
+#endif
+
 #include "partials.h"
 #include "random.h"
 

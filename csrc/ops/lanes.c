@@ -74,8 +74,8 @@ static dsr_status spikes_backward(const float *grad, const float *sums, const fl
     for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++) {
         float mean[DSR_CHUNK], a = (scale ? scale[c] : 1) / (float)timesteps, b = shift ? shift[c] : 0;
         double partial[DSR_PARTIALS] = {0};
-        for (size_t first = 0; first < n; first += DSR_CHUNK) {
-            size_t at = (size_t)c * n + first, count = n - first < DSR_CHUNK ? n - first : DSR_CHUNK;
+        for (size_t chunk = 0; chunk < dsr_pieces(n, DSR_CHUNK); chunk++) {
+            size_t at = (size_t)c * n + chunk * DSR_CHUNK, count = dsr_piece(n, DSR_CHUNK, chunk);
             dsr_kernel->affine(sums + at, NULL, mean, count, a, 0, b);
             if (leaky)
                 dsr_kernel->lif_rate_backward_f32(grad + at, mean, grad_current + at, count, top, divisor, partial);

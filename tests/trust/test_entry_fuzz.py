@@ -307,9 +307,8 @@ def test_lanes(name, amount, figure):
             if name in lanes_table.EXACT:
                 oracle = {"moments": moments, "product_moments": product_moments}.get(name, getattr(reference, name))
                 flat = [a.reshape(len(a), prod(a.shape[1:])) for a in kept] if name.endswith("moments") else kept
-                expected = as_list(oracle(*flat))
-                if name.endswith("spikes_backward"):
-                    expected = threshold_gradient((expected[0], expected[1]), flat[0])
+                found = oracle(*flat)
+                expected = threshold_gradient(found, flat[0]) if name.endswith("spikes_backward") else as_list(found)
                 for actual, wanted in zip(as_list(result), expected, strict=True):
                     assert_agrees(np.asarray(actual), wanted)
             elif not of_convolution and name != "conv2d_spikes_weight_gradient":

@@ -9,21 +9,21 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 
 from importlib.metadata import version as _version
 
-from dsr import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr import functional, nir
-from dsr.classifier import SpikingClassifier
-from dsr.layer import Layer, Parameter, Residual, Run, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
-from dsr.losses import cross_entropy
-from dsr.memory import keep_freed_memory
-from dsr.muon import Muon
-from dsr.network import Network, spike_rates
-from dsr.neurons import IF, LIF, ReLU
-from dsr.norm import BatchNorm
-from dsr.optim import SGD, Adam
-from dsr.spikes import SpikeTrain
-from dsr.threads import get_num_threads, set_num_threads
-from dsr.weights import load_state
+from dsr.nn.layer import Layer, Parameter, Residual, Run, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
+from dsr.nn.losses import cross_entropy
+from dsr.nn.network import Network, spike_rates
+from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.norm import BatchNorm
+from dsr.nn.spikes import SpikeTrain
+from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
+from dsr.ops.memory import keep_freed_memory
+from dsr.ops.threads import get_num_threads, set_num_threads
+from dsr.optim.muon import Muon
+from dsr.optim.optimizers import SGD, Adam
+from dsr.sklearn.classifier import SpikingClassifier
+from dsr.weights.loading import load_state
 
 __version__ = _version("dsr")
 

@@ -14,12 +14,15 @@ from typing import Any, get_args
 import numpy as np
 
 import dsr
-from dsr import atomic, distributed, models, plot, recipe, run, train
+from dsr import train
+from dsr.files import atomic, figures
 from dsr.info import describe
-from dsr.interrupt import Interrupted
-from dsr.memory import keep_freed_memory
-from dsr.threads import get_num_threads
-from dsr.views import Views
+from dsr.ops.memory import keep_freed_memory
+from dsr.ops.threads import get_num_threads
+from dsr.train import distributed, plots, recipe, run_folder
+from dsr.train.build import build_network
+from dsr.train.interrupt import Interrupted
+from dsr.train.views import Views
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,17 +204,17 @@ def _say_what_is_trained(trainer: train.Trainer) -> None:
     print(
         f"{chosen.model} on {samples.name}: {count:,} parameters, {chosen.neuron.upper()} neurons, T = "
         f"{chosen.timesteps}, {len(trainer.training):,} training and {len(trainer.held_out):,} "
-        f"{run.held_out(chosen)} samples"
+        f"{run_folder.held_out(chosen)} samples"
     )
     if trainer.group.size > 1:
         print(f"{trainer.group.size} ranks, threads of this one: {get_num_threads()}")
 
 
 def _say_what_was_trained(trainer: train.Trainer, metrics: Mapping[str, Any]) -> None:
-    split = run.held_out(trainer.recipe)
+    split = run_folder.held_out(trainer.recipe)
     print(f"{split} accuracy {100 * metrics[f'{split}_accuracy']:.2f} %")
-    if plot.available():
-        plot.run_pictures(trainer.folder, trainer.measured, trainer.held_out)
+    if figures.available():
+        plots.run_pictures(trainer.folder, trainer.measured, trainer.held_out)
     else:
         print("no plots: matplotlib is not installed (pip install dsr[plot])")
     print(f"run folder: {trainer.folder}; read it back with: dsr evaluate {trainer.folder}")
@@ -222,9 +225,9 @@ def _new_run(options: argparse.Namespace, group: distributed.Group) -> train.Tra
         raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER")
     chosen = recipe.load(options.recipe, options.set)
     folder = options.out or _free_folder(Path("runs"), Path(options.recipe).stem)
-    if (folder / run.CHECKPOINT).exists():
+    if (folder / run_folder.CHECKPOINT).exists():
         raise ValueError(f"--out: {folder} holds a run already; --resume {folder} goes on with it")
-    samples = run.load_data(chosen, options.data, options.workers)
+    samples = run_folder.load_data(chosen, options.data, options.workers)
     trainer = train.Trainer(chosen, samples, folder, save_every=options.save_every, data_path=options.data, group=group)
     if options.start is not None:
         trainer.start_from(options.start)
@@ -235,9 +238,9 @@ def _resumed(options: argparse.Namespace, group: distributed.Group) -> train.Tra
     for name, value in (("RECIPE", options.recipe), ("--set", options.set), ("--out", options.out)):
         if value:
             raise ValueError(f"--resume: {name} cannot be given with it: the run has its own")
-    _, chosen, metadata = run.load_run(options.resume)
+    _, chosen, metadata = run_folder.load_run(options.resume)
     path = options.data or metadata["data_path"]
-    samples = run.load_data(chosen, path, options.workers)
+    samples = run_folder.load_data(chosen, path, options.workers)
     trainer = train.Trainer(chosen, samples, options.resume, save_every=options.save_every, data_path=path, group=group)
     trainer.resume()
     if trainer.position.epoch == chosen.epochs:
@@ -255,8 +258,8 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    network, chosen, metadata = run.load_run(options.folder, best=options.best, timesteps=options.timesteps)
-    samples = run.load_data(
+    network, chosen, metadata = run_folder.load_run(options.folder, best=options.best, timesteps=options.timesteps)
+    samples = run_folder.load_data(
         replace(chosen, timesteps=network.timesteps), options.data or metadata["data_path"], options.workers
     )
     reached = train.accuracy(network, samples.test, chosen.batch_size, options.views or chosen.test_views)
@@ -265,12 +268,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from dsr import inspect, plot_inspect
+    from dsr import inspect
+    from dsr.inspect import plots
 
     if options.samples < 1:
         raise ValueError(f"--samples: expected a number >= 1, got {options.samples}")
-    network, chosen, metadata = run.load_run(options.folder, best=options.best)
-    samples = run.load_data(chosen, options.data or metadata["data_path"], options.workers).test
+    network, chosen, metadata = run_folder.load_run(options.folder, best=options.best)
+    samples = run_folder.load_data(chosen, options.data or metadata["data_path"], options.workers).test
     count = min(options.samples, len(samples))
     numbers = np.arange(count) * len(samples) // count  # all classes, also where a test set is in their order
     images, labels = samples.batch(numbers), samples.labels[numbers]
@@ -280,29 +284,29 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         atomic.write(options.out / "report.json", (json.dumps(report.to_dict(), indent=1) + "\n").encode())
-        if plot.available():
-            plot_inspect.pictures(report, options.out)
+        if figures.available():
+            plots.pictures(report, options.out)
         else:
             print("no pictures: matplotlib is not installed (pip install dsr[plot])", file=sys.stderr)
     return 0
 
 
 def _summary(options: argparse.Namespace) -> int:
-    from dsr import summary
+    from dsr.inspect import summary
 
     batch = None
     if Path(options.what).is_dir():
-        network, chosen, metadata = run.load_run(options.what)
+        network, chosen, metadata = run_folder.load_run(options.what)
         features, data_path = tuple(metadata["features"]), options.data or metadata["data_path"]
     else:
         chosen, data_path = recipe.load(options.what, options.set), options.data
         features, classes = options.features, options.classes
         if features is None:
-            samples = run.load_data(chosen, data_path)
+            samples = run_folder.load_data(chosen, data_path)
             features, classes = samples.features, len(samples.classes)
-        network = models.build(chosen, tuple(features), classes)
+        network = build_network(chosen, tuple(features), classes)
     if options.spikes:
-        test = run.load_data(chosen, data_path).test
+        test = run_folder.load_data(chosen, data_path).test
         batch = test.batch(np.arange(min(32, len(test))))
     print(summary.table(summary.summary(network, tuple(features), batch)))
     return 0
@@ -311,7 +315,7 @@ def _summary(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from dsr import nir
 
-    network, chosen, metadata = run.load_run(options.folder, best=options.best)
+    network, chosen, metadata = run_folder.load_run(options.folder, best=options.best)
     nir.save(
         network,
         tuple(metadata["features"]),

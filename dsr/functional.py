@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import _core
-from dsr._arrays import Output, as_array, as_count, common_real, contiguous
+from dsr.ops.arguments import Output, as_array, as_count, common_real, contiguous
 
 __all__ = [
     "encode_bernoulli",

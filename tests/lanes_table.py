@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr import lanes
+from dsr.ops import lanes
 
 EXACT = [
     "if_spikes",

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from dsr import atomic
+from dsr.files import atomic
 
 SCRIPT = """
 import sys, time
-from dsr import atomic
+from dsr.files import atomic
 with atomic.writing(sys.argv[1]) as file:
     file.write(b"half of it")
     file.flush()

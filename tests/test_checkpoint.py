@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from dsr import checkpoint
+from dsr.files import checkpoint
 
 ARRAYS = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4), "scalar": np.array(2.5, np.float32),
           "count": np.array([1, 2], np.uint32), "empty": np.empty((0, 3))}  # fmt: skip

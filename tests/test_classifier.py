@@ -12,7 +12,7 @@ import pytest
 
 import dsr
 from dsr import data, models
-from dsr.classifier import SpikingClassifier
+from dsr.sklearn.classifier import SpikingClassifier
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_no_batch_has_a_single_sample(clouds, monkeypatch, count, batch_size):
     points, codes = clouds
     seen = []
     monkeypatch.setattr(
-        "dsr.classifier.cross_entropy", lambda rates, y: seen.append(len(y)) or dsr.cross_entropy(rates, y)
+        "dsr.sklearn.classifier.cross_entropy", lambda rates, y: seen.append(len(y)) or dsr.cross_entropy(rates, y)
     )
     SpikingClassifier((4,), epochs=1, batch_size=batch_size, random_state=0).fit(points[:count], codes[:count])
     assert sum(seen) == count and min(seen) >= 2 and max(seen) <= max(batch_size, 3)
@@ -207,7 +207,7 @@ import sys
 if sys.argv[1] == "blocked":
     sys.modules["sklearn"] = None
 import numpy as np
-from dsr.classifier import SpikingClassifier
+from dsr.sklearn.classifier import SpikingClassifier
 X, y = np.arange(12.0).reshape(6, 2), [0, 1, 0, 1, 0, 1]
 try:
     SpikingClassifier().predict(X)

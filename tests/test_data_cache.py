@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsr.data.cache import cache_folder, cached, sources
+from dsr.files.cache import cache_folder, cached, sources
 
 KEY = {"sources": [["a", 1, 2]], "timesteps": 5}
 ARRAYS = {
@@ -117,7 +117,7 @@ def test_builders_at_the_same_time_all_succeed(tmp_path):
 SCRIPT = """
 import sys, numpy as np
 from pathlib import Path
-from dsr.data.cache import cached
+from dsr.files.cache import cached
 print("go", flush=True)
 for number in range(10**6):
     cached(Path(sys.argv[1]), "set", {"number": number}, lambda: {"x": np.full(300_000, number)})

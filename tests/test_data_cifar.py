@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from shared_cifar import write
 
 from dsr.data import Preparation, augment, cifar, load
-from dsr.data.errors import DataError
-from dsr.data.pickles import read_dict
 from dsr.data.samples import epoch_draws
+from dsr.files.errors import DataError
+from dsr.files.pickles import read_dict
 
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 NAMES100 = [f"class{number}" for number in range(100)]

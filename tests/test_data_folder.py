@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from dsr.data import Preparation, load
 from dsr.data.augment import resized_crop
-from dsr.data.errors import DataError
 from dsr.data.folder import DEVIATION, MEAN
 from dsr.data.images import Decoder
 from dsr.data.samples import epoch_draws
 from dsr.data.workers import call_ahead
+from dsr.files.errors import DataError
 
 Image = pytest.importorskip("PIL.Image", reason="images of folders need Pillow")
 

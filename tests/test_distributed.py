@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import checkpoint, data, distributed, recipe, run, train
+from dsr import data, train
 from dsr.__main__ import main
-from dsr.distributed import ALONE, Ranks, RanksDifferError, fair_threads
-from dsr.interrupt import Interrupted, Interrupts
+from dsr.files import checkpoint
+from dsr.train import distributed, recipe, run_folder
+from dsr.train import trainer as loops
+from dsr.train.distributed import ALONE, Ranks, RanksDifferError, fair_threads
+from dsr.train.interrupt import Interrupted, Interrupts
 
 
 class Threads:
@@ -207,11 +210,11 @@ def test_every_sample_is_seen_once(three_ranks):
 
 def test_rank_0_writes_and_the_run_is_read_back(three_ranks):
     folder, trainers, spoken = three_ranks
-    arrays, metadata = checkpoint.load(folder / run.CHECKPOINT)
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
     assert metadata["ranks"] == 3
-    assert_equal_states(run.part(arrays, "network"), trainers[0].network.state())
+    assert_equal_states(run_folder.part(arrays, "network"), trainers[0].network.state())
     assert len(spoken[0]) == 2 and not spoken[1] and not spoken[2]
-    network, _, _ = run.load_run(folder)
+    network, _, _ = run_folder.load_run(folder)
     assert train.accuracy(network, trainers[0].held_out) == trainers[0].metrics[-1]["validation_accuracy"]
 
 
@@ -239,7 +242,7 @@ def test_again_on_so_many_ranks_gives_the_same_bits(three_ranks, tmp_path):
 
     on_ranks(3, work)
     assert_equal_states(
-        checkpoint.load(tmp_path / "run" / run.CHECKPOINT)[0], checkpoint.load(folder / run.CHECKPOINT)[0]
+        checkpoint.load(tmp_path / "run" / run_folder.CHECKPOINT)[0], checkpoint.load(folder / run_folder.CHECKPOINT)[0]
     )
 
 
@@ -323,7 +326,7 @@ def test_gradients_that_overflow_in_the_sum_are_named(tmp_path, monkeypatch, syn
         network.body.layers["conv2"].weight.grad[0, 0, 0, 0] = np.float32(3e38)
         return result
 
-    monkeypatch.setattr(train, "compute_gradients", large)
+    monkeypatch.setattr(loops, "compute_gradients", large)
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 0: the gradient of conv2\.weight is not finite"):
         on_ranks(2, lambda g: trainer_of(tmp_path, [f"sync_batch_norm={synchronised}"], group=g).fit())
 
@@ -379,7 +382,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(neuron):
     numbers = np.arange(64)
 
     def gradients(group, synchronised=True):
-        network = train.models.build(chosen, (1, 8, 8), 10)
+        network = train.build_network(chosen, (1, 8, 8), 10)
         distributed.align(group, network, synchronised)
         mine = numbers[group.rank :: group.size]
         loss, _ = train.compute_gradients(network, samples.batch(mine), samples.labels[mine], 0.1, len(mine) / 64)
@@ -485,7 +488,7 @@ def test_processes_give_the_bits_of_threads(mpirun, tmp_path):
     assert output.count("test accuracy") == 0 and output.count("validation accuracy") == 1
     assert "2 ranks" in output and output.count("epoch 2/2") == 1
     on_ranks(2, lambda g: trainer_of(tmp_path / "threads", ["epochs=2", "sync_batch_norm=true"], group=g).fit())
-    found, expected = (checkpoint.load(tmp_path / name / run.CHECKPOINT)[0] for name in ("run", "threads"))
+    found, expected = (checkpoint.load(tmp_path / name / run_folder.CHECKPOINT)[0] for name in ("run", "threads"))
     assert_equal_states(found, expected)
 
 
@@ -497,14 +500,14 @@ def test_a_killed_rank_ends_the_job(mpirun, tmp_path, rank):
         "from dsr.__main__ import main"
     )
     process = mpirun("digits", *settings("epochs=1000"), "--save-every", 0, "--out", folder, code=code)
-    wait_for(folder / run.METRICS, process)
+    wait_for(folder / run_folder.METRICS, process)
     os.kill(int((tmp_path / str(rank)).read_text()), signal.SIGKILL)
     killed = time.monotonic()
     _, error = process.communicate(timeout=30)
     assert time.monotonic() - killed < 30
     assert process.returncode != 0
     assert f"rank {rank}" in error
-    network, _, metadata = run.load_run(folder)
+    network, _, metadata = run_folder.load_run(folder)
     assert metadata["position"]["step"] >= 5 and np.isfinite(network.state()["conv1.weight"]).all()
 
 
@@ -529,13 +532,13 @@ def test_a_failing_rank_says_why_and_ends_the_job(mpirun, tmp_path):
     assert time.monotonic() - started < 30
     assert process.returncode == 1
     assert "dsr: rank 1 of 2: the disk is gone" in error
-    assert checkpoint.load(tmp_path / "run" / run.CHECKPOINT)[1]["position"]["step"] == 2
+    assert checkpoint.load(tmp_path / "run" / run_folder.CHECKPOINT)[1]["position"]["step"] == 2
 
 
 def test_sigusr1_of_mpirun_saves_and_stops_and_the_run_goes_on(mpirun, tmp_path):
     folder = tmp_path / "run"
     process = mpirun("digits", *settings("epochs=12"), "--out", folder)
-    wait_for(folder / run.METRICS, process)
+    wait_for(folder / run_folder.METRICS, process)
     process.send_signal(signal.SIGUSR1)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGUSR1
@@ -550,4 +553,6 @@ def test_sigusr1_of_mpirun_saves_and_stops_and_the_run_goes_on(mpirun, tmp_path)
     assert f"resumed after {stopped.epoch} epochs and {stopped.batch} batches" in output
     whole = tmp_path / "whole"
     on_ranks(2, lambda group: trainer_of(whole, ["epochs=12"], group=group).fit())
-    assert_equal_states(checkpoint.load(folder / run.CHECKPOINT)[0], checkpoint.load(whole / run.CHECKPOINT)[0])
+    assert_equal_states(
+        checkpoint.load(folder / run_folder.CHECKPOINT)[0], checkpoint.load(whole / run_folder.CHECKPOINT)[0]
+    )

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dsr.data import cifar
-from dsr.data.download import download
-from dsr.data.errors import DataError
+from dsr.files.download import download
+from dsr.files.errors import DataError
 
 CONTENT = np.random.default_rng(5).bytes(2_500_000)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

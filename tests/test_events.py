@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_events import AEDAT2_HEADER, aedat2_bytes, nmnist_bytes, recordings
 
-from dsr.data.errors import DataError
-from dsr.data.events import EVENT, Events, as_events, read_events
+from dsr.data.events.reading import EVENT, Events, as_events, read_events
+from dsr.files.errors import DataError
 
 AEDAT31_HEADER = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#Start-Time: 2016-05-16\r\n#!END-HEADER\r\n"
 DAT_HEADER = b"% Data file containing CD events\n% Version 2\n% Width 128\n% Height 128\n"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr.currents import Current, Gradient
-from dsr.fast_layers import PooledConv2d, WhitenedConv2d
+from dsr.nn.currents import Current, Gradient
+from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
 
 
 def dyadic(rng, shape, most=64):

@@ -18,13 +18,13 @@ from test_mini_networks import RUN, make_network
 
 import dsr
 from dsr import functional, models
-from dsr.data.errors import DataError
-from dsr.data.events import EVENT, as_events
-from dsr.data.frames import to_frames
-from dsr.data.pickles import read_dict
-from dsr.foreign import own_names
-from dsr.torch_file import read_torch
-from dsr.weights import load_state
+from dsr.data.events.frames import to_frames
+from dsr.data.events.reading import EVENT, as_events
+from dsr.files.errors import DataError
+from dsr.files.pickles import read_dict
+from dsr.weights.foreign import own_names
+from dsr.weights.loading import load_state
+from dsr.weights.torch_file import read_torch
 
 SMALL = Path(__file__).parent / "data" / "small.pth"
 """A checkpoint as the authors' training script saves it, by PyTorch 2.13; what is in it: `test_a_file_of_pytorch`."""
@@ -416,7 +416,7 @@ def test_other_files_by_the_authors_names(tmp_path, ending):
 
 
 def test_a_run_folder(tmp_path):
-    from dsr import checkpoint
+    from dsr.files import checkpoint
 
     network = small_network()
     wanted = {name: np.add(array, 1, out=array) for name, array in network.state().items()}

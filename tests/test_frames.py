@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_events import recordings
 
-from dsr.data.event_augment import FrameTransform, cutout, roll
-from dsr.data.events import EVENT, Events, as_events
-from dsr.data.frames import resize, resize_exactly, to_frames
+from dsr.data.events.augment import FrameTransform, cutout, roll
+from dsr.data.events.frames import resize, resize_exactly, to_frames
+from dsr.data.events.reading import EVENT, Events, as_events
 
 SIZE = (7, 5)
 

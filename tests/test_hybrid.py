@@ -7,12 +7,15 @@ import pytest
 from safetensors.numpy import save_file
 
 import dsr
-from dsr import checkpoint, data, functional, hybrid, models
-from dsr.layer import Sequential
-from dsr.layers import Conv2d, Flatten, Linear
-from dsr.neurons import IF, LIF, ReLU
-from dsr.norm import BatchNorm
-from dsr.recipe import Recipe
+from dsr import data, functional
+from dsr.files import checkpoint
+from dsr.nn.layer import Sequential
+from dsr.nn.layers import Conv2d, Flatten, Linear
+from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.norm import BatchNorm
+from dsr.train import hybrid
+from dsr.train.build import build_network
+from dsr.train.recipe import Recipe
 
 EPS = 2.0**-23
 
@@ -125,10 +128,10 @@ def test_a_converted_network_recognises_digits():
         return network
 
     recipe = {"data": "digits", "model": "digits", "width": 16}
-    ann = train(models.build(Recipe(**recipe, neuron="relu", timesteps=1), (1, 8, 8), 10), 6, 0.1)
+    ann = train(build_network(Recipe(**recipe, neuron="relu", timesteps=1), (1, 8, 8), 10), 6, 0.1)
     assert accuracy(ann) > 0.95
     batches = [images[:256], images[256:512]]
-    many, few = (models.build(Recipe(**recipe, timesteps=steps, seed=1), (1, 8, 8), 10) for steps in (64, 1))
+    many, few = (build_network(Recipe(**recipe, timesteps=steps, seed=1), (1, 8, 8), 10) for steps in (64, 1))
     assert accuracy(many) < 0.3
     hybrid.convert(ann, many, batches, 0.999)
     assert accuracy(many) > accuracy(ann) - 0.02

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import energy, functional, inspect, plot_inspect
-from dsr.currents import Current
-from dsr.energy import Cost, OperationCounter
-from dsr.layer import Layer, Run
-from dsr.report import Report
-from dsr.spikes import SpikeTrain, decaying_weights, from_lanes
+from dsr import functional, inspect
+from dsr.inspect import energy, measurement, plots
+from dsr.inspect.energy import Cost, OperationCounter
+from dsr.inspect.report import Report
+from dsr.nn.currents import Current
+from dsr.nn.layer import Layer, Run
+from dsr.nn.spikes import SpikeTrain, decaying_weights, from_lanes
 
 
 def normal(shape, seed=0):
@@ -386,7 +387,7 @@ def test_looking_changes_nothing():
 def test_parameters_are_shared_not_copied():
     # the copy that is watched must not double the memory of a large network
     network = network_of(dsr.Linear(3, 2), dsr.BatchNorm(2), dsr.IF(1.0))
-    twin = inspect._watched(network, {})
+    twin = measurement._watched(network, {})
     assert all(a is b for (_, a), (_, b) in zip(network.arrays(), twin.arrays(), strict=True))
 
 
@@ -479,17 +480,17 @@ def test_text(report):
 
 def test_pictures(report, tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
-    paths = plot_inspect.pictures(report, tmp_path / "new")
+    paths = plots.pictures(report, tmp_path / "new")
     assert [path.name for path in paths] == ["firing.png", "energy.png", "errors.png"]
     silent = inspect.measure(network_of(dsr.IF(1.0), timesteps=1), np.full((2, 3), -1.0, np.float32))
     few = replace(silent, curves=inspect.error_curves(network_of(dsr.IF(1.0)), np.full((2, 3), -1.0), timesteps=(1,)))
-    paths += plot_inspect.pictures(silent, tmp_path / "silent")
-    paths += plot_inspect.pictures(few, tmp_path / "few")  # no error at all on a logarithmic axis, no accuracy
+    paths += plots.pictures(silent, tmp_path / "silent")
+    paths += plots.pictures(few, tmp_path / "few")  # no error at all on a logarithmic axis, no accuracy
     assert len(paths) == 8
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in paths)
 
 
 def test_pictures_without_matplotlib(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_inspect, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"matplotlib is not installed; pip install dsr\[plot\]"):
-        plot_inspect.pictures(report, tmp_path)
+        plots.pictures(report, tmp_path)

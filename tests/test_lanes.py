@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lanes_table import EXACT, bits, floats, make_call, run
 
-from dsr import _core, functional, lanes, reference
-from dsr.spikes import decaying_weights
+from dsr import _core, functional, reference
+from dsr.nn.spikes import decaying_weights
+from dsr.ops import lanes
 
 # (C, H, W, T, B): around the 32 channels of a word, 16 lanes of a vector, the 128 of a chunk, 4096 lanes of a tile
 SHAPES = [

@@ -5,9 +5,9 @@ import pytest
 
 import dsr
 from dsr import reference
-from dsr.currents import Current, Gradient, Store
-from dsr.layer import Run
-from dsr.spikes import to_lanes
+from dsr.nn.currents import Current, Gradient, Store
+from dsr.nn.layer import Run
+from dsr.nn.spikes import to_lanes
 
 TRAINING = Run(training=True)
 

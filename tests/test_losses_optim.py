@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr.schedule import cosine
+from dsr.optim.schedule import cosine
 
 
 def test_cross_entropy_and_its_gradient():

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import recipe, train
+from dsr import train
 from dsr.data import ArraySamples, DataSet
+from dsr.train import recipe
 
 STEP, RUN = 2.4e-5, 8e-5
 

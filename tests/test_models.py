@@ -10,11 +10,12 @@ import pytest
 
 import dsr
 from dsr import models, reference
-from dsr.layer import Residual, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Flatten
-from dsr.neurons import IF, LIF, Neuron, ReLU
-from dsr.norm import BatchNorm
-from dsr.recipe import Recipe
+from dsr.nn.layer import Residual, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Flatten
+from dsr.nn.neurons import IF, LIF, Neuron, ReLU
+from dsr.nn.norm import BatchNorm
+from dsr.train.build import build_network
+from dsr.train.recipe import Recipe
 
 RELU = Recipe(data="none", model="digits", width=4, neuron="relu", timesteps=1)
 IMAGES = {"digits": (1, 8, 8)}
@@ -30,7 +31,7 @@ def normal(shape, seed=0):
 
 
 def built(name, classes=5, features=None, **changes):
-    return models.build(replace(RELU, model=name, **changes), features or features_of(name), classes)
+    return build_network(replace(RELU, model=name, **changes), features or features_of(name), classes)
 
 
 # ---- sizes ---------------------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def counted(name, features, classes):
 def test_numbers_of_parameters(name):
     features, classes, parameters, thresholds = COUNTS[name]
     assert counted(name, features, classes) == (parameters, thresholds)
-    network = models.build(Recipe(data="none", model=name), features, classes)
+    network = build_network(Recipe(data="none", model=name), features, classes)
     sizes = {path: parameter.value.size for path, parameter in network.parameters()}
     assert sum(sizes.values()) == parameters
     assert sum(path.endswith("v_threshold") for path in sizes) == thresholds

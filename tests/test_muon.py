@@ -5,7 +5,7 @@ import pytest
 
 import dsr
 from dsr import _core
-from dsr.muon import orthogonalised
+from dsr.optim.muon import orthogonalised
 
 
 def iterate(matrix, iterations=5):

@@ -23,8 +23,8 @@ nir = pytest.importorskip("nir", reason="NIR files need the package nir")
 import nir_interpreter  # noqa: E402
 
 import dsr.nir  # noqa: E402
-from dsr.neurons import ReLU  # noqa: E402
 from dsr.nir.potentials import potentials, threshold_and_alpha  # noqa: E402
+from dsr.nn.neurons import ReLU  # noqa: E402
 
 EPS = 2.0**-24
 

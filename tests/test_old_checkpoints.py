@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsr import checkpoint, data, recipe, run, train
+from dsr import data, train
 from dsr.__main__ import main
-from dsr.optim import SGD, Adam
+from dsr.files import checkpoint
+from dsr.optim.optimizers import SGD, Adam
+from dsr.train import recipe, run_folder
 
 FILES = Path(__file__).parent / "data"
 VERSIONS = [1]
@@ -31,14 +33,14 @@ def old(request, tmp_path):
         shutil.copytree(FILES / f"run-v{version}", tmp_path / "old")
     else:
         (tmp_path / "old").mkdir()
-        shutil.copy(FILES / f"checkpoint-v{version}.safetensors", tmp_path / "old" / run.CHECKPOINT)
+        shutil.copy(FILES / f"checkpoint-v{version}.safetensors", tmp_path / "old" / run_folder.CHECKPOINT)
     with np.load(FILES / f"old-outputs-v{version}.npz") as file:
         expected = {name.removeprefix(f"{kind}."): file[name] for name in file.files if name.startswith(f"{kind}.")}
     return tmp_path / "old", expected
 
 
 def assert_evaluates_as_then(folder, expected):
-    network, *_ = run.load_run(folder)
+    network, *_ = run_folder.load_run(folder)
     images = data.load("digits").test.arrays[expected["numbers"]]
     # of samples whose spikes do not hang on the last digits
     np.testing.assert_allclose(network.forward(images), expected["outputs"], rtol=1e-5)
@@ -46,7 +48,7 @@ def assert_evaluates_as_then(folder, expected):
 
 def assert_ends_as_then(folder, expected):
     """On other processors sums are rounded in other ways, up to 2e-4 apart; a lost momentum is 0.05 away."""
-    arrays, metadata = checkpoint.load(folder / run.CHECKPOINT)
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
     assert metadata["position"]["epoch"] == metadata["recipe"]["epochs"]
     ends = {name.removeprefix("end."): array for name, array in expected.items() if name.startswith("end.")}
     assert ends
@@ -65,21 +67,21 @@ def test_an_old_run_evaluates_and_goes_on(old, capsys):
     assert capsys.readouterr().out.startswith("test accuracy ")
     assert main(["train", "--resume", str(folder)]) == 0, capsys.readouterr().err
     assert_ends_as_then(folder, expected)
-    epochs = [m["epoch"] for m in run.load_metrics(folder)]
+    epochs = [m["epoch"] for m in run_folder.load_metrics(folder)]
     assert epochs == list(range(epochs[0], epochs[0] + len(epochs)))
 
 
 def test_keys_that_came_later_have_their_defaults(old):
     """A recipe may grow: a run from before reads as if its keys had been left out, and goes on as it would have."""
     folder, expected = old
-    arrays, metadata = checkpoint.load(folder / run.CHECKPOINT)
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
     defaults = recipe.Recipe(data="digits", model="digits").to_dict()
     kept = {key: value for key, value in metadata["recipe"].items() if value != defaults[key]}
     assert {"data", "model"}.isdisjoint(kept)
     metadata["recipe"] = {"data": "digits", "model": "digits", **kept}
     del metadata["ranks"]
-    checkpoint.save(folder / run.CHECKPOINT, arrays, metadata)
-    _, chosen, _ = run.load_run(folder)
+    checkpoint.save(folder / run_folder.CHECKPOINT, arrays, metadata)
+    _, chosen, _ = run_folder.load_run(folder)
     assert chosen.to_dict() == defaults | kept
     assert_evaluates_as_then(folder, expected)
     trainer = train.Trainer(chosen, data.load("digits"), folder, lambda _: None)
@@ -93,8 +95,8 @@ def test_keys_that_came_later_have_their_defaults(old):
 def test_of_a_newer_dsr_the_message_says_so(old):
     """A key that this version does not know is an error, not left out: it would train another network."""
     folder, _ = old
-    arrays, metadata = checkpoint.load(folder / run.CHECKPOINT)
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
     metadata["recipe"]["spike_noise"] = 0.5
-    checkpoint.save(folder / run.CHECKPOINT, arrays, metadata)
+    checkpoint.save(folder / run_folder.CHECKPOINT, arrays, metadata)
     with pytest.raises(checkpoint.CheckpointError, match="unknown key 'spike_noise'"):
-        run.load_run(folder)
+        run_folder.load_run(folder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dsr import recipe
 from dsr.__main__ import _parser
+from dsr.train import recipe
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 STAND_INS = {"T": "5", "KEY=VALUE": "epochs=1", "RECIPE": "digits"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsr import recipe
+from dsr.train import recipe
 
 
 def test_every_recipe_of_the_package_loads():

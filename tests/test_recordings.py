@@ -7,10 +7,10 @@ import pytest
 from shared_events import aedat2_bytes, nmnist_bytes, recordings
 
 from dsr import data
-from dsr.data import recordings as module
-from dsr.data.errors import DataError
-from dsr.data.events import EVENT, read_events
-from dsr.data.frames import resize, to_frames
+from dsr.data.events import recordings as module
+from dsr.data.events.frames import resize, to_frames
+from dsr.data.events.reading import EVENT, read_events
+from dsr.files.errors import DataError
 
 
 @pytest.fixture(autouse=True)

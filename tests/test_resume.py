@@ -12,9 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from dsr import checkpoint, data, recipe, run, train
+from dsr import data, train
 from dsr.data import ArraySamples, DataSet
-from dsr.interrupt import Interrupted, Interrupts
+from dsr.files import checkpoint
+from dsr.train import recipe, run_folder
+from dsr.train import trainer as loops
+from dsr.train.interrupt import Interrupted, Interrupts
 
 SHORT = ["epochs=3", "width=8", "batch_size=128", "ema_decay=0.9", "clip_norm=1.0", "label_smoothing=0.1"]
 RESNET = ["model=preact_resnet18", "width=4", "dropout=0.2", "timesteps=2", "batch_size=8", "epochs=2"]
@@ -42,7 +45,7 @@ def trainer_of(folder, changes=()):
 
 
 def content(folder):
-    arrays, metadata = checkpoint.load(folder / run.CHECKPOINT)
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
     metadata["metrics"].pop("seconds")
     metadata["position"].pop("seconds")
     metadata.pop("data_path")
@@ -55,7 +58,7 @@ def assert_same_run(a, b):
     for name, array in arrays_a.items():
         np.testing.assert_array_equal(array, arrays_b[name], err_msg=name)
     assert metadata_a == metadata_b
-    timeless = [[{k: v for k, v in m.items() if k != "seconds"} for m in run.load_metrics(f)] for f in (a, b)]
+    timeless = [[{k: v for k, v in m.items() if k != "seconds"} for m in run_folder.load_metrics(f)] for f in (a, b)]
     assert timeless[0] == timeless[1]
 
 
@@ -63,7 +66,7 @@ def assert_same_run(a, b):
 def test_stops_in_the_middle_of_steps(tmp_path, monkeypatch, changes):
     """Every seventh step is interrupted when its passes have changed running statistics, thresholds and masks."""
     trainer_of(tmp_path / "unbroken", changes).fit()
-    real, calls, stops = train.gradient_norm, 0, 0
+    real, calls, stops = loops.gradient_norm, 0, 0
 
     def interrupted(parameters):
         nonlocal calls
@@ -72,7 +75,7 @@ def test_stops_in_the_middle_of_steps(tmp_path, monkeypatch, changes):
             raise Interrupted(signal.SIGINT)
         return real(parameters)
 
-    monkeypatch.setattr(train, "gradient_norm", interrupted)
+    monkeypatch.setattr(loops, "gradient_norm", interrupted)
     while True:
         trainer = trainer_of(tmp_path / "broken", changes)
         if stops:
@@ -117,9 +120,9 @@ def test_kill_9_and_resume(tmp_path):
     done.communicate()
     process = command("train", "digits", *changes, "--out", killed, "--save-every", 0)
     for kill in range(4):
-        wait_for(killed / run.CHECKPOINT, process)
-        before = (killed / run.CHECKPOINT).stat().st_ino
-        while (killed / run.CHECKPOINT).stat().st_ino == before:
+        wait_for(killed / run_folder.CHECKPOINT, process)
+        before = (killed / run_folder.CHECKPOINT).stat().st_ino
+        while (killed / run_folder.CHECKPOINT).stat().st_ino == before:
             assert process.poll() is None, process.communicate()
         time.sleep(0.01 + 0.03 * kill)
         process.kill()
@@ -135,7 +138,7 @@ def test_kill_9_and_resume(tmp_path):
 def test_signals_save_and_say_how_to_go_on(tmp_path, number):
     folder = tmp_path / "run"
     process = command("train", "digits", *LONG, "--out", folder)
-    wait_for(folder / run.METRICS, process)
+    wait_for(folder / run_folder.METRICS, process)
     started = time.monotonic()
     os.kill(process.pid, number)
     _, error = process.communicate()
@@ -195,15 +198,15 @@ def test_another_recipe_is_refused(tmp_path):
 def test_a_line_of_metrics_that_was_cut_short_is_measured_again(tmp_path):
     trainer = trainer_of(tmp_path / "run")
     trainer.fit()
-    path = tmp_path / "run" / run.METRICS
+    path = tmp_path / "run" / run_folder.METRICS
     path.write_text(path.read_text()[:-20])
-    assert [m["epoch"] for m in run.load_metrics(tmp_path / "run")] == [1, 2]
+    assert [m["epoch"] for m in run_folder.load_metrics(tmp_path / "run")] == [1, 2]
 
 
 def test_the_table_has_what_the_lines_have(tmp_path):
     trainer_of(tmp_path / "run").fit()
-    lines = run.load_metrics(tmp_path / "run")
-    with open(tmp_path / "run" / run.TABLE, newline="") as file:
+    lines = run_folder.load_metrics(tmp_path / "run")
+    with open(tmp_path / "run" / run_folder.TABLE, newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(lines) == 3
     for line, row in zip(lines, rows, strict=True):
@@ -214,6 +217,6 @@ def test_the_table_has_what_the_lines_have(tmp_path):
 
 def test_best_is_the_best(tmp_path):
     trainer_of(tmp_path / "run").fit()
-    best = max(m["test_accuracy"] for m in run.load_metrics(tmp_path / "run"))
-    network, _, metadata = run.load_run(tmp_path / "run", best=True)
+    best = max(m["test_accuracy"] for m in run_folder.load_metrics(tmp_path / "run"))
+    network, _, metadata = run_folder.load_run(tmp_path / "run", best=True)
     assert train.accuracy(network, data.load("digits").test) == best == metadata["metrics"]["test_accuracy"]

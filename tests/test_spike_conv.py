@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import lanes, reference
-from dsr.currents import Gradient, Keeper, Store
+from dsr import reference
+from dsr.nn.currents import Gradient, Keeper, Store
+from dsr.ops import lanes
 
 # in and out channels, height, width, T, B, kernel, stride, padding
 SHAPES = [

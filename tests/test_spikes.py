@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr.spikes import decaying_weights
+from dsr.nn.spikes import decaying_weights
 
 
 def random_train(shape, density=0.3, seed=0):

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import models, reference
-from dsr.layer import Residual, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
-from dsr.neurons import IF, LIF, ReLU
-from dsr.norm import BatchNorm
-from dsr.recipe import Recipe
-from dsr.summary import summary, table
+from dsr import reference
+from dsr.inspect.summary import summary, table
+from dsr.nn.layer import Residual, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
+from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.norm import BatchNorm
+from dsr.train.build import build_network
+from dsr.train.recipe import Recipe
 
 
 def normal(shape, seed=0):
@@ -20,7 +21,7 @@ def normal(shape, seed=0):
 
 
 def digits(**changes):
-    return models.build(Recipe(data="digits", model="digits", width=16, v_threshold=1.0, **changes), (1, 8, 8), 10)
+    return build_network(Recipe(data="digits", model="digits", width=16, v_threshold=1.0, **changes), (1, 8, 8), 10)
 
 
 def test_sizes_of_the_digits_network():
@@ -45,7 +46,7 @@ def test_sizes_of_the_digits_network():
 
 def test_macs_of_resnet18_are_those_of_the_literature():
     """1.81 G multiply-adds at 224x224, as torchvision documents them for its ResNet-18; here the same convolutions."""
-    network = models.build(Recipe(data="none", model="resnet18"), (3, 224, 224), 1000)
+    network = build_network(Recipe(data="none", model="resnet18"), (3, 224, 224), 1000)
     rows = summary(network, (3, 224, 224))
     assert sum(row.macs for row in rows) == 1_814_073_344
     assert sum(row.parameters for row in rows) == 11_691_660

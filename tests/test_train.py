@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from dsr import data, plot, recipe, run, train
+from dsr import data, train
 from dsr.__main__ import main
+from dsr.train import plots, recipe, run_folder
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_digits_are_the_real_ones():
 
 def test_digits_reach_97_percent(finished):
     folder, _, lines = finished
-    metrics = [json.loads(line) for line in (folder / run.METRICS).read_text().splitlines()]
+    metrics = [json.loads(line) for line in (folder / run_folder.METRICS).read_text().splitlines()]
     assert len(metrics) == len(lines) == recipe.load("digits").epochs
     assert metrics[-1]["test_accuracy"] >= 0.97
     assert metrics[-1]["loss"] < metrics[0]["loss"] / 5
@@ -53,7 +54,7 @@ def test_evaluate_reads_the_run_back(finished, capsys):
 def test_pictures(finished):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     folder, trainer, _ = finished
-    for picture in plot.run_pictures(folder, trainer.network, trainer.data.test):
+    for picture in plots.run_pictures(folder, trainer.network, trainer.data.test):
         assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -90,7 +91,7 @@ def test_command_line_works_without_matplotlib_and_tqdm(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "no plots: matplotlib is not installed" in done.stdout
-    assert (folder / run.CHECKPOINT).exists()
+    assert (folder / run_folder.CHECKPOINT).exists()
 
 
 def test_mistakes_end_with_one_line(tmp_path, capsys):

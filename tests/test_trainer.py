@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import data, models, recipe, run, train
+from dsr import data, train
 from dsr.__main__ import main
-from dsr.average import WeightAverage
 from dsr.data.samples import epoch_draws
-from dsr.optim import clip_gradients, gradient_norm
-from dsr.views import mean_output
+from dsr.optim.average import WeightAverage
+from dsr.optim.optimizers import clip_gradients, gradient_norm
+from dsr.train import recipe, run_folder
+from dsr.train.build import build_network
+from dsr.train.views import mean_output
 
 
 def trainer_of(folder, changes=()):
@@ -19,7 +21,7 @@ def trainer_of(folder, changes=()):
 
 
 def test_average_follows_the_weights():
-    first, second = (models.build(recipe.load("digits", [f"seed={seed}"]), (1, 8, 8), 10) for seed in (0, 1))
+    first, second = (build_network(recipe.load("digits", [f"seed={seed}"]), (1, 8, 8), 10) for seed in (0, 1))
     average = WeightAverage(first, second, 0.75)
     name = "conv1.weight"
     start = first.state()[name]
@@ -92,7 +94,7 @@ def test_hybrid_training(tmp_path, capsys, neuron):
     )
     words = ["--set", f"neuron={neuron}", "--set", "learning_rate=0.01", "--set", "epochs=1", "--set", "timesteps=8"]
     assert main(["train", "digits", *words, "--set", "start_quantile=0.99", "--from", str(ann), "--out", str(snn)]) == 0
-    accuracies = [run.load_metrics(folder)[-1]["test_accuracy"] for folder in (ann, snn)]
+    accuracies = [run_folder.load_metrics(folder)[-1]["test_accuracy"] for folder in (ann, snn)]
     assert accuracies[0] > 0.95
     assert accuracies[1] > accuracies[0] - 0.03  # from random weights one epoch with this rate reaches much less
     capsys.readouterr()
@@ -101,7 +103,7 @@ def test_hybrid_training(tmp_path, capsys, neuron):
 
 
 def test_views_of_a_test_image():
-    network = models.build(recipe.load("digits"), (1, 8, 8), 10)
+    network = build_network(recipe.load("digits"), (1, 8, 8), 10)
     images = data.load("digits").test.arrays[:6]
     one, mirrored = network.forward(images), network.forward(images[..., ::-1])
     np.testing.assert_array_equal(mean_output(network, images), one)
@@ -135,13 +137,13 @@ def test_tensorboard(tmp_path):
     trainer_of(tmp_path / "run", ["epochs=2"]).fit()
     events = accumulator.EventAccumulator(str(tmp_path / "run"))
     events.Reload()
-    lines = run.load_metrics(tmp_path / "run")
+    lines = run_folder.load_metrics(tmp_path / "run")
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(m["epoch"], np.float32(m["loss"])) for m in lines]
     assert "firing_rate/neuron2" in events.Tags()["scalars"]
 
 
 def test_without_tensorboard_there_are_no_events(tmp_path, monkeypatch):
-    monkeypatch.setattr("dsr.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("dsr.train.tensorboard.find_spec", lambda name: None)
     trainer_of(tmp_path / "run").fit()
     assert not list((tmp_path / "run").glob("events*"))
 
@@ -151,14 +153,14 @@ def test_another_number_of_steps(tmp_path, capsys):
     trainer.fit()
     assert main(["evaluate", str(tmp_path / "run"), "--timesteps", "20"]) == 0
     at_20 = float(capsys.readouterr().out.split()[2])
-    network, _, _ = run.load_run(tmp_path / "run", timesteps=20)
+    network, _, _ = run_folder.load_run(tmp_path / "run", timesteps=20)
     assert network.timesteps == 20
     assert at_20 == pytest.approx(100 * train.accuracy(network, data.load("digits").test), abs=0.01)
 
 
 def test_views_on_the_command_line(tmp_path, capsys):
     trainer_of(tmp_path / "run", ["epochs=2"]).fit()
-    network, _, _ = run.load_run(tmp_path / "run")
+    network, _, _ = run_folder.load_run(tmp_path / "run")
     expected = {views: train.accuracy(network, data.load("digits").test, views=views) for views in ("one", "mirror")}
     assert expected["mirror"] < expected["one"]  # digits are not symmetric
     for views, reached in expected.items():

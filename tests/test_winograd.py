@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from checks import assert_same
 
-from dsr import _core, lanes, reference
+from dsr import _core, reference
+from dsr.ops import lanes
 
 # (in channels, out channels, height, width, kernel, stride, padding, lanes); 4x4 taps of stride 2 are four times 2x2
 GEOMETRIES = [

@@ -10,7 +10,8 @@ import functional_table
 import lanes_table
 import numpy as np
 
-from dsr import _core, functional, lanes
+from dsr import _core, functional
+from dsr.ops import lanes
 
 
 def digest(*arrays: object) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dsr import _core, lanes
+from dsr import _core
 from dsr.bench import in_process, seconds
+from dsr.ops import lanes
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
 """Channels and image size of PreActResNet-18's stages."""

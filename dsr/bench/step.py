@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dsr import _core, models
+from dsr import _core
 from dsr.bench import in_process, peak_memory, seconds
-from dsr.network import spike_rates
-from dsr.optim import SGD
-from dsr.recipe import Recipe
-from dsr.train import train_step
+from dsr.nn.network import spike_rates
+from dsr.optim.optimizers import SGD
+from dsr.train.build import build_network
+from dsr.train.recipe import Recipe
+from dsr.train.trainer import train_step
 
 
 def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
     recipe = Recipe(data="random", model=model, width=64, timesteps=timesteps)
     if neuron == "lif":
         recipe = replace(recipe, neuron="lif", v_threshold=0.6, v_threshold_lower_bound=0.001)
-    network = models.build(recipe, (3, 32, 32), 10)
+    network = build_network(recipe, (3, 32, 32), 10)
     optimizer = SGD(network.parameters(), 0.05, 0.9, 5e-4)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, 3, 32, 32)).astype(np.float32)

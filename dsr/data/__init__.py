@@ -15,8 +15,8 @@ _LOADERS = {
     "cifar10": ("cifar", "load_cifar10"),
     "cifar100": ("cifar", "load_cifar100"),
     "folder": ("folder", "load_folder"),
-    "dvs-cifar10": ("recordings", "load_dvs_cifar10"),
-    "events": ("recordings", "load_events"),
+    "dvs-cifar10": ("events.recordings", "load_dvs_cifar10"),
+    "events": ("events.recordings", "load_events"),
 }
 """Name: module in this package, and its function ``(path, preparation) -> DataSet``; imported when asked for."""
 

@@ -7,7 +7,7 @@
 | 3, 4 | area and shape of `resized_crop` |
 | 5, 6 | row and column of the centre of a cutout |
 
-Frames of events read some of them otherwise: `dsr.data.event_augment`.
+Frames of events read some of them otherwise: `dsr.data.events.augment`.
 `random_crop` and `resized_crop` share columns: no data set uses both.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.samples import Draws, Preparation
-from dsr.lanes import Values
+from dsr.ops.lanes import Values
 
 Bytes = NDArray[np.uint8]
 

@@ -2,7 +2,7 @@
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html. Read from the official files: the binary version or the Python version
-(pickles, of which nothing is executed: `dsr.data.pickles`), unpacked or still in the ``.tar.gz``.
+(pickles, of which nothing is executed: `dsr.files.pickles`), unpacked or still in the ``.tar.gz``.
 
 Files must be whole: every batch is there, each with exactly the official number of images. A set cut short between two
 records would train without a word and give other figures than the ones it is compared with, so it is an error.
@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr._arrays import shown as shown_value
 from dsr.data.augment import ImageTransform
-from dsr.data.download import download
-from dsr.data.errors import DataError
-from dsr.data.pickles import read_dict
 from dsr.data.samples import ArraySamples, DataSet, Preparation
+from dsr.files.download import download
+from dsr.files.errors import DataError
+from dsr.files.pickles import read_dict
+from dsr.ops.arguments import shown as shown_value
 
 PIXELS = 3 * 32 * 32
 LARGEST = 200_000_000

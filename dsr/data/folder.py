@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from dsr.data.augment import ImageTransform
-from dsr.data.errors import DataError
 from dsr.data.images import Decoder, need_pillow, open_image
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.workers import call_ahead
-from dsr.lanes import Values
+from dsr.files.errors import DataError
+from dsr.ops.lanes import Values
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NOTES = (".txt", ".csv", ".json", ".xml", ".md")

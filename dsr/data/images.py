@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.augment import Bytes, resized_crop
-from dsr.data.errors import DataError
 from dsr.data.samples import Draws
+from dsr.files.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from dsr.data.errors import DataError
+from dsr.files.errors import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dsr.layer import Layer, Residual, Sequential
-from dsr.layers import Conv2d, Dropout
-from dsr.norm import BatchNorm
+from dsr.nn.layer import Layer, Residual, Sequential
+from dsr.nn.layers import Conv2d, Dropout
+from dsr.nn.norm import BatchNorm
 
 MakeNeuron = Callable[[], Layer]
 """Gives a new neuron layer."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dsr.fast_layers import PooledConv2d, WhitenedConv2d
-from dsr.layer import Layer, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
 from dsr.models.blocks import MakeNeuron, require_image
-from dsr.norm import BatchNorm
+from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
+from dsr.nn.layer import Layer, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.norm import BatchNorm
 
 
 def cifar_fast(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int, width: int = 64) -> Sequential:
@@ -26,9 +26,9 @@ def cifar_fast(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int,
     Notes
     -----
     After K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, with average instead of maximum pooling,
-    which is part of the convolution before it (`dsr.fast_layers.PooledConv2d`), as whitening is of the one after it
-    (`dsr.fast_layers.WhitenedConv2d`). The output is a mean current. The image is the same at every step, so all up to
-    the first neurons is computed once. The first group pools last: its neurons at 31x31 pixels bring more than wider
+    which is part of the convolution before it (`dsr.nn.fast_layers.PooledConv2d`), as whitening is of the one after it
+    (`dsr.nn.fast_layers.WhitenedConv2d`). The output is a mean current. The image is the same at every step, so all up
+    to the first neurons is computed once. The first group pools last: its neurons at 31x31 pixels bring more than wider
     layers would in their time.
     """
     require_image("cifar_fast", features, "32x32 pixels", lambda height, width: (height, width) == (32, 32))

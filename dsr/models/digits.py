@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dsr.layer import Sequential
-from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
 from dsr.models.blocks import MakeNeuron, require_image
-from dsr.norm import BatchNorm
+from dsr.nn.layer import Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.norm import BatchNorm
 
 
 def digits(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int, width: int = 32) -> Sequential:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dsr.layer import Layer, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
 from dsr.models.blocks import MakeNeuron, maybe_dropout, require_image
-from dsr.norm import BatchNorm
+from dsr.nn.layer import Layer, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.norm import BatchNorm
 
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of the five stages."""

@@ -33,13 +33,13 @@ from typing import Any
 
 import numpy as np
 
-from dsr import atomic
-from dsr._arrays import as_count, as_flag, as_positive, shown
-from dsr.data.errors import DataError
-from dsr.network import Network
+from dsr.files import atomic
+from dsr.files.errors import DataError
 from dsr.nir.export import export_graph
 from dsr.nir.hdf5 import read_file
 from dsr.nir.reading import import_graph
+from dsr.nn.network import Network
+from dsr.ops.arguments import as_count, as_flag, as_positive, shown
 
 
 def to_nir(
@@ -109,7 +109,7 @@ def save(
     Raises
     ------
     OSError
-        The file could not be written; an older one is as it was, see `dsr.atomic.writing`.
+        The file could not be written; an older one is as it was, see `dsr.files.atomic.writing`.
     """
     package = _package("save")
     graph = to_nir(network, features, delta_t=delta_t, euler=euler, diagonal=diagonal)

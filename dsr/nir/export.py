@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr._arrays import LARGEST, SMALLEST
-from dsr.currents import Current, Signal
-from dsr.fast_layers import PooledConv2d, WhitenedConv2d
-from dsr.layer import Layer, Residual, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
-from dsr.network import Network
-from dsr.neurons import IF, LIF, Neuron
 from dsr.nir.potentials import potentials
-from dsr.norm import BatchNorm
+from dsr.nn.currents import Current, Signal
+from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
+from dsr.nn.layer import Layer, Residual, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
+from dsr.nn.network import Network
+from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.nn.norm import BatchNorm
+from dsr.ops.arguments import LARGEST, SMALLEST
 
 Doubles = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr.data.errors import DataError, reason
+from dsr.files.errors import DataError, reason
 
 _PROGRAM = Path(__file__).with_name("hdf5_process.py")
 _SECONDS = 30

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr._arrays import as_positive, shown
-from dsr.layer import Layer, Residual, Sequential
-from dsr.layers import AvgPool2d, Conv2d, Flatten, Linear
-from dsr.network import Network
-from dsr.neurons import IF, LIF, Neuron
 from dsr.nir.nodes import bias_of, check_size, integers, one_integer, padding_of, reals, refusal, uniform, windows_left
 from dsr.nir.potentials import potentials, threshold_and_alpha
 from dsr.nir.topology import Topology, flat
+from dsr.nn.layer import Layer, Residual, Sequential
+from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.network import Network
+from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.ops.arguments import as_positive, shown
 
 Doubles = NDArray[np.float64]
 

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr import checkpoint, data, recipe, run, train
-from dsr.interrupt import Interrupted
+from dsr import data, train
+from dsr.files import checkpoint
+from dsr.train import recipe, run_folder
+from dsr.train import trainer as loops
+from dsr.train.interrupt import Interrupted
 
 HERE = Path(__file__).parent
 SMALL = ["width=2", "batch_size=64"]
@@ -36,7 +39,7 @@ def trainer_of(kind: str, folder: Path) -> train.Trainer:
 
 def stop_after(steps: int, trainer: train.Trainer) -> None:
     """Train so far, and save."""
-    real, done = train.gradient_norm, 0
+    real, done = loops.gradient_norm, 0
 
     def counted(parameters):
         nonlocal done
@@ -45,13 +48,13 @@ def stop_after(steps: int, trainer: train.Trainer) -> None:
             raise Interrupted(signal.SIGINT)
         return real(parameters)
 
-    train.gradient_norm = counted
+    loops.gradient_norm = counted
     try:
         trainer.fit()
     except Interrupted:
         pass
     finally:
-        train.gradient_norm = real
+        loops.gradient_norm = real
 
 
 def robust(network, rng) -> np.ndarray:
@@ -78,11 +81,11 @@ def main() -> None:
             if kind == "run":
                 target = HERE / f"run-v{version}"
                 target.mkdir(exist_ok=True)
-                for file in (run.CHECKPOINT, run.BEST, run.METRICS, run.TABLE):
+                for file in (run_folder.CHECKPOINT, run_folder.BEST, run_folder.METRICS, run_folder.TABLE):
                     shutil.copy(folder / file, target / file)
             else:
-                shutil.copy(folder / run.CHECKPOINT, HERE / f"checkpoint-v{version}.safetensors")
-            network, *_ = run.load_run(folder)
+                shutil.copy(folder / run_folder.CHECKPOINT, HERE / f"checkpoint-v{version}.safetensors")
+            network, *_ = run_folder.load_run(folder)
             numbers = robust(network, np.random.default_rng(0))
             expected[f"{kind}.numbers"] = numbers
             expected[f"{kind}.outputs"] = network.forward(data.load("digits").test.arrays[numbers])

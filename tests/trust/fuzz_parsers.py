@@ -47,23 +47,23 @@ except ImportError:
     sys.exit("fuzz_parsers: atheris is not installed; pip install atheris (in an environment of its own will do)")
 
 with atheris.instrument_imports(include=["dsr"]):
-    import dsr.checkpoint
-    import dsr.data.cache
     import dsr.data.cifar
+    import dsr.data.events.recordings
     import dsr.data.folder
     import dsr.data.images
-    import dsr.data.pickles
-    import dsr.data.recordings
-    import dsr.layer
-    import dsr.layers
-    import dsr.network
-    import dsr.neurons
+    import dsr.files.cache
+    import dsr.files.checkpoint
+    import dsr.files.pickles
     import dsr.nir
-    import dsr.recipe
-    import dsr.torch_file
-    import dsr.weights
-    from dsr.data.errors import DataError
-    from dsr.data.events import EVENT, read_events
+    import dsr.nn.layer
+    import dsr.nn.layers
+    import dsr.nn.network
+    import dsr.nn.neurons
+    import dsr.train.recipe
+    import dsr.weights.loading
+    import dsr.weights.torch_file
+    from dsr.data.events.reading import EVENT, read_events
+    from dsr.files.errors import DataError
 
 
 class Reader(NamedTuple):
@@ -245,11 +245,13 @@ READERS = {
     "metadata": Reader(
         ".safetensors", lambda path, _: dsr.checkpoint.load(path), (dsr.checkpoint.CheckpointError,), as_checkpoint
     ),
-    "safetensors": Reader(".safetensors", lambda path, _: dsr.weights.read_arrays("load_state", path), WRONG),
-    "npz": Reader(".npz", lambda path, _: dsr.weights.read_arrays("load_state", path), WRONG),
-    "npz of weights": Reader(".npz", lambda path, _: dsr.weights.read_arrays("load_state", path), WRONG, in_npz),
+    "safetensors": Reader(".safetensors", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG),
+    "npz": Reader(".npz", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG),
+    "npz of weights": Reader(
+        ".npz", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG, in_npz
+    ),
     "weights of torch": Reader(
-        ".pth", lambda path, _: dsr.weights.read_arrays("load_state", path), WRONG, in_torch_zip
+        ".pth", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG, in_torch_zip
     ),
     "cache": Reader(".cache", cache_entry, ()),
     "recipe": Reader(".toml", lambda path, _: dsr.recipe.load(str(path)), WRONG, names_file=False),
@@ -332,7 +334,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "metadata", b'{"epoch": 1, "names": ["a", null, 1e3]}'
     yield "npz", zipped({"w.npy": npy(np.zeros((2, 3), np.float32))})
     for name in ("digits", "dvs-cifar10-if"):
-        yield "recipe", Path(dsr.recipe.__file__).with_name("recipes").joinpath(f"{name}.toml").read_bytes()
+        yield "recipe", Path(dsr.__file__).with_name("recipes").joinpath(f"{name}.toml").read_bytes()
     yield "recipe", b'data = "digits"\nmodel = "vgg11"\nlearning_rate = 1\nseed = 0x10\n'
     yield "texts", b"128 128\n"
     yield "texts", b"n01 tench, Tinca tinca\nn02 \n"

@@ -1,6 +1,6 @@
 """What a level computes from fixed random numbers: digests of what is EXACT, errors of what is ROUNDED.
 
-As a script: ``level_job.py COUNT`` prints a line of JSON. Errors are given as parts of the bound that `dsr.lanes`
+As a script: ``level_job.py COUNT`` prints a line of JSON. Errors are given as parts of the bound that `dsr.ops.lanes`
 states, with sums in double as what is exact: 2**-29 of an eps of float32 does not count.
 """
 
@@ -13,7 +13,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from dsr import _core, functional, lanes
+from dsr import _core, functional
+from dsr.ops import lanes
 
 EPS = 2.0**-24
 

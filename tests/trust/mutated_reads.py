@@ -67,14 +67,14 @@ def is_array(value: Any, dtype: Any, *shape: int | None) -> bool:
 
 
 def checkpoint_reader() -> Reader:
-    from dsr.checkpoint import CheckpointError, load
+    from dsr.files.checkpoint import CheckpointError, load
 
     return Reader(lambda folder, file: load(file), (CheckpointError,))
 
 
 def run_reader() -> Reader:
-    from dsr.checkpoint import CheckpointError
-    from dsr.run import load_run
+    from dsr.files.checkpoint import CheckpointError
+    from dsr.train.run_folder import load_run
 
     def read(folder: Path, file: Path) -> Any:
         network, recipe, metadata = load_run(folder)
@@ -84,7 +84,7 @@ def run_reader() -> Reader:
 
 
 def metrics_reader() -> Reader:
-    from dsr.run import load_metrics
+    from dsr.train.run_folder import load_metrics
 
     def well_formed(content: Any) -> bool:
         return all(isinstance(entry, dict) and type(entry.get("epoch")) is int for entry in content)
@@ -94,7 +94,7 @@ def metrics_reader() -> Reader:
 
 def cache_reader() -> Reader:
     """An entry that is not what was written is built again: `Rebuilt` takes the place of the error."""
-    from dsr.data.cache import cached
+    from dsr.files.cache import cached
 
     class Rebuilt(Exception):
         pass
@@ -112,7 +112,7 @@ def cache_reader() -> Reader:
 
 
 def recipe_reader() -> Reader:
-    from dsr.recipe import from_dict, load
+    from dsr.train.recipe import from_dict, load
 
     def well_formed(content: Any) -> bool:
         return asdict(from_dict(content)) == content
@@ -126,7 +126,7 @@ def recipe_reader() -> Reader:
 def cifar_reader() -> Reader:
     """With two images in each file, not ten thousand."""
     from dsr.data import cifar
-    from dsr.data.errors import DataError
+    from dsr.files.errors import DataError
 
     kind = cifar._CIFAR10
     batches = {batch: (split, first // 5000, count // 5000) for batch, (split, first, count) in kind.batches.items()}
@@ -148,8 +148,8 @@ def cifar_reader() -> Reader:
 
 def images_reader() -> Reader:
     from dsr.data import Preparation
-    from dsr.data.errors import DataError
     from dsr.data.folder import load_folder
+    from dsr.files.errors import DataError
 
     def read(folder: Path, file: Path) -> Any:
         found = load_folder(folder, Preparation(image_size=8))
@@ -165,9 +165,9 @@ def images_reader() -> Reader:
 
 
 def events_reader() -> Reader:
-    from dsr.data.errors import DataError
-    from dsr.data.events import EVENT, read_events
-    from dsr.data.frames import to_frames
+    from dsr.data.events.frames import to_frames
+    from dsr.data.events.reading import EVENT, read_events
+    from dsr.files.errors import DataError
 
     def read(folder: Path, file: Path) -> Any:
         found = read_events(file, (128, 128) if file.suffix in (".bin", ".npy") else None)
@@ -196,7 +196,7 @@ def events_reader() -> Reader:
 def recordings_reader() -> Reader:
     """The whole data set, in a folder for each class."""
     from dsr.data import Preparation, load
-    from dsr.data.errors import DataError
+    from dsr.files.errors import DataError
 
     def read(folder: Path, file: Path) -> Any:
         place = folder.with_name("cache")
@@ -220,9 +220,9 @@ def recordings_reader() -> Reader:
 
 def weights_reader() -> Reader:
     import dsr
-    from dsr.checkpoint import CheckpointError
-    from dsr.data.errors import DataError
-    from dsr.weights import load_state
+    from dsr.files.checkpoint import CheckpointError
+    from dsr.files.errors import DataError
+    from dsr.weights.loading import load_state
 
     network = dsr.Network(dsr.Sequential(linear=dsr.Linear(3, 2), bn=dsr.BatchNorm(2), neuron=dsr.IF()), 2)
     before = network.state()
@@ -246,7 +246,7 @@ def weights_reader() -> Reader:
 
 def nir_reader() -> Reader:
     import dsr.nir
-    from dsr.data.errors import DataError
+    from dsr.files.errors import DataError
 
     def read(folder: Path, file: Path) -> Any:
         network = dsr.nir.load(file)

@@ -21,7 +21,7 @@ import numpy as np
 from small_runs import digest, digest_of, recipe_of, samples_of, trainer_of
 
 import dsr
-from dsr import models
+from dsr.train.build import build_network
 
 LIMIT = 60
 """Seconds after which a child is taken to hang."""
@@ -33,7 +33,7 @@ class Work:
 
     def __init__(self) -> None:
         samples = samples_of(KIND, 8)
-        self.network = models.build(recipe_of(KIND), samples.features, 10)
+        self.network = build_network(recipe_of(KIND), samples.features, 10)
         self.images = samples.train.batch(np.arange(64) % 16)
 
     def infer(self) -> str:

@@ -7,9 +7,16 @@ import sys
 from types import FrameType
 from typing import Any
 
-from dsr.train import Trainer
+from dsr.train.trainer import Trainer
 
-FILES = ("dsr/train.py", "dsr/interrupt.py", "dsr/checkpoint.py", "dsr/run.py", "dsr/average.py", "dsr/optim.py")
+FILES = (
+    "dsr/train/trainer.py",
+    "dsr/train/interrupt.py",
+    "dsr/files/checkpoint.py",
+    "dsr/train/run_folder.py",
+    "dsr/optim/average.py",
+    "dsr/optim/optimizers.py",
+)
 
 
 class SignalAt:
@@ -20,7 +27,7 @@ class SignalAt:
     Attributes
     ----------
     lines : list of str
-        All lines that were run since handlers were set, in order, such as ``optim.py:62 gradient_norm``.
+        All lines that were run since handlers were set, in order, such as ``optimizers.py:62 gradient_norm``.
     """
 
     def __init__(self, trainer: Trainer, numbers: list[int], signals: tuple[int, ...] = (signal.SIGINT,)) -> None:

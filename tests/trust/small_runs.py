@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr import _core, checkpoint, data, recipe, run, train
+from dsr import _core, data, train
 from dsr.data import ArraySamples, DataSet
+from dsr.files import checkpoint
+from dsr.train import recipe, run_folder
 
 SMALL = ["epochs=2", "batch_size=16", "timesteps=3", "v_threshold=1.0"]
 LIF = ["neuron=lif", "v_threshold=0.6", "v_threshold_lower_bound=0.001"]
@@ -75,11 +77,11 @@ def trainer_of(kind: str, folder: Path, steps: int, **options: object) -> train.
 
 def content(folder: Path) -> dict[str, object]:
     """All that a run leaves, without times and paths: arrays as bytes, position, metrics of each epoch."""
-    arrays, metadata = checkpoint.load(folder / run.CHECKPOINT)
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
     metadata["metrics"].pop("seconds", None)
     metadata["position"].pop("seconds")
     metadata.pop("data_path")
-    timeless = [{k: v for k, v in m.items() if k != "seconds"} for m in run.load_metrics(folder)]
+    timeless = [{k: v for k, v in m.items() if k != "seconds"} for m in run_folder.load_metrics(folder)]
     return {name: (a.shape, a.tobytes()) for name, a in arrays.items()} | {"metadata": metadata, "metrics": timeless}
 
 
@@ -109,11 +111,11 @@ def train_all(folder: str, steps: str, kinds: str, *threads: str) -> None:
 def train_until_killed(folder: str, steps: str, kind: str, last: str, seconds: str) -> None:
     """Go on with a run, saving after each step; kill -9 comes that long after the save of step `last` (0: never)."""
     trainer = trainer_of(kind, Path(folder), int(steps), save_every=0)
-    if (Path(folder) / run.CHECKPOINT).exists():
+    if (Path(folder) / run_folder.CHECKPOINT).exists():
         trainer.resume()
     save, killer = trainer.save, threading.Timer(float(seconds), os.kill, (os.getpid(), signal.SIGKILL))
 
-    def saved(name: str = run.CHECKPOINT) -> None:
+    def saved(name: str = run_folder.CHECKPOINT) -> None:
         save(name)
         if trainer.position.step == int(last) and not killer.is_alive():
             killer.start()

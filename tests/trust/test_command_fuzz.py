@@ -16,8 +16,8 @@ import wild
 from hypothesis import strategies as st
 
 import dsr
-from dsr import recipe
 from dsr.__main__ import main
+from dsr.train import recipe
 
 SHORT, FULL = 30, 10000
 OLD = Path(__file__).resolve().parents[1] / "data" / "run-v1"
@@ -60,8 +60,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(OLD, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dsr.train.Trainer.fit", lambda self: _metrics())
-    monkeypatch.setattr("dsr.plot.available", lambda: False)
-    monkeypatch.setattr("dsr.data.download.fetch", _nothing, raising=False)
+    monkeypatch.setattr("dsr.files.figures.available", lambda: False)
+    monkeypatch.setattr("dsr.files.download.fetch", _nothing, raising=False)
     monkeypatch.setattr("dsr.data.cifar.download_cifar", _nothing)
     for kind in ("kernels", "step"):
         monkeypatch.setattr(f"dsr.bench.{kind}.measure_all", lambda *a, **k: [])

@@ -16,8 +16,9 @@ import pytest
 from small_runs import KINDS, digest, trainer_of
 
 import dsr
-from dsr import checkpoint, run
-from dsr.interrupt import Interrupted
+from dsr.files import checkpoint
+from dsr.train import run_folder
+from dsr.train.interrupt import Interrupted
 
 HERE = Path(__file__).parent
 # what OpenBLAS would take on processors of these levels; it knows nothing of DSR_LEVEL
@@ -132,7 +133,7 @@ def test_cut_anywhere_by_kill_9(tmp_path, amount, figure):
                 timeout=600,
             )
             assert done.returncode == (-signal.SIGKILL if last else 0), done.stderr
-            where[kind].append(checkpoint.load(folder / run.CHECKPOINT)[1]["position"]["step"])
+            where[kind].append(checkpoint.load(folder / run_folder.CHECKPOINT)[1]["position"]["step"])
             assert where[kind][-1] >= last
         assert digest(folder) == digest(tmp_path / f"{kind}-unbroken")
     figure(f"{sum(map(len, where.values())) - len(where)} kills; checkpoints found after steps {where}")
@@ -166,7 +167,7 @@ def require(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_operations_on_a_level(amount, figure, level):
-    """Spikes equal those of the scalar level; what is rounded keeps to the bounds that `dsr.lanes` states."""
+    """Spikes equal those of the scalar level; what is rounded keeps to the bounds that `dsr.ops.lanes` states."""
     require(level)
     count = amount(5, 1500)
     found, scalar = level_job(level, True, count), level_job("scalar", True, count)
@@ -178,7 +179,7 @@ def test_operations_on_a_level(amount, figure, level):
 
 def difference(a, b):
     """Root of the sum of squares of the differences of all weights of two runs, as a part of that of the weights."""
-    one, other = (run.part(checkpoint.load(folder / run.CHECKPOINT)[0], "network") for folder in (a, b))
+    one, other = (run_folder.part(checkpoint.load(folder / run_folder.CHECKPOINT)[0], "network") for folder in (a, b))
     floats = [name for name, array in one.items() if array.dtype == np.float32]
     squares = [[float((x.astype(float) ** 2).sum()) for x in (one[n] - other[n], one[n])] for n in floats]
     apart, length = np.sqrt(np.sum(squares, axis=0))
@@ -202,6 +203,6 @@ def test_training_on_each_level(tmp_path, amount, figure):
         for kind in kinds:
             folders = tmp_path / "here" / f"{kind}-1", tmp_path / name / f"{kind}-1"
             apart.append(f"{kind} {difference(*folders):.1e}")
-            losses.append([run.load_metrics(folder)[-1]["loss"] for folder in folders])
+            losses.append([run_folder.load_metrics(folder)[-1]["loss"] for folder in folders])
         figure(f"{name}: weights after {steps} steps apart from those of this process by {', '.join(apart)}")
         assert all(abs(one - other) < 0.5 for one, other in losses), losses

@@ -23,7 +23,8 @@ from core_table import ENTRIES, arguments_of, make_arguments
 from entry_oracles import ORACLES, assert_agrees, moments, product_moments, threshold_gradient
 from functional_table import ARRAYS, FUNCTIONS, kinds_of, make_call
 
-from dsr import _core, functional, lanes, reference
+from dsr import _core, functional, reference
+from dsr.ops import lanes
 
 FENCE = 64
 SHORT, FULL = 30, 10000

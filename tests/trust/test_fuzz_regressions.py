@@ -23,11 +23,14 @@ import pytest
 from test_data_cifar import pickled
 
 import dsr
-from dsr import checkpoint, data, recipe, weights
+from dsr import data
 from dsr.data import cifar
-from dsr.data.archive import read_npy
-from dsr.data.errors import DataError
-from dsr.data.pickles import read_dict
+from dsr.files import checkpoint
+from dsr.files.archive import read_npy
+from dsr.files.errors import DataError
+from dsr.files.pickles import read_dict
+from dsr.train import recipe
+from dsr.weights import loading
 
 LONG = 2**31 - 1
 
@@ -105,7 +108,7 @@ def test_an_npz_whose_table_points_before_its_start(tmp_path):
     moved = content[: end + 12] + struct.pack("<II", size, offset + 100) + content[end + 20 :]
     (tmp_path / "a.npz").write_bytes(moved)
     with pytest.raises(ValueError, match=r"load_state: .*a\.npz"):
-        weights.read_arrays("load_state", tmp_path / "a.npz")
+        loading.read_arrays("load_state", tmp_path / "a.npz")
 
 
 def test_an_integer_of_a_recipe_that_is_no_float(tmp_path):

@@ -184,7 +184,7 @@ class Disk:
 
 
 def checkpoint(disk: Disk) -> None:
-    from dsr import checkpoint
+    from dsr.files import checkpoint
 
     path = disk.folder / "run.safetensors"
 
@@ -200,7 +200,7 @@ def checkpoint(disk: Disk) -> None:
 
 
 def cache(disk: Disk) -> None:
-    from dsr.data.cache import cached
+    from dsr.files.cache import cached
 
     def save(value: int, build: bool = True) -> None:
         def arrays() -> dict[str, np.ndarray]:
@@ -220,23 +220,23 @@ def cache(disk: Disk) -> None:
 
 
 def metrics(disk: Disk) -> None:
-    from dsr import run
+    from dsr.train import run_folder
 
     new = [{"epoch": epoch, "loss": 1 / epoch, "firing_rate": {"neuron1": 0.1}} for epoch in range(1, 60)]
     old = new[:-1]
-    names = sorted([run.METRICS, run.TABLE])
+    names = sorted([run_folder.METRICS, run_folder.TABLE])
 
     def check(call: str) -> None:
-        table = (disk.folder / run.TABLE).read_text()
-        assert run.load_metrics(disk.folder) in ([new] if call == "" else [old, new])
+        table = (disk.folder / run_folder.TABLE).read_text()
+        assert run_folder.load_metrics(disk.folder) in ([new] if call == "" else [old, new])
         assert table.count("\n") in ([60] if call == "" else [59, 60]) and table.endswith("\n")
         assert disk.files() == names
 
     def prepare() -> None:
-        run.write_metrics(disk.folder, old)
-        assert run.load_metrics(disk.folder) == old and disk.files() == names
+        run_folder.write_metrics(disk.folder, old)
+        assert run_folder.load_metrics(disk.folder) == old and disk.files() == names
 
-    disk.each_fault(prepare, lambda: run.write_metrics(disk.folder, new), check)
+    disk.each_fault(prepare, lambda: run_folder.write_metrics(disk.folder, new), check)
 
 
 def nir(disk: Disk) -> None:
@@ -277,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def download(disk: Disk) -> None:
-    from dsr.data.download import download
+    from dsr.files.download import download
 
     target = disk.folder / "set.bin"
     checksum = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -307,8 +307,10 @@ def download(disk: Disk) -> None:
 
 
 def training(disk: Disk) -> None:
-    from dsr import checkpoint, data, recipe, run, tensorboard, train
+    from dsr import data, train
     from dsr.data import ArraySamples, DataSet
+    from dsr.files import checkpoint
+    from dsr.train import recipe, run_folder, tensorboard
 
     tensorboard.available = lambda: False  # its files are written by a thread of TensorBoard
     digits = data.load("digits")
@@ -322,16 +324,16 @@ def training(disk: Disk) -> None:
 
     def content(path: Path) -> object:
         found = []
-        for name in (run.CHECKPOINT, run.BEST):
+        for name in (run_folder.CHECKPOINT, run_folder.BEST):
             arrays, metadata = checkpoint.load(path / name)
             del metadata["metrics"]["seconds"], metadata["position"]["seconds"]
             found.append((metadata, {key: (a.dtype.str, a.shape, a.tobytes()) for key, a in arrays.items()}))
-        lines = [{key: value for key, value in m.items() if key != "seconds"} for m in run.load_metrics(path)]
+        lines = [{key: value for key, value in m.items() if key != "seconds"} for m in run_folder.load_metrics(path)]
         return found, lines
 
     trainer(whole).fit()
     expected = content(whole)
-    accuracies = [m["test_accuracy"] for m in run.load_metrics(whole)]
+    accuracies = [m["test_accuracy"] for m in run_folder.load_metrics(whole)]
     improved = [a > max(accuracies[:i], default=-1) for i, a in enumerate(accuracies)]
     assert improved == [True] * 3, accuracies  # else less is tried than meant
 
@@ -340,12 +342,12 @@ def training(disk: Disk) -> None:
 
     def check(call: str) -> None:
         files = {path.name for path in folder.iterdir()}
-        assert files <= {run.CHECKPOINT, run.BEST, run.METRICS, run.TABLE}, files
-        run.load_metrics(folder)
-        for name in files & {run.CHECKPOINT, run.BEST}:
-            run.load_run(folder, best=name == run.BEST)
+        assert files <= {run_folder.CHECKPOINT, run_folder.BEST, run_folder.METRICS, run_folder.TABLE}, files
+        run_folder.load_metrics(folder)
+        for name in files & {run_folder.CHECKPOINT, run_folder.BEST}:
+            run_folder.load_run(folder, best=name == run_folder.BEST)
         again = trainer(folder)
-        if run.CHECKPOINT in files:
+        if run_folder.CHECKPOINT in files:
             again.resume()
         again.fit()
         assert content(folder) == expected, "the run that went on differs from one without faults"
@@ -355,10 +357,11 @@ def training(disk: Disk) -> None:
 
 def command(disk: Disk) -> None:
     """What a person reads, and the exit status."""
-    from dsr import checkpoint, plot, run, tensorboard
     from dsr.__main__ import main
+    from dsr.files import checkpoint, figures
+    from dsr.train import run_folder, tensorboard
 
-    tensorboard.available = plot.available = lambda: False
+    tensorboard.available = figures.available = lambda: False
     folder = disk.folder / "run"
     words = [
         "train",
@@ -383,7 +386,7 @@ def command(disk: Disk) -> None:
             raise Told(errors.getvalue())
 
     def check(call: str) -> None:
-        for name in (run.CHECKPOINT, run.BEST):
+        for name in (run_folder.CHECKPOINT, run_folder.BEST):
             if (folder / name).exists():
                 checkpoint.load(folder / name)
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from growth import SANITIZED, WINDOWS, Call, Record, check, growth, leaks, refused
 
-from dsr import _core, functional, lanes
+from dsr import _core, functional
+from dsr.ops import lanes
 
 
 @pytest.fixture

@@ -14,10 +14,16 @@ from growth import Call, Record, check
 from shared_events import aedat2_bytes, nmnist_bytes
 
 import dsr
-from dsr import checkpoint, data, hybrid, inspect, recipe, schedule, summary
-from dsr.data import augment, event_array, event_augment, events, frames, pickles
-from dsr.train import train_step
-from dsr.views import mean_output
+from dsr import data, inspect
+from dsr.data import augment
+from dsr.data.events import array, frames, reading
+from dsr.data.events import augment as event_augment
+from dsr.files import checkpoint, pickles
+from dsr.inspect import summary
+from dsr.optim import schedule
+from dsr.train import hybrid, recipe
+from dsr.train.trainer import train_step
+from dsr.train.views import mean_output
 
 FILES = Path(__file__).parents[1] / "data"
 
@@ -210,7 +216,7 @@ def test_digits_and_recipes(times, record):
 
 
 def test_events_and_frames(tmp_path, times, rng, record):
-    table = np.empty(60, event_array.EVENT)
+    table = np.empty(60, array.EVENT)
     table["x"], table["y"] = rng.integers(34, size=(2, 60))
     table["p"], table["t"] = rng.random(60) < 0.5, np.sort(rng.integers(5000, size=60))
     fields = {name: table[name] for name in ("x", "y", "t", "p")}
@@ -230,18 +236,16 @@ def test_events_and_frames(tmp_path, times, rng, record):
     for name, content in whole.items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / f"cut-{name}").write_bytes(content[:-3])
-        good.append(call(events.read_events, tmp_path / name, (34, 34) if name == "d.npy" else None))
-        bad.append(call(events.read_events, tmp_path / f"cut-{name}", (34, 34)))
+        good.append(call(reading.read_events, tmp_path / name, (34, 34) if name == "d.npy" else None))
+        bad.append(call(reading.read_events, tmp_path / f"cut-{name}", (34, 34)))
     (tmp_path / "f.bin").write_bytes(b"")
-    bad += [call(events.read_events, tmp_path / name) for name in ("f.bin", "none")]
+    bad += [call(reading.read_events, tmp_path / name) for name in ("f.bin", "none")]
     for how in ("number", "time"):
         good.append(call(frames.to_frames, fields, 4, (34, 34), how))
         bad += [call(frames.to_frames, fields, *wrong, how) for wrong in ((0, (34, 34)), (4, (10, 10)), (4, None))]
     counts = frames.to_frames(table, 4, (34, 34))
-    good += [call(frames.resize, counts, 20), call(event_array.as_events, fields, (34, 34))]
-    bad += [
-        call(event_array.as_events, wrong, (34, 34)) for wrong in ({"x": [1]}, np.zeros(3), {**fields, "p": "text"})
-    ]
+    good += [call(frames.resize, counts, 20), call(array.as_events, fields, (34, 34))]
+    bad += [call(array.as_events, wrong, (34, 34)) for wrong in ({"x": [1]}, np.zeros(3), {**fields, "p": "text"})]
     # Python and NumPy keep freed objects: 33 blocks of a place after 200 rounds and after 2,000
     check("events", good, bad, times, record, slack=20)
 

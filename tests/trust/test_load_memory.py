@@ -27,10 +27,10 @@ from test_events import AEDAT31_HEADER, packet, polarity_words, some_events
 from test_foreign import archive, plain, tensor
 
 import dsr
-from dsr import checkpoint
-from dsr.data import event_array
-from dsr.data.errors import DataError
-from dsr.data.events import read_events
+from dsr.data.events import array
+from dsr.data.events.reading import read_events
+from dsr.files import checkpoint
+from dsr.files.errors import DataError
 
 MIB = 1 << 20
 ALLOWANCE = 32 * MIB
@@ -64,10 +64,10 @@ print(json.dumps(results))
 """
 
 LOADS = {
-    "checkpoint": "from dsr.checkpoint import load",
-    "events": "from dsr.data.events import read_events\n"
+    "checkpoint": "from dsr.files.checkpoint import load",
+    "events": "from dsr.data.events.reading import read_events\n"
     "load = lambda path: read_events(path, (128, 128) if path.suffix in ('.bin', '.npy') else None)",
-    "pickle": "from dsr.data.pickles import read_dict\nload = lambda path: read_dict(path.read_bytes(), path)",
+    "pickle": "from dsr.files.pickles import read_dict\nload = lambda path: read_dict(path.read_bytes(), path)",
     "weights": "import dsr\nfrom dsr.weights import load_state\n"
     "network = dsr.Network(dsr.Sequential(linear=dsr.Linear(1024, 8192 * {mib} // 32)), 1)\n"
     "load = lambda path: load_state(network, path)",
@@ -284,7 +284,7 @@ def test_blocks_make_no_difference(tmp_path, monkeypatch, kind, block):
     whole = read_events(path, size)
     backwards = tmp_path / f"b{kind}"
     backwards.write_bytes(content + content[-16:-8] if kind == "a.dat" else content + b"\0\0\0\0\1")
-    monkeypatch.setattr(event_array, "BLOCK", block)
+    monkeypatch.setattr(array, "BLOCK", block)
     parts = read_events(path, size)
     np.testing.assert_array_equal(parts.events, whole.events)
     assert (parts.sensor_size, parts.skipped) == (whole.sensor_size, whole.skipped)

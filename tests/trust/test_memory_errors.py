@@ -86,8 +86,9 @@ def test_every_allocation_of_a_step_fails_once(shim, variant, amount, figure):
 
 def test_a_run_goes_on_after_a_memory_error(tmp_path, monkeypatch):
     """Memory ends while parameters are about to change; saved then, and resumed or not, the run gives the same bits."""
-    from dsr import recipe, train
+    from dsr import train
     from dsr.data import ArraySamples, DataSet
+    from dsr.train import recipe
 
     rng = np.random.default_rng(3)
     images, labels = rng.normal(size=(60, 1, 8, 8)).astype(np.float32), np.arange(60) % 10
@@ -131,7 +132,7 @@ class Case:
     """A network, its optimiser and a batch, and what a step on them should give."""
 
     def __init__(self, options: dict[str, Any], first: bool) -> None:
-        from dsr.optim import SGD, Adam
+        from dsr.optim.optimizers import SGD, Adam
 
         self.training = options.get("training", True)
         rng = np.random.default_rng(5)
@@ -156,7 +157,7 @@ class Case:
 
     def step(self) -> bytes:
         """What is tried: its result, as bytes."""
-        from dsr.train import train_step
+        from dsr.train.trainer import train_step
 
         if not self.training:
             return self.network.forward(self.images).tobytes()
@@ -177,7 +178,7 @@ class Case:
 def small_network(keep_bytes: int) -> Any:
     """Every kind of layer once or twice, and every operation of the compiled part that a step can need."""
     from dsr import IF, LIF, AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear, Network, Residual, Sequential
-    from dsr.fast_layers import PooledConv2d
+    from dsr.nn.fast_layers import PooledConv2d
 
     inner = Sequential(Conv2d(12, 12, 3, padding=1, bias=False), BatchNorm(12), LIF(0.3), Conv2d(12, 12, 3, padding=1))
     down = Sequential(Conv2d(12, 20, 3, 2, 1), BatchNorm(20), LIF(0.3), Dropout(0.2), Conv2d(20, 20, 3, padding=1))

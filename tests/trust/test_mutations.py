@@ -26,8 +26,10 @@ from test_events import aedat31_bytes, dat_bytes, npy_bytes, npz_of, some_events
 from test_foreign import archive, plain, tensor
 
 import dsr
-from dsr import checkpoint, recipe, run
-from dsr.data.cache import cached
+from dsr.files import checkpoint
+from dsr.files.cache import cached
+from dsr.train import recipe, run_folder
+from dsr.train.build import build_network
 
 HERE = Path(__file__).resolve().parent
 CHUNK = 2500
@@ -57,10 +59,9 @@ def a_checkpoint(folder: Path) -> None:
 
 def a_run(folder: Path) -> None:
     """A run of the smallest network."""
-    from dsr import models
 
     made = recipe.load("digits", ["width=2", "timesteps=2"])
-    network = models.build(made, (1, 8, 8), 2)
+    network = build_network(made, (1, 8, 8), 2)
     arrays = {f"network.{name}": array for name, array in network.state().items()}
     about = {
         "recipe": made.to_dict(),
@@ -68,13 +69,13 @@ def a_run(folder: Path) -> None:
         "classes": ["0", "1"],
         "position": {"epoch": 1, "step": 9},
     }
-    checkpoint.save(folder / run.CHECKPOINT, arrays, about)
+    checkpoint.save(folder / run_folder.CHECKPOINT, arrays, about)
 
 
 def metrics(folder: Path) -> None:
     entry = {"loss": 0.5, "train_accuracy": 0.75, "firing_rate": {"a": 0.25}, "v_threshold": {"a": 1.0}, "seconds": 2}
-    run.write_metrics(folder, [{"epoch": epoch, **entry} for epoch in (1, 2, 3)])
-    (folder / run.TABLE).unlink()
+    run_folder.write_metrics(folder, [{"epoch": epoch, **entry} for epoch in (1, 2, 3)])
+    (folder / run_folder.TABLE).unlink()
 
 
 def a_cache(folder: Path) -> None:
@@ -83,7 +84,7 @@ def a_cache(folder: Path) -> None:
 
 
 def a_recipe(folder: Path) -> None:
-    lines = Path(recipe.__file__).with_name("recipes").joinpath("digits.toml").read_text()
+    lines = Path(dsr.__file__).with_name("recipes").joinpath("digits.toml").read_text()
     more = 'flip = true\nschedule = "triangular"\nv_threshold_lower_bound = 1e-3\nmodel = "digits"\n'
     (folder / "a.toml").write_text(lines.replace('model = "digits"\n', more))
 
@@ -174,8 +175,8 @@ def event_files(name: str) -> Callable[[Path], None]:
 
 
 FORMATS: dict[str, tuple[str, Callable[[Path], None], dict[str, str]]] = {
-    "run": ("run", a_run, {run.CHECKPOINT: "safetensors"}),
-    "metrics": ("metrics", metrics, {run.METRICS: "jsonl"}),
+    "run": ("run", a_run, {run_folder.CHECKPOINT: "safetensors"}),
+    "metrics": ("metrics", metrics, {run_folder.METRICS: "jsonl"}),
     "cache": ("cache", a_cache, {"entry.cache": "cache"}),
     "recipe": ("recipe", a_recipe, {"a.toml": "text"}),
     "cifar-binary": (

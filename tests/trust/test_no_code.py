@@ -17,9 +17,9 @@ from test_foreign import archive
 
 import dsr
 from dsr.data.cifar import load_cifar10
-from dsr.data.errors import DataError
-from dsr.data.events import read_events
-from dsr.weights import load_state
+from dsr.data.events.reading import read_events
+from dsr.files.errors import DataError
+from dsr.weights.loading import load_state
 
 
 class Call:

@@ -16,10 +16,12 @@ import pytest
 import wild
 
 import dsr
-from dsr import data, recipe, reference, schedule
-from dsr.data.events import as_events
-from dsr.data.frames import resize, to_frames
-from dsr.optim import gradient_norm
+from dsr import data, reference
+from dsr.data.events.frames import resize, to_frames
+from dsr.data.events.reading import as_events
+from dsr.optim import schedule
+from dsr.optim.optimizers import gradient_norm
+from dsr.train import recipe
 
 SHORT, FULL = 30, 10000
 

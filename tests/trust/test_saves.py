@@ -40,20 +40,20 @@ def test_kill_9_at_random_moments_of_a_save(tmp_path, amount, figure):
 
 def test_metrics_cut_anywhere_or_damaged(tmp_path, figure):
     """Lines that are whole are read, what follows the last of them is not; damage further up is an error."""
-    from dsr import run
+    from dsr.train import run_folder
 
     metrics = [{"epoch": epoch, "loss": 1 / epoch, "firing_rate": {"neuron1": 0.25}} for epoch in (1, 2, 3)]
-    run.write_metrics(tmp_path, metrics)
-    path = tmp_path / run.METRICS
+    run_folder.write_metrics(tmp_path, metrics)
+    path = tmp_path / run_folder.METRICS
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
         for tail in (b"", bytes(7), b"\xff\xfe"):  # what a file system may leave where nothing was written yet
             path.write_bytes(whole[:length] + tail)
-            assert run.load_metrics(tmp_path) == metrics[: whole[:length].count(b"\n")]
+            assert run_folder.load_metrics(tmp_path) == metrics[: whole[:length].count(b"\n")]
     figure(f"{3 * (len(whole) + 1)} torn files")
     path.write_bytes(whole.replace(b'"epoch": 2', b'"epoch": \xff'))
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: line 2 is damaged \("):
-        run.load_metrics(tmp_path)
+        run_folder.load_metrics(tmp_path)
 
 
 def content(step: int) -> tuple[dict[str, np.ndarray], dict[str, int]]:
@@ -63,7 +63,7 @@ def content(step: int) -> tuple[dict[str, np.ndarray], dict[str, int]]:
 
 def check(path: Path, last: int) -> int:
     """The step of the checkpoint that is there, every bit of which is compared."""
-    from dsr import checkpoint
+    from dsr.files import checkpoint
 
     arrays, metadata = checkpoint.load(path)
     step = metadata["step"]
@@ -76,7 +76,7 @@ def check(path: Path, last: int) -> int:
 
 def save_for_ever(path: Path, step: int, said: int) -> None:
     """Save, and say so, until somebody puts an end to it."""
-    from dsr import checkpoint
+    from dsr.files import checkpoint
 
     while True:
         step += 1
@@ -118,7 +118,7 @@ def kill_one(path: Path, step: int, share: float, aimed: bool) -> int:
 
 
 if __name__ == "__main__":
-    from dsr import checkpoint
+    from dsr.files import checkpoint
 
     target, kills = Path(sys.argv[1]) / "run.safetensors", int(sys.argv[2])
     rng = np.random.default_rng(9)

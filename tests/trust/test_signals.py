@@ -18,9 +18,14 @@ import pytest
 from signal_at import SignalAt
 from small_runs import content, digest, digest_of, recipe_of, samples_of, trainer_of
 
-from dsr import checkpoint, data, lanes, models, recipe, run, train
+from dsr import data, train
 from dsr.data import ArraySamples, DataSet, Samples
-from dsr.interrupt import Interrupted
+from dsr.files import checkpoint
+from dsr.ops import lanes
+from dsr.train import recipe, run_folder
+from dsr.train import trainer as loops
+from dsr.train.build import build_network
+from dsr.train.interrupt import Interrupted
 
 # The promise is a second. A machine that runs other things has its own ideas, so a test fails only far beyond it.
 LIMIT = 10.0
@@ -181,7 +186,7 @@ def test_random_moments_of_training(tmp_path, long_run, amount, figure, signals)
             break
         delays.append(time.monotonic() - sent)
         assert "and saved; go on with" in message
-        checkpoint.load(tmp_path / "broken" / run.CHECKPOINT)
+        checkpoint.load(tmp_path / "broken" / run_folder.CHECKPOINT)
     assert finished("digits", tmp_path / "broken", steps) == expected
     figure(describe(delays))
     assert max(delays) < LIMIT
@@ -205,7 +210,7 @@ def test_a_network_of_long_steps(tmp_path, amount, figure):
         sent, message = interrupted_fit(trainer, 1.5 * step * chance.random(), signal.SIGINT)
         delays.append(time.monotonic() - sent)
         assert "and saved; go on with" in message
-        arrays, metadata = checkpoint.load(tmp_path / "run" / run.CHECKPOINT)
+        arrays, metadata = checkpoint.load(tmp_path / "run" / run_folder.CHECKPOINT)
         assert metadata["position"]["step"] == trainer.position.step
         assert len(arrays) > 100
     figure(f"steps of {step:.2f} s: {describe(delays)}")
@@ -252,7 +257,7 @@ def test_while_it_measures(tmp_path, amount, figure):
 
 def test_without_a_trainer(amount, figure):
     """`dsr evaluate`: Ctrl-C is KeyboardInterrupt, in the middle of a forward pass, and the network is as it was."""
-    network = models.build(recipe_of("digits"), (1, 8, 8), 10)
+    network = build_network(recipe_of("digits"), (1, 8, 8), 10)
     samples = large_test_set(2, 40_000).test
     before = digest_of(network, samples.arrays[:50])
     delays, chance = [], random.Random(5)
@@ -390,7 +395,7 @@ def test_a_signal_that_python_swallows(tmp_path):
             time.sleep(0)
 
     trainer = trainer_of("digits", tmp_path / "run", 8)
-    norm, calls = train.gradient_norm, 0
+    norm, calls = loops.gradient_norm, 0
 
     def destroying(parameters):
         nonlocal calls
@@ -402,7 +407,7 @@ def test_a_signal_that_python_swallows(tmp_path):
     swallowed = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "unraisablehook", lambda what: swallowed.append(what.exc_type))
-        patch.setattr(train, "gradient_norm", destroying)
+        patch.setattr(loops, "gradient_norm", destroying)
         with pytest.raises(Interrupted, match="after 3 batches, and saved"):
             trainer.fit()
     assert swallowed == [Interrupted]
@@ -427,9 +432,9 @@ def test_while_the_command_starts(tmp_path, amount, figure):
             _, error = process.communicate(timeout=LIMIT)
             assert "Exception ignored in" in error and "importlib" in error
             lost += 1
-        saved = (folder / run.CHECKPOINT).exists()
+        saved = (folder / run_folder.CHECKPOINT).exists()
         if saved:
-            checkpoint.load(folder / run.CHECKPOINT)
+            checkpoint.load(folder / run_folder.CHECKPOINT)
         # NumPy makes an ImportError of one that comes while its compiled part is loaded
         assert process.returncode in (130, -signal.SIGINT) or (
             process.returncode == 1 and "KeyboardInterrupt" in error

@@ -11,7 +11,8 @@ import pytest
 from small_runs import KINDS, digest, recipe_of, samples_of, trainer_of
 
 import dsr
-from dsr import _core, functional, models, train
+from dsr import _core, functional, train
+from dsr.train.build import build_network
 
 THREADS = 4
 
@@ -41,7 +42,7 @@ def together(work, count=THREADS):
 def network_of(kind):
     """A network of a kind after a step of training, so with running statistics of its own, and data for it."""
     samples = samples_of(kind, 8)
-    network = models.build(recipe_of(kind), samples.features, 10)
+    network = build_network(recipe_of(kind), samples.features, 10)
     images, labels = samples.train.batch(np.arange(16)), samples.train.labels[:16]
     optimizer = dsr.SGD(network.parameters(), 0.1)
     train.train_step(network, optimizer, images, labels)

@@ -7,7 +7,10 @@ import pytest
 import wild
 
 import dsr
-from dsr import functional, lanes, recipe, schedule
+from dsr import functional
+from dsr.ops import lanes
+from dsr.optim import schedule
+from dsr.train import recipe
 
 
 def test_layers_take_integers_of_numpy():

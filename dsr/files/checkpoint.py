@@ -1,0 +1,100 @@
+"""Checkpoints: safetensors files with a checksum; an interrupted save leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.files import atomic
+from dsr.files.errors import reason
+
+LAST, BEST = "checkpoint.safetensors", "best.safetensors"
+"""Names in a run folder: the checkpoint of the last epoch, and of the best one."""
+
+FORMAT = "dsr-checkpoint"
+VERSION = 1
+_LONGEST_HEADER = 16 << 20
+"""Bytes; names and metadata of a large network have some 100,000."""
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of dsr, or not the one that was written."""
+
+
+def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and metadata.
+
+    Parameters
+    ----------
+    path : path
+        The file; an older one is replaced at the end, in one step.
+    arrays : mapping of str to ndarray
+        Numbers and booleans of any shape.
+    metadata : mapping
+        Whatever JSON holds.
+
+    Raises
+    ------
+    OSError
+        The file could not be written; an older one is as it was, see `dsr.files.atomic.writing`.
+    """
+    from safetensors.numpy import save as serialize
+
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    text = json.dumps(dict(metadata), sort_keys=True)
+    header = {"format": FORMAT, "version": str(VERSION), "metadata": text, "sha256": _digest(contiguous, text)}
+    atomic.write(path, serialize(contiguous, header))
+
+
+def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `save` wrote: arrays and metadata.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or no checkpoint of dsr, or of a newer version; the message says which.
+    OSError
+        The file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        raise CheckpointError(f"{path}: no readable safetensors file (a header of {length:,} bytes)")
+    try:
+        with safe_open(path, "np") as file:  # the file as a memory map, and so no more than it and the arrays in memory
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: no readable safetensors file ({reason(error)})") from None
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: no checkpoint of dsr")
+    if header.get("version") != str(VERSION):
+        raise CheckpointError(f"{path}: version {header.get('version')!s:.20}, this dsr reads version {VERSION}")
+    text = header.get("metadata", "")
+    if header.get("sha256") != _digest(arrays, text):
+        raise CheckpointError(f"{path}: damaged (checksum does not match)")
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata are no JSON ({reason(error)})") from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its metadata are no JSON object")
+    return arrays, metadata
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], metadata: str) -> str:
+    """SHA-256 over the metadata and over each array's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""What a spiking layer does over many samples: how often its neurons fire, and how far they are from the mapping."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr import functional
+from dsr.inspect.report import NeuronLayer
+from dsr.nn.currents import Current, Signal
+from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.nn.spikes import SpikeTrain, uniform_weights
+from dsr.ops import lanes
+from dsr.ops.lanes import Values
+
+
+class Tally:
+    """Sums of one spiking layer over batches.
+
+    Parameters
+    ----------
+    neuron : Neuron
+        The layer.
+    timesteps : int
+        T.
+    """
+
+    def __init__(self, neuron: Neuron, timesteps: int) -> None:
+        self.neuron = neuron
+        self.spike_counts: NDArray[np.int64] = np.zeros(timesteps + 1, np.int64)
+        self.error, self.in_range = 0.0, 0
+        self.features: tuple[int, ...] = ()
+        self.fired: NDArray[np.bool_] | None = None
+
+    def add(self, neuron: Neuron, signal: Signal, train: SpikeTrain) -> None:
+        """A batch: input and output of the layer, or of a copy of it with another alpha."""
+        timesteps, weights = train.timesteps, train.time_weights
+        assert weights is not None, "neurons give weights to their trains"
+        spikes = lanes.unpack_words(train.words, train.channels)
+        counts = lanes.weighted_sum(spikes, uniform_weights(timesteps))
+        rate = (counts if isinstance(neuron, IF) else lanes.weighted_sum(spikes, weights)).astype(
+            np.float64
+        ) / timesteps
+        mapped, in_range = _mapping(neuron, _mean(signal, weights))
+        self.error += float(np.abs(rate - mapped).sum())
+        self.in_range += int(np.count_nonzero(in_range))
+        self.spike_counts += np.bincount(counts.astype(np.intp).reshape(-1), minlength=timesteps + 1)
+        fired: NDArray[np.bool_] = np.any(counts, axis=3)
+        if self.fired is not None:
+            fired |= self.fired
+        self.features, self.fired = train.features, fired
+
+    def result(self, samples: int) -> NeuronLayer:
+        """What the sums say."""
+        assert self.fired is not None
+        steps = len(self.spike_counts) - 1
+        count = self.fired.size * samples
+        return NeuronLayer(
+            self.neuron.path,
+            type(self.neuron).__name__,
+            self.features,
+            self.neuron.effective_threshold(),
+            self.neuron.alpha,
+            firing_rate=int(np.arange(steps + 1) @ self.spike_counts) / (count * steps),
+            dead=int(np.count_nonzero(~self.fired)) / self.fired.size,
+            saturated=int(self.spike_counts[-1]) / count,
+            in_range=self.in_range / count,
+            error=self.error / count,
+            spike_counts=tuple(self.spike_counts.tolist()),
+        )
+
+
+def _mapping(neuron: Neuron, mean_current: Values) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The mapping as a fraction of what a spike is worth, and where it rises."""
+    z, threshold = mean_current.astype(np.float64), neuron.effective_threshold()
+    if isinstance(neuron, IF):
+        slope, _ = functional.if_rate_backward(np.ones_like(z), z, threshold)
+        return functional.if_rate(z, threshold) / threshold, slope != 0
+    if isinstance(neuron, LIF):
+        slope, _ = functional.lif_rate_backward(np.ones_like(z), z, threshold, neuron.tau, neuron.delta_t)
+        rate = functional.lif_rate(z, threshold, neuron.tau, neuron.delta_t)
+        return rate * (neuron.delta_t / threshold), slope != 0
+    raise TypeError(f"inspect: layer '{neuron.path}': expected IF or LIF neurons, got {type(neuron).__name__}")
+
+
+def _mean(signal: Signal, weights: Values) -> Values:
+    """Mean over time with `weights`, (C, H, W, B)."""
+    if isinstance(signal, Current):
+        return signal.mean(weights)
+    return lanes.weighted_sum(signal.values(), weights / np.float32(len(weights)))

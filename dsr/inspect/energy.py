@@ -1,0 +1,238 @@
+"""Synaptic operations of a network, those of its ordinary twin, and an estimate of the energy of both.
+
+What is counted, per sample:
+
+- A spike that reaches a convolution or linear layer is one accumulate for each connection that it really has: taps that
+  fall outside the image, or between the strides, are none. All time steps are added up.
+- Average pooling is linear, so its factor belongs to the weights above: a spike that is pooled is one accumulate
+  for each connection of each pooled pixel it is part of, as if nothing had been pooled.
+- A spike that neurons take as it is, through an identity shortcut or from a pooling, is one accumulate.
+- Other values (the image under direct coding, frames of events) are multiplied: one multiply-accumulate for each
+  connection. A value that is the same at every step is counted once, zero or not; of values given step by step
+  those that are zero cost nothing.
+- A neuron is updated at every step: one accumulate (IF), or one multiply-accumulate (LIF, for its leak). Comparison
+  and reset are part of it, and so are biases; batch normalisation is folded into weights and biases.
+- The ordinary twin is the same network with ReLU, one pass: one multiply-accumulate for each connection, zeros
+  included; one accumulate for each value that a shortcut or a pooling adds. Activation functions are free.
+
+The energy is that of this arithmetic alone. Memory accesses usually need more, in both kinds of network, and depend on
+the machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite, prod
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.nn.currents import Current, Signal, signal_values
+from dsr.nn.layer import Layer, Residual
+from dsr.nn.layers import AvgPool2d, Conv2d, Flatten
+from dsr.nn.network import Network
+from dsr.nn.neurons import LIF, Neuron
+from dsr.nn.norm import BatchNorm
+from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.ops import lanes
+
+Counts = NDArray[np.int64]
+Kind = Literal["connections", "direct", "update"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Energy of one operation, in pJ.
+
+    Attributes
+    ----------
+    accumulate, mac : float
+        Of an addition, and of a multiplication with an addition. By default 32-bit floating point in 45 nm, 0.9 and
+        3.7 + 0.9: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014.
+    """
+
+    accumulate: float = 0.9
+    mac: float = 4.6
+
+    def __post_init__(self) -> None:
+        for name, value in (("accumulate", self.accumulate), ("mac", self.mac)):
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f"Cost: argument '{name}': expected a number >= 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What one layer does for one sample, on average.
+
+    Attributes
+    ----------
+    path : str
+        The layer.
+    kind : {"connections", "direct", "update"}
+        A convolution or linear layer; spikes added to currents as they are; the update of neurons.
+    source : {"spikes", "values", ""}
+        What comes in.
+    events : float
+        How many of them, over all time steps.
+    accumulates, macs : float
+        Operations of the spiking network.
+    ann_accumulates, ann_macs : float
+        Operations of its ordinary twin.
+    """
+
+    path: str
+    kind: Kind
+    source: str
+    events: float
+    accumulates: float
+    macs: float
+    ann_accumulates: float
+    ann_macs: float
+
+    def energy(self, cost: Cost) -> float:
+        """Of the spiking network, in nJ a sample."""
+        return (self.accumulates * cost.accumulate + self.macs * cost.mac) / 1000
+
+    def ann_energy(self, cost: Cost) -> float:
+        """Of its ordinary twin, in nJ a sample."""
+        return (self.ann_accumulates * cost.accumulate + self.ann_macs * cost.mac) / 1000
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Spikes behind a signal.
+
+    Attributes
+    ----------
+    spikes : ndarray of int64, shape (C, H, W)
+        That each element is the (scaled) sum of, over all steps and samples.
+    taps : ndarray of int64, shape (C, H, W)
+        Neurons that each element sums over.
+    """
+
+    spikes: Counts
+    taps: Counts
+
+    def mapped(self, function: Callable[[Counts], Counts]) -> Traffic:
+        """The same function applied to both."""
+        return Traffic(function(self.spikes), function(self.taps))
+
+
+class OperationCounter:
+    """Counts operations while batches run through a network.
+
+    Parameters
+    ----------
+    network : Network
+        Whose layers, or copies of them, are given to `see`.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._shortcuts = {
+            layer.shortcut.path: layer.path
+            for _, layer in network.body.walk()
+            if isinstance(layer, Residual) and layer.shortcut is not None
+        }
+        self._traffic: WeakKeyDictionary[Signal, Traffic] = WeakKeyDictionary()
+        self._totals: dict[tuple[str, Kind, str], Counter[str]] = {}
+
+    def see(self, layer: Layer, signal: Signal, output: Signal) -> None:
+        """Count a layer's forward pass."""
+        if isinstance(layer, Conv2d):
+            self._connections(layer, signal)
+        elif isinstance(layer, Neuron):
+            self._direct(layer.path, signal)
+            self._update(layer, output)
+        elif isinstance(layer, Residual) and layer.shortcut is None:
+            self._direct(layer.path, signal)
+        elif isinstance(layer, AvgPool2d | Flatten | BatchNorm):
+            self._pass_on(layer, signal, output)
+        if layer.path in self._shortcuts:
+            self._direct(self._shortcuts[layer.path], output)
+
+    def operations(self, samples: int) -> tuple[Operations, ...]:
+        """The counts per sample, in the order of the network."""
+        return tuple(
+            Operations(
+                *key,
+                *(total[name] / samples for name in ("events", "accumulates", "macs", "ann_accumulates", "ann_macs")),
+            )
+            for key, total in self._totals.items()
+        )
+
+    def _count(self, path: str, kind: Kind, source: str, **numbers: int) -> None:
+        self._totals.setdefault((path, kind, source), Counter()).update(numbers)
+
+    def _connections(self, layer: Conv2d, signal: Signal) -> None:
+        out, channels, kernel_h, kernel_w = layer.kernel_shape
+        _, height, width = image_shape(signal.features)
+        rows = windows(height, kernel_h, layer.stride, layer.padding)
+        columns = windows(width, kernel_w, layer.stride, layer.padding)
+        ann = out * channels * int(rows.sum()) * int(columns.sum()) * signal.batch
+        traffic = self._traffic_of(signal)
+        events = traffic.spikes if traffic is not None else _values(signal)
+        operations = out * int(rows @ events.sum(axis=0) @ columns)
+        source, name = ("values", "macs") if traffic is None else ("spikes", "accumulates")
+        numbers = {"events": int(events.sum()), name: operations, "ann_macs": ann}
+        self._count(layer.path, "connections", source, **numbers)
+
+    def _direct(self, path: str, signal: Signal) -> None:
+        traffic = self._traffic_of(signal)
+        if traffic is not None:
+            spikes, taps = int(traffic.spikes.sum()), int(traffic.taps.sum()) * signal.batch
+            self._count(path, "direct", "spikes", events=spikes, accumulates=spikes, ann_accumulates=taps)
+
+    def _update(self, layer: Neuron, output: Signal) -> None:
+        updates = prod(output.features) * output.timesteps * output.batch
+        self._count(layer.path, "update", "", **{"macs" if isinstance(layer, LIF) else "accumulates": updates})
+
+    def _pass_on(self, layer: Layer, signal: Signal, output: Signal) -> None:
+        traffic = self._traffic_of(signal)
+        if traffic is None:
+            return
+        if isinstance(layer, AvgPool2d):
+            size, stride, padding = layer.kernel_size, layer.stride, layer.padding
+            traffic = traffic.mapped(lambda counts: window_sums(counts, size, stride, padding))
+        elif isinstance(layer, Flatten):
+            traffic = traffic.mapped(lambda counts: counts.reshape(-1, 1, 1))
+        self._traffic[output] = traffic
+
+    def _traffic_of(self, signal: Signal) -> Traffic | None:
+        """The spikes that a signal consists of; None if it does not."""
+        if isinstance(signal, SpikeTrain) and signal not in self._traffic:
+            spikes = spikes_of_each(signal)
+            self._traffic[signal] = Traffic(spikes, np.ones_like(spikes))
+        return self._traffic.get(signal)
+
+
+def spikes_of_each(train: SpikeTrain) -> Counts:
+    """Spikes of each neuron over all steps and samples, (C, H, W)."""
+    groups, height, width, _, _ = train.words.shape
+    pixels = train.words.reshape(groups * height * width, -1)
+    counts = lanes.count_words(pixels, 32 * len(pixels)).reshape(groups, height, width, 32)
+    return counts.transpose(0, 3, 1, 2).reshape(-1, height, width)[: train.channels]
+
+
+def windows(size: int, kernel_size: int, stride: int, padding: int) -> Counts:
+    """Along one direction, the number of windows that each pixel is part of, (size,)."""
+    start = stride * np.arange(lanes.output_size(size, kernel_size, stride, padding)) - padding
+    pixel = np.arange(size)[:, np.newaxis]
+    return np.sum((start <= pixel) & (pixel < start + kernel_size), axis=1, dtype=np.int64)
+
+
+def window_sums(counts: Counts, kernel_size: int, stride: int, padding: int) -> Counts:
+    """Sums over square windows, (C, H, W) to (C, H', W')."""
+    padded = np.pad(counts, ((0, 0), (padding, padding), (padding, padding)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size, kernel_size), axis=(1, 2))
+    return views[:, ::stride, ::stride].sum(axis=(3, 4))
+
+
+def _values(signal: Signal) -> Counts:
+    """Values that are not zero, over all steps and samples, (C, H, W); of a current of one step all."""
+    if isinstance(signal, Current) and signal.store.shape[3] == 1:
+        return np.full(signal.store.shape[:3], signal.batch, np.int64)
+    return np.count_nonzero(signal_values(signal), axis=(3, 4)).astype(np.int64)

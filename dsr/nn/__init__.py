@@ -1,0 +1,1 @@
+"""Networks: signals between layers, layers, neurons, losses."""

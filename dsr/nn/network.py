@@ -1,0 +1,216 @@
+"""Network: layers with an input coding and a read-out, the thing that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsr.nn.currents import Current, Gradient, Keeper, Signal
+from dsr.nn.layer import Layer, Parameter, Run
+from dsr.nn.neurons import Neuron
+from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.ops.arguments import as_array, as_count, shown
+from dsr.ops.lanes import Values
+
+
+class Network:
+    """A layer (usually a `Sequential`) fed with data and read out as rates.
+
+    Parameters
+    ----------
+    body : Layer
+        From data to the last layer, whose (weighted) firing rate, or mean current, is the output.
+    timesteps : int
+        T.
+    seed : int
+        Of the initial weights and of dropout.
+    keep_bytes : int
+        Training memory against time, without any effect on results. Output currents of convolutions are kept for the
+        backward pass as long as they fit in so many bytes together; beyond it the largest are dropped, and convolved
+        again, bit for bit, when they are needed. 0 drops all (least memory), a large number none (fastest).
+
+    Examples
+    --------
+    >>> net = dsr.Network(dsr.Sequential(dsr.Linear(64, 10), dsr.BatchNorm(10), dsr.IF(1.0)), timesteps=5)
+    >>> net.forward(images).shape
+    (32, 10)
+    """
+
+    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 128 << 20) -> None:
+        if not isinstance(body, Layer):
+            raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
+        for name, value in (("seed", seed), ("keep_bytes", keep_bytes)):
+            if not isinstance(value, int | np.integer) or value < 0:
+                raise ValueError(f"Network: argument '{name}': expected an integer >= 0, got {shown(value)}")
+        self.body, self.timesteps, self.keep_bytes = body, as_count("Network", "timesteps", timesteps), keep_bytes
+        rng = np.random.default_rng(seed)
+        seen: set[int] = set()
+        for path, layer in body.walk():
+            if id(layer) in seen:
+                raise ValueError(f"Network: layer '{path}' occurs twice; each place needs a layer of its own")
+            seen.add(id(layer))
+            layer.path = path
+            layer.initialise(rng)
+        self._output: Signal | None = None
+
+    def forward(
+        self,
+        data: ArrayLike,
+        *,
+        training: bool = False,
+        observer: Callable[[str, Layer, Signal], None] | None = None,
+    ) -> Values:
+        """Output rates of a batch.
+
+        Parameters
+        ----------
+        data : array_like, shape (B, C, H, W), (B, N), (T, B, C, H, W) or (T, B, N)
+            Static samples, given to every step, or one frame a step.
+        training : bool
+            Batch statistics, dropout, and state for `backward`.
+        observer : callable, optional
+            Called as ``observer(path, layer, output)`` after each layer.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, classes)
+
+        Raises
+        ------
+        TypeError, ValueError
+            `data` is not such an array, or does not fit the network.
+        """
+        output = self.body(self._current(data), Run(training, observer, Keeper(self.keep_bytes)))
+        if training:
+            self._output = output
+        return output.rate().reshape(output.batch, prod(output.features))
+
+    def backward(self, grad_rate: ArrayLike) -> None:
+        """Gradients of all parameters, given that of the rates of the last `forward(training=True)`.
+
+        Parameters
+        ----------
+        grad_rate : array_like, shape (B, classes)
+            Gradient of the loss with respect to the output rates.
+
+        Raises
+        ------
+        RuntimeError
+            There was no such forward pass.
+        ValueError
+            The shape is not that of the rates.
+        """
+        output, self._output = self._output, None
+        if output is None:
+            raise RuntimeError("Network.backward: expected a forward pass with training=True before it")
+        grad = as_array("Network.backward", "grad_rate", grad_rate).astype(np.float32, copy=False)
+        expected = (output.batch, int(np.prod(output.features)))
+        if grad.shape != expected:
+            raise ValueError(f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}")
+        lanes = np.ascontiguousarray(grad.T).reshape(*image_shape(output.features), output.batch)
+        if output.time_weights is None:
+            self.body.backward(Gradient(lanes / np.float32(output.timesteps), output.timesteps))
+        else:
+            # rate = sum_t w[t] o[t] / T, and the neuron sums with w again: sum w**2 / T, 1 for IF (method.md)
+            weights = output.time_weights.astype(np.float64)
+            self.body.backward(lanes * np.float32((weights**2).sum() / len(weights)))
+
+    def predict(self, data: ArrayLike, batch_size: int = 256) -> NDArray[np.int64]:
+        """Class of each sample, the one of the largest rate, shape (B,)."""
+        array = as_array("Network.predict", "data", data)
+        if array.ndim not in (2, 3, 4, 5):
+            raise ValueError(f"Network.predict: argument 'data': expected 2 to 5 axes, got shape {array.shape}")
+        batch_size = as_count("Network.predict", "batch_size", batch_size)
+        axis = batch_axis(array)
+        parts = [
+            self.forward(array.take(range(i, min(i + batch_size, array.shape[axis])), axis)).argmax(axis=1)
+            for i in range(0, array.shape[axis], batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All trained arrays with their paths, such as ``block1.conv1.weight``."""
+        for path, layer in self.body.walk():
+            for name, parameter in layer.parameters().items():
+                yield _join(path, name), parameter
+
+    def neurons(self) -> Iterator[tuple[str, Neuron]]:
+        """The spiking layers with their paths, in forward order."""
+        for path, layer in self.body.walk():
+            if isinstance(layer, Neuron):
+                yield path, layer
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copies of all parameters and buffers by path."""
+        return {name: array.copy() for name, array in self.arrays()}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over parameters and buffers.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A name or a shape does not fit, or something is no array of numbers; then nothing is changed.
+        """
+        arrays = dict(self.arrays())
+        missing, unknown = sorted(arrays.keys() - state.keys()), sorted(state.keys() - arrays.keys())
+        if missing or unknown:
+            raise ValueError(f"Network.load_state: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+        given = {name: as_array("Network.load_state", name, state[name]) for name in arrays}
+        for name, array in arrays.items():
+            if array.shape != given[name].shape:
+                raise ValueError(f"Network.load_state: '{name}': expected shape {array.shape}, got {given[name].shape}")
+        for name, array in arrays.items():
+            array[...] = given[name]
+
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """All parameters and buffers themselves, by path."""
+        for path, layer in self.body.walk():
+            for name, parameter in layer.parameters().items():
+                yield _join(path, name), parameter.value
+            for name, buffer in layer.buffers().items():
+                yield _join(path, name), buffer
+
+    def _current(self, data: ArrayLike) -> Current:
+        array = as_array("Network.forward", "data", data)
+        if 0 in array.shape[batch_axis(array) + 1 :]:
+            raise ValueError(
+                f"Network.forward: argument 'data': expected samples of at least one value, got shape {array.shape}"
+            )
+        if array.ndim in (2, 4):
+            return Current.from_static(np.require(array, np.float32, "A"), self.timesteps)
+        if array.ndim not in (3, 5):
+            raise ValueError(
+                "Network.forward: argument 'data': expected (B, C, H, W) or (B, N), or with time "
+                f"(T, B, C, H, W) or (T, B, N), got shape {array.shape}"
+            )
+        if len(array) != self.timesteps:
+            raise ValueError(
+                f"Network.forward: argument 'data': expected T = {self.timesteps} steps first, got shape {array.shape}"
+            )
+        return Current.from_dense(np.require(array, np.float32, "A"))
+
+
+def batch_axis(data: NDArray[Any]) -> int:
+    """The axis of the samples in what `Network.forward` takes: 1 where time comes first."""
+    return 1 if data.ndim in (3, 5) else 0
+
+
+def spike_rates(network: Network, data: ArrayLike) -> dict[str, float]:
+    """Firing rate of each spiking layer on a batch: spikes per neuron and time step."""
+    rates: dict[str, float] = {}
+
+    def observe(path: str, layer: Layer, output: Signal) -> None:
+        if isinstance(layer, Neuron) and isinstance(output, SpikeTrain):
+            rates[path] = output.firing_rate()
+
+    network.forward(data, observer=observe)
+    return rates
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

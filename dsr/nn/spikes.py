@@ -1,0 +1,172 @@
+"""SpikeTrain: spikes as bits, the one thing that travels from neurons to the layers above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp, prod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsr.ops import lanes
+from dsr.ops.arguments import LARGEST, SMALLEST, as_array, as_number
+from dsr.ops.lanes import Values, Words
+
+
+def uniform_weights(timesteps: int) -> Values:
+    """Time weights of an IF train: all one."""
+    return np.ones(timesteps, np.float32)
+
+
+def decaying_weights(timesteps: int, tau: float, delta_t: float) -> Values:
+    """Time weights of a LIF train, ``exp(-(delta_t / tau) (T - 1 - t))``, scaled to the sum T."""
+    # math.exp: NumPy's own may differ in the last bit from processor to processor
+    weights = np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
+    return (timesteps * weights / weights.sum()).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SpikeTrain:
+    """Spikes of a layer over time, 32 channels a word, time and batch innermost.
+
+    Attributes
+    ----------
+    words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
+        Channel c is bit ``c % 32`` of word ``c // 32``; bits of channels that do not exist are zero.
+    features : tuple of int
+        ``(C, H, W)``, or ``(N,)`` for a vector, whose words have ``C, H, W = N, 1, 1``.
+    amplitude : float
+        What a spike is worth: `v_threshold` (IF), ``v_threshold / delta_t`` (LIF).
+    time_weights : ndarray of float32, shape (T,), or None
+        Weights of the representation, of mean 1: how the neuron below reads time in `rate`, and how it wants the
+        gradient summed over time. None: a layer such as dropout that wants the gradient of every step.
+    """
+
+    words: Words
+    features: tuple[int, ...]
+    amplitude: float
+    time_weights: Values | None
+
+    @classmethod
+    def from_dense(cls, train: ArrayLike, amplitude: float = 1.0, time_weights: Values | None = None) -> SpikeTrain:
+        """Pack a time-first array.
+
+        Parameters
+        ----------
+        train : array_like, shape (T, B, C, H, W) or (T, B, N)
+            A spike is any value other than zero.
+        amplitude : float
+            What a spike is worth.
+        time_weights : ndarray of float32, shape (T,), optional
+            Weights of the representation; by default all one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `train` is not an array of real numbers of one of these shapes.
+        """
+        dense = as_array("SpikeTrain.from_dense", "train", train)
+        if dense.ndim not in (3, 5) or dense.shape[0] == 0:
+            raise ValueError(
+                "SpikeTrain.from_dense: argument 'train': expected shape (T, B, C, H, W) or (T, B, N) with T >= 1, "
+                f"got {dense.shape}"
+            )
+        amplitude = as_number(
+            "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: SMALLEST <= abs(a) <= LARGEST, "a number but 0"
+        )
+        weights = uniform_weights(len(dense))
+        if time_weights is not None:
+            weights = np.asarray(as_array("SpikeTrain.from_dense", "time_weights", time_weights), np.float32)
+        if weights.shape != dense.shape[:1]:
+            raise ValueError(
+                f"SpikeTrain.from_dense: argument 'time_weights': expected {len(dense)} numbers, got shape "
+                f"{weights.shape}"
+            )
+        return cls(lanes.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
+
+    def dense(self) -> Values:
+        """Unpack to a time-first float32 array of 0 and `amplitude`, (T, B, C, H, W) or (T, B, N)."""
+        return from_lanes(self.values(), self.features)
+
+    def values(self) -> Values:
+        """Unpack to float32 lanes, (C, H, W, T, B)."""
+        return lanes.unpack_words(self.words, self.channels, self.amplitude)
+
+    @property
+    def channels(self) -> int:
+        """C, or N of a vector."""
+        return self.features[0]
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return int(self.words.shape[3])
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return int(self.words.shape[4])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of `dense`, time first."""
+        return (self.timesteps, self.batch, *self.features)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed spikes."""
+        return self.words.nbytes
+
+    def counts(self) -> NDArray[np.int64]:
+        """Spikes of each channel over all pixels, steps and samples, shape (C,)."""
+        return lanes.count_words(self.words, self.channels)
+
+    def firing_rate(self) -> float:
+        """Spikes per neuron and time step, in [0, 1]; counted once."""
+        # no cached_property: Python 3.11 has one lock for all trains, which a forked child may find taken for ever
+        kept = vars(self)
+        if "_firing_rate" not in kept:
+            neurons = prod(self.shape)
+            kept["_firing_rate"] = lanes.count_bits(self.words) / neurons if neurons else 0.0
+        return float(kept["_firing_rate"])
+
+    def rate(self) -> Values:
+        """The representation of the train, (B, C, H, W) or (B, N): its (weighted) mean over time."""
+        weights = uniform_weights(self.timesteps) if self.time_weights is None else self.time_weights
+        mean = self.values().transpose(4, 0, 1, 2, 3) @ (weights / np.float32(self.timesteps))
+        return np.ascontiguousarray(mean).reshape(self.batch, *self.features)
+
+    def __getitem__(self, steps: slice) -> SpikeTrain:
+        """Slice along time, ``train[2:5]``; the weights of the steps are kept, scaled to mean 1."""
+        if not isinstance(steps, slice):
+            raise TypeError(f"SpikeTrain: expected a slice of time steps, got {type(steps).__name__}")
+        words = np.ascontiguousarray(self.words[:, :, :, steps])
+        if words.shape[3] == 0:
+            raise ValueError(f"SpikeTrain: expected at least one time step, got none of {self.timesteps}")
+        weights = None if self.time_weights is None else self.time_weights[steps]
+        if weights is not None:
+            weights = (weights / weights.mean()).astype(np.float32)
+        return replace(self, words=words, time_weights=weights)
+
+    def __repr__(self) -> str:
+        return (
+            f"SpikeTrain(shape={self.shape}, firing_rate={self.firing_rate():.4f}, amplitude={self.amplitude:g}, "
+            f"{self.nbytes} bytes)"
+        )
+
+
+def image_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
+    """``(C, H, W)`` of features; a vector is an image of one pixel."""
+    channels, height, width = features if len(features) == 3 else (*features, 1, 1)
+    return channels, height, width
+
+
+def to_lanes(array: NDArray[np.generic]) -> Values:
+    """Time-first (T, B, C, H, W) or (T, B, N) as float32 lanes (C, H, W, T, B)."""
+    images = array.reshape(*array.shape[:2], *image_shape(array.shape[2:]))
+    return np.ascontiguousarray(images.transpose(2, 3, 4, 0, 1), np.float32)
+
+
+def from_lanes(values: Values, features: tuple[int, ...]) -> Values:
+    """Lanes (C, H, W, T, B) as a time-first array (T, B, *features)."""
+    return np.ascontiguousarray(values.transpose(3, 4, 0, 1, 2)).reshape(*values.shape[3:], *features)

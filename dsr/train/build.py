@@ -1,0 +1,54 @@
+"""From a recipe to its network."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+from dsr import models
+from dsr.nn.layer import Layer
+from dsr.nn.network import Network
+from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.train.recipe import Recipe
+
+
+def build_network(recipe: Recipe, features: tuple[int, ...], classes: int) -> Network:
+    """The network of a recipe for samples of shape `features`.
+
+    Raises
+    ------
+    ValueError
+        There is no model of this name, or it does not fit the samples or the recipe.
+    """
+    if recipe.model not in models.MODELS:
+        raise ValueError(f"recipe: key 'model': expected one of {', '.join(models.MODELS)}, got {recipe.model!r}")
+    model = models.MODELS[recipe.model]
+    options: dict[str, float] = {"width": recipe.width}
+    if "dropout" in signature(model).parameters:
+        options["dropout"] = recipe.dropout
+    elif recipe.dropout:
+        raise ValueError(f"recipe: key 'dropout': expected 0, since {recipe.model} has none, got {recipe.dropout}")
+    body = model(lambda: neuron_of(recipe), features, classes, **options)
+    return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20)
+
+
+def neuron_of(recipe: Recipe) -> Layer:
+    """A new neuron layer of a recipe."""
+    if recipe.neuron == "relu":
+        return ReLU()
+    if recipe.neuron == "if":
+        return IF(
+            recipe.v_threshold,
+            recipe.alpha,
+            recipe.v_threshold_lower_bound,
+            train_threshold=recipe.train_threshold,
+            threshold_gradient_scale=recipe.threshold_gradient_scale,
+        )
+    return LIF(
+        recipe.v_threshold,
+        recipe.tau,
+        recipe.delta_t,
+        recipe.alpha,
+        recipe.v_threshold_lower_bound,
+        train_threshold=recipe.train_threshold,
+        threshold_gradient_scale=recipe.threshold_gradient_scale,
+    )

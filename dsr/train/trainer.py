@@ -1,0 +1,533 @@
+"""Training and evaluation loops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.data import DataSet, Samples, Subset
+from dsr.data.samples import Draws, Numbers, epoch_draws
+from dsr.files import checkpoint
+from dsr.files.progress import progress
+from dsr.nn.currents import Signal
+from dsr.nn.layer import Layer
+from dsr.nn.losses import cross_entropy
+from dsr.nn.network import Network, spike_rates
+from dsr.nn.norm import BatchNorm
+from dsr.ops.lanes import Values
+from dsr.optim import schedule
+from dsr.optim.average import WeightAverage
+from dsr.optim.muon import Muon
+from dsr.optim.optimizers import SGD, Adam, Optimizer, clip_gradients, gradient_norm
+from dsr.train import hybrid, run_folder, tensorboard
+from dsr.train.build import build_network
+from dsr.train.distributed import ALONE, Group, align, combine
+from dsr.train.interrupt import Interrupted, Interrupts
+from dsr.train.recipe import Recipe, from_dict
+from dsr.train.views import Views, mean_output
+
+CALIBRATION_SAMPLES = 5000
+"""Training samples that layers are calibrated with."""
+
+
+def compute_gradients(
+    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0, share: float = 1.0
+) -> tuple[float, int]:
+    """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
+
+    With `share` the gradients are multiplied by it: the samples are such a share of a batch of several ranks.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is not finite; the message names the first layer whose output is not.
+    """
+    rates = network.forward(images, training=True)
+    loss, grad = cross_entropy(rates, labels, label_smoothing)
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}; {_first_not_finite(network, images)}")
+    network.backward(grad if share == 1 else np.float32(share) * grad)
+    return loss, int((rates.argmax(axis=1) == labels).sum())
+
+
+def train_step(
+    network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
+) -> tuple[float, int]:
+    """`compute_gradients`, and one step of the optimiser.
+
+    A step that raises (MemoryError, FloatingPointError, KeyboardInterrupt) is as if it had not begun: parameters,
+    running statistics, dropout's stream and the optimiser's state are those from before. Only gradients may be new.
+    """
+    before = [(array, array.copy()) for array in _changed_by_passes(network)]
+    try:
+        loss, correct = compute_gradients(network, images, labels, label_smoothing)
+        optimizer.step()
+    except BaseException:
+        for array, kept in before:
+            array[...] = kept
+        raise
+    return loss, correct
+
+
+def _changed_by_passes(network: Network) -> Iterator[NDArray[Any]]:
+    """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
+    for _, layer in network.body.walk():
+        yield from layer.buffers().values()
+    for _, neuron in network.neurons():
+        yield neuron.v_threshold.value
+
+
+def accuracy(
+    network: Network,
+    samples: Samples,
+    batch_size: int = 256,
+    views: Views = "one",
+    group: Group = ALONE,
+    stop: Callable[[], object] = bool,
+) -> float:
+    """Share of samples classified correctly, in [0, 1]; `views` as in `dsr.train.views.mean_output`.
+
+    The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing.
+
+    Raises
+    ------
+    ValueError
+        There are no samples.
+    """
+    if len(samples) == 0:
+        raise ValueError("accuracy: argument 'samples': expected at least one, got none")
+    numbers = np.arange(len(samples))
+    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
+    right = 0
+    for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
+        right += int((mean_output(network, images, views).argmax(axis=1) == samples.labels[batch]).sum())
+        if stop():
+            break
+    return int(group.total(np.array([right], np.float64))[0]) / len(samples)
+
+
+@dataclass
+class Position:
+    """How far a run is; with the arrays of network and optimiser it is all that a resumed run needs.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs finished.
+    batch : int
+        Batches of the next epoch done.
+    step : int
+        Batches done in all.
+    loss : float
+        Sum over the samples of the epoch so far.
+    correct, seen : int
+        Samples of the epoch classified correctly, and all.
+    seconds : float
+        Spent on training in the epoch.
+    gradient_norm : float
+        Of the last step.
+    best : float
+        Largest accuracy of an epoch so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    gradient_norm: float = 0.0
+    best: float = -1.0
+
+
+class Trainer:
+    """Trains the network of a recipe and keeps a run folder.
+
+    Checkpoints are written after each epoch, every `save_every` seconds, and when Ctrl-C or SIGTERM ask to stop; the
+    interrupted step is then as if it had not begun. A run that is resumed from any of them gives the same bits as one
+    that was never stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train and how.
+    samples : DataSet
+        On what.
+    folder : path
+        Where checkpoints and metrics go; made if it does not exist.
+    say : callable
+        Gets a line an epoch.
+    save_every : float
+        Seconds between checkpoints within an epoch.
+    data_path : path, optional
+        Where the samples are from, noted in checkpoints.
+    build : callable, optional
+        Makes a network of your own to train instead of the recipe's model; always the same. Such runs are resumed from
+        Python, by a Trainer made with the same arguments.
+    group : Group
+        The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 says
+        and writes; the others read what it wrote when they resume.
+
+    Notes
+    -----
+    On several ranks a batch is shared among them. A last batch of an epoch with less than two samples for each rank is
+    left out, as one of a single sample is on one.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        samples: DataSet,
+        folder: str | Path,
+        say: Callable[[str], object] = print,
+        save_every: float = 300.0,
+        data_path: str | Path | None = None,
+        build: Callable[[], Network] | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        self.recipe, self.data, self.folder, self.group = recipe, samples, Path(folder), group
+        self.say: Callable[[str], object] = say if group.rank == 0 else str
+        self.save_every, self.data_path = save_every, None if data_path is None else str(Path(data_path).absolute())
+        self.training, self.held_out = _split(samples, recipe)
+        self._build = build or (lambda: build_network(recipe, samples.features, len(samples.classes)))
+        self.network = self._build()
+        self.optimizer = make_optimizer(recipe, self.network)
+        self.average = WeightAverage(self.network, self._build(), recipe.ema_decay) if recipe.ema_decay else None
+        self.position = Position()
+        self.metrics: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+        # a rank that stopped by itself would leave the others waiting: they agree after a step
+        self._interrupts = Interrupts(noted=group.size > 1)
+        self._started = False
+        self._scalars: tensorboard.Scalars | None = None
+
+    @property
+    def measured(self) -> Network:
+        """The network that is evaluated: the one that is trained, or its average."""
+        return self.network if self.average is None else self.average.average
+
+    def resume(self) -> None:
+        """Go back to where the folder's last checkpoint was written.
+
+        Raises
+        ------
+        CheckpointError
+            It is damaged, or of another recipe or data set.
+        OSError
+            There is none.
+        """
+        path = self.folder / run_folder.CHECKPOINT
+        arrays, metadata = checkpoint.load(path)
+        try:
+            same = {
+                "recipe": from_dict(metadata["recipe"]) == self.recipe,  # keys of later versions have their defaults
+                "classes": metadata["classes"] == list(self.data.classes),
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(f"{path}: {error}") from None
+        for key, equal in same.items():
+            if not equal:
+                raise checkpoint.CheckpointError(f"{path}: its {key} differs: it is of another run")
+        try:
+            self.network.load_state(run_folder.part(arrays, "network"))
+            self.optimizer.load_state(run_folder.part(arrays, "optimizer"))
+            if self.average is not None:
+                self.average.average.load_state(run_folder.part(arrays, "average"))
+            self.position = Position(**metadata["position"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(f"{path}: {error}") from None
+        self.metrics = [m for m in run_folder.load_metrics(self.folder) if m["epoch"] <= self.position.epoch]
+        if (ranks := metadata.get("ranks", 1)) != self.group.size:
+            self.say(f"{path} was written on {ranks} ranks: on {self.group.size} the run goes on with other bits")
+
+    def start_from(self, path: str | Path) -> None:
+        """Take the weights of a ReLU network, and thresholds by its activations (hybrid training).
+
+        Parameters
+        ----------
+        path : path
+            A run folder, or a file that `dsr.train.hybrid.load_weights` reads.
+
+        Raises
+        ------
+        ValueError
+            The weights are not those of this network's ReLU twin.
+        OSError
+            The file cannot be read.
+        """
+        source = Path(path) / run_folder.BEST if Path(path).is_dir() else Path(path)
+        twin = replace(self.recipe, neuron="relu", timesteps=1)
+        ann = build_network(twin, self.data.features, len(self.data.classes))
+        hybrid.load_weights(ann, source)
+        if self.recipe.neuron == "relu":
+            self.network.load_state(ann.state())
+        else:
+            plan = ((numbers, None) for numbers in self._batches()[: self.recipe.start_batches])
+            hybrid.convert(ann, self.network, self.training.batches(plan), self.recipe.start_quantile)
+        if self.average is not None:
+            self.average.average.load_state(self.network.state())
+        self._started = True
+
+    def fit(self) -> dict[str, Any]:
+        """Train for all epochs that are left; the metrics of the last one.
+
+        Raises
+        ------
+        Interrupted
+            Ctrl-C or SIGTERM; the state is saved.
+        FloatingPointError
+            Loss or gradients are not finite; the message says where.
+        MemoryError
+            The step is as if it had not begun: `save` and `fit` may be called, and the run goes on with the same bits.
+        """
+        self._require_samples()
+        if self.group.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if self.position.step == 0 and not self._started:
+            self._calibrate()
+        align(self.group, self.network, self.recipe.sync_batch_norm)
+        if self.average is not None:
+            align(self.group, self.average.average, self.recipe.sync_batch_norm)
+        with self._interrupts:
+            try:
+                while self.position.epoch < self.recipe.epochs:
+                    self._epoch()
+            except Interrupted as stop:
+                self.save()  # undisturbed: further signals are only noted
+                self.group.barrier()
+                raise Interrupted(stop.number, self._stopped()) from None
+        return self.metrics[-1]
+
+    def _stopped(self) -> str:
+        """Where a run that was stopped is, for whoever stopped it."""
+        epoch, batch = self.position.epoch, self.position.batch
+        if epoch == self.recipe.epochs:
+            return f"stopped after the last of {epoch} epochs, and saved: the run in {self.folder} is finished"
+        return (
+            f"stopped in epoch {epoch + 1} after {batch} batches, and saved; "
+            f"go on with: dsr train --resume {self.folder}"
+        )
+
+    def save(self, name: str = run_folder.CHECKPOINT) -> None:
+        """Write a checkpoint into the run folder, on rank 0."""
+        if self.group.rank > 0:
+            return
+        arrays = {f"network.{key}": array for key, array in self.network.arrays()}
+        arrays |= {f"optimizer.{key}": array for key, array in self.optimizer.state().items()}
+        if self.average is not None:
+            arrays |= {f"average.{key}": array for key, array in self.average.average.arrays()}
+        checkpoint.save(
+            self.folder / name,
+            arrays,
+            {
+                "recipe": self.recipe.to_dict(),
+                "features": list(self.data.features),
+                "classes": list(self.data.classes),
+                "data_path": self.data_path,
+                "position": asdict(self.position),
+                "ranks": self.group.size,
+                "metrics": self.metrics[-1] if self.metrics else {},
+            },
+        )
+        self._saved = time.monotonic()
+
+    def _calibrate(self) -> None:
+        """Show some training samples to layers that are set by data rather than trained."""
+        images = self.training.batch(np.arange(min(len(self.training), CALIBRATION_SAMPLES)))
+        for _, layer in self.network.body.walk():
+            layer.calibrate(images)
+        if self.average is not None:
+            self.average.average.load_state(self.network.state())
+
+    def _batches(self) -> list[Numbers]:
+        """Sample numbers of each batch of the epoch; the order follows from seed and epoch alone."""
+        order = np.random.default_rng([self.recipe.seed, 0, self.position.epoch]).permutation(len(self.training))
+        size = self.recipe.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        # one sample has no variance to normalise by
+        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < 2 * self.group.size else batches
+
+    def _require_samples(self) -> None:
+        least, samples = 2 * self.group.size, min(self.recipe.batch_size, len(self.training))
+        if self.group.size > 1 and samples < least:
+            raise ValueError(
+                f"recipe: key 'batch_size': expected at least {least} samples in a batch, 2 for each of "
+                f"{self.group.size} ranks, got {samples}"
+            )
+
+    def _plan(self, batches: list[Numbers]) -> Iterator[tuple[Numbers, Draws]]:
+        draws = epoch_draws(
+            len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
+        )
+        for batch in batches:
+            yield batch, draws[batch]
+
+    def _epoch(self) -> None:
+        position = self.position
+        batches = self._batches()
+        left = batches[position.batch :]
+        parts = [batch[self.group.rank :: self.group.size] for batch in left]
+        steps = zip(left, parts, self.training.batches(self._plan(parts)), strict=True)
+        shown = (
+            steps
+            if self.group.rank
+            else progress(
+                steps,
+                f"epoch {position.epoch + 1}/{self.recipe.epochs}",
+                len(batches),
+                position.batch,
+                lambda: f"loss {position.loss / max(position.seen, 1):.4f}",
+                self.say,
+            )
+        )
+        for batch, part, images in shown:
+            self._step(images, self.training.labels[part], len(batch), len(batches))
+            if time.monotonic() - self._saved > self.save_every:
+                with self._interrupts.held():
+                    self.save()
+        metrics = self._measure()
+        with self._interrupts.held():
+            self._finish(metrics)
+        self.say(run_folder.describe(metrics, self.recipe))
+
+    def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> None:
+        started = time.perf_counter()
+        position, recipe = self.position, self.recipe
+        before = [(array, array.copy()) for array in _changed_by_passes(self.network)]
+        done = False
+        try:
+            share = len(labels) / batch_size
+            loss, correct = compute_gradients(self.network, images, labels, recipe.label_smoothing, share)
+            numbers = loss * len(labels), correct, self._interrupts.waiting
+            gathered = combine(self.group, self.network, self.optimizer.parameters, share, numbers)
+            norm = gradient_norm(self.optimizer.parameters)
+            with self._interrupts.held():  # entered within the try: a signal before it undoes what the passes did
+                if recipe.clip_norm:
+                    clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
+                self.optimizer.learning_rate = learning_rate(recipe, position.step, steps_per_epoch)
+                self.optimizer.step()  # all or nothing; what follows asks for no memory worth naming
+                done = True
+                if self.average is not None:
+                    self.average.update()
+                position.batch += 1
+                position.step += 1
+                position.loss += float(gathered[:, 0].sum())
+                position.correct += int(gathered[:, 1].sum())
+                position.seen += batch_size
+                position.gradient_norm = norm
+                position.seconds += time.perf_counter() - started
+        except BaseException as error:
+            with self._interrupts.held():
+                for array, kept in [] if done else before:
+                    array[...] = kept
+            if isinstance(error, FloatingPointError):
+                raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
+            raise
+        self._stop_together(gathered[:, 2])
+
+    def _stop_together(self, signals: NDArray[Any]) -> None:
+        """Raise Interrupted if a signal reached any rank; the same on each."""
+        if self.group.size > 1 and signals.any():
+            raise Interrupted(int(signals.max()))
+
+    def _measure(self) -> dict[str, Any]:
+        position, network = self.position, self.measured
+        first = np.arange(min(len(self.held_out), self.recipe.batch_size))
+        self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
+        reached = accuracy(
+            network,
+            self.held_out,
+            self.recipe.batch_size,
+            self.recipe.test_views,
+            self.group,
+            lambda: self.group.size > 1 and self._interrupts.waiting,
+        )
+        self._stop_together(self.group.gather(np.array([self._interrupts.waiting])))
+        return {
+            "epoch": position.epoch + 1,
+            "loss": position.loss / position.seen,
+            "train_accuracy": position.correct / position.seen,
+            f"{run_folder.held_out(self.recipe)}_accuracy": reached,
+            "learning_rate": learning_rate(self.recipe, position.step - 1, position.batch),
+            "gradient_norm": position.gradient_norm,
+            "seconds": position.seconds,
+            "firing_rate": spike_rates(network, self.held_out.batch(first)),
+            "v_threshold": {path: neuron.effective_threshold() for path, neuron in network.neurons()},
+        }
+
+    def _finish(self, metrics: dict[str, Any]) -> None:
+        """Close the epoch.
+
+        The best comes before the checkpoint: once that counts the epoch, no resumed run comes by here again.
+        TensorBoard's events, which nobody resumes from, come last.
+        """
+        reached = metrics[f"{run_folder.held_out(self.recipe)}_accuracy"]
+        is_best = reached > self.position.best
+        self.position = Position(
+            self.position.epoch + 1, step=self.position.step, best=max(reached, self.position.best)
+        )
+        self.metrics.append(metrics)
+        if self.group.rank > 0:
+            return
+        run_folder.write_metrics(self.folder, self.metrics)
+        if is_best:
+            self.save(run_folder.BEST)
+        self.save()
+        if self._scalars is None and tensorboard.available():
+            self._scalars = tensorboard.Scalars(self.folder)
+        if self._scalars is not None:
+            self._scalars.write(metrics)
+
+
+def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
+    """The optimiser of a recipe."""
+    for _, layer in network.body.walk():
+        if isinstance(layer, BatchNorm):
+            layer.bias.rate = recipe.bias_rate
+    if recipe.optimizer == "adam":
+        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
+    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a recipe at a step."""
+    function = {"cosine": schedule.cosine, "triangular": schedule.triangular}[recipe.schedule]
+    return function(
+        step,
+        base=recipe.learning_rate,
+        epochs=recipe.epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=recipe.warmup_steps,
+    )
+
+
+def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
+    """What to train on, and what to measure with."""
+    if not recipe.validation:
+        return samples.train, samples.test
+    count = len(samples.train)
+    if recipe.validation >= count:
+        raise ValueError(f"recipe: key 'validation': expected less than {count} samples, got {recipe.validation}")
+    order = np.random.default_rng([recipe.seed, 3]).permutation(count)
+    return Subset(samples.train, order[recipe.validation :]), Subset(samples.train, order[: recipe.validation])
+
+
+def _first_not_finite(network: Network, images: Values) -> str:
+    """Words that name the first layer whose output is not finite."""
+    found: list[str] = []
+
+    def observe(path: str, layer: Layer, output: Signal) -> None:
+        if not found and not layer.children() and not np.isfinite(output.rate()).all():
+            found.append(path)
+
+    network.forward(images, observer=observe)
+    return f"layer {found[0]} is the first whose output is not finite" if found else "all layers are finite"

@@ -1,6 +1,6 @@
 """The operations of dsr in plain NumPy: slow, short, and the oracle of the tests.
 
-The same names, arguments and results as `dsr.functional` and `dsr.ops.lanes`, written for reading. Arithmetic is done
+The same names, arguments and results as `dsr.functional` and `dsr.ops`, written for reading. Arithmetic is done
 in the dtype of the input and in the order that the compiled kernels promise, so results agree bit for bit where the
 operation is EXACT; only sums in double (moments, thresholds' gradients) are taken in NumPy's order. Inputs are taken
 as they are: no checks here.
@@ -217,7 +217,7 @@ def encode_delta(signal: Array, threshold: float) -> Array:
 
 
 def pack_words(values: Array) -> Array:
-    """See `dsr.ops.lanes.pack_words`."""
+    """See `dsr.ops.ops.pack_words`."""
     channels = len(values)
     words = np.zeros(((channels + 31) // 32, *values.shape[1:]), np.uint32)
     for c in range(channels):
@@ -226,7 +226,7 @@ def pack_words(values: Array) -> Array:
 
 
 def transpose_words(words: Array) -> Array:
-    """See `dsr.ops.lanes.transpose_words`."""
+    """See `dsr.ops.ops.transpose_words`."""
     channels, pixels = 32 * len(words), words.shape[1] * words.shape[2]
     lanes = words.shape[3] * words.shape[4]
     bits = unpack_words(words, channels).reshape(channels, pixels, lanes)
@@ -250,7 +250,7 @@ def sgd_update(
 
 
 def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
-    """See `dsr.ops.lanes.unpack_words`."""
+    """See `dsr.ops.ops.unpack_words`."""
     bits = np.empty((channels, *words.shape[1:]), np.float32)
     for c in range(channels):
         bits[c] = words[c // 32] >> np.uint32(c % 32) & np.uint32(1)
@@ -258,23 +258,23 @@ def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
 
 
 def add_words(words: Array, values: Array, amplitude: float) -> Array:
-    """See `dsr.ops.lanes.add_words`; here a new array is returned."""
+    """See `dsr.ops.ops.add_words`; here a new array is returned."""
     return values + unpack_words(words, len(values), amplitude)
 
 
 def count_words(words: Array, channels: int) -> Array:
-    """See `dsr.ops.lanes.count_words`."""
+    """See `dsr.ops.ops.count_words`."""
     spikes = unpack_words(words, channels)
     return spikes.sum(axis=tuple(range(1, spikes.ndim)), dtype=np.float64).astype(np.int64)
 
 
 def count_bits(words: Array) -> int:
-    """See `dsr.ops.lanes.count_bits`."""
+    """See `dsr.ops.ops.count_bits`."""
     return int(np.unpackbits(np.ascontiguousarray(words).view(np.uint8)).sum(dtype=np.int64))
 
 
 def dropout_words(words: Array, keep: float, seed: int) -> Array:
-    """See `dsr.ops.lanes.dropout_words`."""
+    """See `dsr.ops.ops.dropout_words`."""
     uniform = random_words(words.size * 32, seed).reshape(*words.shape, 32) * 2.0**-32
     mask = ((uniform < keep).astype(np.uint64) << np.arange(32, dtype=np.uint64)).sum(axis=-1)
     return words & mask.astype(np.uint32)
@@ -299,7 +299,7 @@ def if_spikes(
     scale: Array | None = None,
     shift: Array | None = None,
 ) -> tuple[Array, Array]:
-    """See `dsr.ops.lanes.if_spikes`."""
+    """See `dsr.ops.ops.if_spikes`."""
     spikes = if_forward(_steps_first(current, timesteps, scale, shift), v_threshold, alpha)
     sums = weighted_sum(current, np.ones(timesteps, np.float32))
     return pack_words(np.moveaxis(spikes, 0, -2)), sums
@@ -315,7 +315,7 @@ def lif_spikes(
     scale: Array | None = None,
     shift: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """See `dsr.ops.lanes.lif_spikes`."""
+    """See `dsr.ops.ops.lif_spikes`."""
     spikes = lif_forward(_steps_first(current, len(weights), scale, shift), v_threshold, tau, delta_t, alpha)
     sums = weighted_sum(current, np.ones(len(weights), np.float32))
     return pack_words(np.moveaxis(spikes, 0, -2)), sums, weighted_sum(current, weights)
@@ -329,7 +329,7 @@ def if_spikes_backward(
     scale: Array | None = None,
     shift: Array | None = None,
 ) -> tuple[Array, float]:
-    """See `dsr.ops.lanes.if_spikes_backward`."""
+    """See `dsr.ops.ops.if_spikes_backward`."""
     return if_rate_backward(grad, _mean_current(sums, timesteps, scale, shift), v_threshold, timesteps)
 
 
@@ -343,7 +343,7 @@ def lif_spikes_backward(
     scale: Array | None = None,
     shift: Array | None = None,
 ) -> tuple[Array, float]:
-    """See `dsr.ops.lanes.lif_spikes_backward`."""
+    """See `dsr.ops.ops.lif_spikes_backward`."""
     z, divisor = _mean_current(weighted, timesteps, scale, shift), float(np.float32(tau) * np.float32(timesteps))
     share, grad_threshold = lif_rate_backward(grad, z, v_threshold, tau, delta_t, divisor)
     return share, grad_threshold / delta_t
@@ -356,24 +356,24 @@ def _mean_current(sums: Array, timesteps: int, scale: Array | None, shift: Array
 
 
 def moments(values: Array) -> tuple[Array, Array]:
-    """See `dsr.ops.lanes.moments`."""
+    """See `dsr.ops.ops.moments`."""
     x = values.reshape(len(values), -1).astype(np.float64)
     return x.sum(axis=1), (x * x).sum(axis=1)
 
 
 def product_moments(a: Array, b: Array) -> tuple[Array, Array]:
-    """See `dsr.ops.lanes.product_moments`."""
+    """See `dsr.ops.ops.product_moments`."""
     x, y = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
     return x.sum(axis=1), (x * y).sum(axis=1)
 
 
 def expand_gradient(constant: Array, values: Array, slope: Array) -> Array:
-    """See `dsr.ops.lanes.expand_gradient`."""
+    """See `dsr.ops.ops.expand_gradient`."""
     return np.expand_dims(constant, -2) + slope.reshape(-1, *[1] * (values.ndim - 1)) * values
 
 
 def affine(x: Array, a: Array, c: Array, y: Array | None = None, b: Array | None = None) -> Array:
-    """See `dsr.ops.lanes.affine`."""
+    """See `dsr.ops.ops.affine`."""
 
     def channels(values: Array) -> Array:
         return values.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
@@ -385,7 +385,7 @@ def affine(x: Array, a: Array, c: Array, y: Array | None = None, b: Array | None
 
 
 def weighted_sum(values: Array, weights: Array) -> Array:
-    """See `dsr.ops.lanes.weighted_sum`; one step of values stands for all."""
+    """See `dsr.ops.ops.weighted_sum`; one step of values stands for all."""
     steps = np.broadcast_to(np.moveaxis(values, -2, 0), (len(weights), *values.shape[:-2], values.shape[-1]))
     total = np.zeros_like(steps[0])
     for w, step in zip(weights, steps, strict=True):
@@ -398,7 +398,7 @@ def _windows(size: int, kernel: int, stride: int, padding: int) -> int:
 
 
 def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
-    """See `dsr.ops.lanes.avg_pool`; values (C, H, W, L)."""
+    """See `dsr.ops.ops.avg_pool`; values (C, H, W, L)."""
     padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = _windows(values.shape[1], kernel_size, stride, padding)
     columns = _windows(values.shape[2], kernel_size, stride, padding)
@@ -410,7 +410,7 @@ def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> 
 
 
 def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
-    """See `dsr.ops.lanes.pool_planes`."""
+    """See `dsr.ops.ops.pool_planes`."""
     spikes = unpack_words(words, 32 * len(words)).astype(np.float64)
     pooled = avg_pool(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding)
     counts = np.rint(pooled * kernel_size**2).astype(np.int64).reshape(*pooled.shape[:3], *words.shape[3:])
@@ -420,7 +420,7 @@ def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -
 def avg_pool_backward(
     grad_output: Array, height: int, width: int, kernel_size: int, stride: int, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.lanes.avg_pool_backward`."""
+    """See `dsr.ops.ops.avg_pool_backward`."""
     channels, rows, columns, lanes = grad_output.shape
     padded = np.zeros((channels, height + 2 * padding, width + 2 * padding, lanes), grad_output.dtype)
     share = grad_output / grad_output.dtype.type(kernel_size**2)
@@ -432,7 +432,7 @@ def avg_pool_backward(
 
 
 def conv2d(values: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0) -> Array:
-    """See `dsr.ops.lanes.conv2d`; float64 inputs give float64 sums."""
+    """See `dsr.ops.ops.conv2d`; float64 inputs give float64 sums."""
     _, _, kernel_h, kernel_w = weight.shape
     padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = _windows(values.shape[1], kernel_h, stride, padding)
@@ -448,7 +448,7 @@ def conv2d(values: Array, weight: Array, bias: Array | None = None, stride: int 
 def conv2d_input_gradient(
     grad_output: Array, weight: Array, height: int, width: int, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.lanes.conv2d_input_gradient`."""
+    """See `dsr.ops.ops.conv2d_input_gradient`."""
     _, channels, kernel_h, kernel_w = weight.shape
     _, rows, columns, lanes = grad_output.shape
     padded = np.zeros((channels, height + 2 * padding, width + 2 * padding, lanes), grad_output.dtype)
@@ -462,7 +462,7 @@ def conv2d_input_gradient(
 def conv2d_weight_gradient(
     grad_output: Array, values: Array, kernel_h: int, kernel_w: int, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.lanes.conv2d_weight_gradient`."""
+    """See `dsr.ops.ops.conv2d_weight_gradient`."""
     outputs, rows, columns, _ = grad_output.shape
     padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     gradient = np.zeros((outputs, len(values), kernel_h, kernel_w), grad_output.dtype)
@@ -476,7 +476,7 @@ def conv2d_weight_gradient(
 def conv2d_spikes(
     words: Array, weight: Array, bias: Array | None, amplitude: float, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.lanes.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
+    """See `dsr.ops.ops.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
     spikes = unpack_words(words, weight.shape[1]).astype(weight.dtype)
     flat = spikes.reshape(*spikes.shape[:3], -1) * weight.dtype.type(amplitude)
     out = conv2d(flat, weight, bias, stride, padding)
@@ -486,7 +486,7 @@ def conv2d_spikes(
 def conv2d_if_spikes(
     convolution: Any, v_threshold: float, alpha: float, scale: Array | None, shift: Array | None
 ) -> Array:
-    """See `dsr.ops.lanes.conv2d_if_spikes`."""
+    """See `dsr.ops.ops.conv2d_if_spikes`."""
     current = _convolved(convolution)
     return if_spikes(current, current.shape[3], v_threshold, alpha, scale, shift)[0]
 
@@ -500,7 +500,7 @@ def conv2d_lif_spikes(
     scale: Array | None,
     shift: Array | None,
 ) -> Array:
-    """See `dsr.ops.lanes.conv2d_lif_spikes`."""
+    """See `dsr.ops.ops.conv2d_lif_spikes`."""
     current = _convolved(convolution)
     weights = np.ones(current.shape[3], np.float32)  # the spikes do not depend on them
     return lif_spikes(current, weights, v_threshold, tau, delta_t, alpha, scale, shift)[0]
@@ -516,7 +516,7 @@ def _convolved(c: Any) -> Array:
 def conv2d_spikes_weight_gradient(
     grad_output: Array, words: Array, weight_shape: tuple[int, ...], amplitude: float, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.lanes.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
+    """See `dsr.ops.ops.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
     spikes = unpack_words(words, weight_shape[1]).astype(grad_output.dtype)
     flat = spikes.reshape(*spikes.shape[:3], -1) * grad_output.dtype.type(amplitude)
     steps = grad_output.reshape(*grad_output.shape[:3], -1)

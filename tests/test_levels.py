@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from functional_table import FUNCTIONS
-from lanes_table import EXACT
+from ops_table import EXACT
 from workload import digests
 
 from dsr import _core

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from checks import assert_same
-from lanes_table import floats
+from ops_table import floats
 
 from dsr import _core, reference
 

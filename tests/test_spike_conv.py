@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import reference
+from dsr import ops, reference
 from dsr.nn.currents import Gradient, Keeper, Store
-from dsr.ops import lanes
 
 # in and out channels, height, width, T, B, kernel, stride, padding
 SHAPES = [
@@ -39,8 +38,8 @@ def case(shape, density, seed=0):
     rng = np.random.default_rng(seed)
     spikes = (rng.random((channels, height, width, timesteps, batch)) < density).astype(np.float32)
     weight, bias = dyadic(rng, (out, channels, kernel, kernel)), dyadic(rng, out)
-    groups = [group for group in (1, 2, 4) if kernel * kernel <= lanes.MOST_TAPS // group]
-    return rng, lanes.pack_words(spikes), weight, bias, stride, padding, groups
+    groups = [group for group in (1, 2, 4) if kernel * kernel <= ops.MOST_TAPS // group]
+    return rng, ops.pack_words(spikes), weight, bias, stride, padding, groups
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -49,11 +48,11 @@ def test_forward_is_exact(shape, density):
     _, words, weight, bias, stride, padding, groups = case(shape, density)
     expected = reference.conv2d_spikes(words, weight.astype(np.float64), bias.astype(np.float64), 0.5, stride, padding)
     for group in groups:
-        out = lanes.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group)
+        out = ops.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group)
         np.testing.assert_array_equal(out, expected)
-        added = lanes.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group, np.ones_like(out))
+        added = ops.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group, np.ones_like(out))
         np.testing.assert_array_equal(added, expected + 1)
-        plain = lanes.conv2d_spikes(words, weight, None, 0.5, stride, padding, group)
+        plain = ops.conv2d_spikes(words, weight, None, 0.5, stride, padding, group)
         np.testing.assert_array_equal(plain, expected - bias.reshape(-1, 1, 1, 1, 1))
 
 
@@ -67,13 +66,13 @@ def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
     scale, shift = rng.normal(1, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32)
     parameters = (0.75, 0.5) if kind == "if" else (0.3, 1.0, 0.2, 0.5)
     for b, s, normalise in ((bias, True, True), (None, False, False), (bias, True, False)):
-        convolution = lanes.SpikeConvolution(words, weight, b, 0.5, stride, padding, groups[0])
+        convolution = ops.SpikeConvolution(words, weight, b, 0.5, stride, padding, groups[0])
         if s:
             out = convolution.output_words()
-            shortcut = lanes.pack_words((rng.random((channels, *out.shape[1:])) < 0.3).astype(np.float32))
+            shortcut = ops.pack_words((rng.random((channels, *out.shape[1:])) < 0.3).astype(np.float32))
             convolution = replace(convolution, shortcut=shortcut, shortcut_amplitude=0.25)
         factors = (scale, shift) if normalise else (None, None)
-        fused = getattr(lanes, f"conv2d_{kind}_spikes")
+        fused = getattr(ops, f"conv2d_{kind}_spikes")
         expected = getattr(reference, f"conv2d_{kind}_spikes")(convolution, *parameters, *factors)
         for group in groups:
             out = fused(replace(convolution, group=group), *parameters, *factors)
@@ -85,16 +84,16 @@ def test_long_and_short_runs_of_lanes(kind):
     """T beyond a tile, and a batch of one: weights are not dyadic here, the order of sums must be the same."""
     rng = np.random.default_rng(5)
     for timesteps, batch in ((1500, 1), (1, 1500), (90, 3), (3, 17)):
-        words = lanes.pack_words((rng.random((40, 3, 2, timesteps, batch)) < 0.2).astype(np.float32))
+        words = ops.pack_words((rng.random((40, 3, 2, timesteps, batch)) < 0.2).astype(np.float32))
         weight, bias = rng.normal(size=(35, 40, 3, 3)).astype(np.float32), rng.normal(size=35).astype(np.float32)
-        convolution = lanes.SpikeConvolution(words, weight, bias, 0.3, 1, 1, 1)
-        current = lanes.conv2d_spikes(words, weight, bias, 0.3, 1, 1, 1)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 1, 1, 1)
+        current = ops.conv2d_spikes(words, weight, bias, 0.3, 1, 1, 1)
         if kind == "if":
-            fused = lanes.conv2d_if_spikes(convolution, 1.0, 0.5)
-            expected = lanes.if_spikes(current, timesteps, 1.0, 0.5)[0]
+            fused = ops.conv2d_if_spikes(convolution, 1.0, 0.5)
+            expected = ops.if_spikes(current, timesteps, 1.0, 0.5)[0]
         else:
-            fused = lanes.conv2d_lif_spikes(convolution, 0.3, 1.0, 0.1, 0.5)
-            expected = lanes.lif_spikes(current, np.ones(timesteps, np.float32), 0.3, 1.0, 0.1, 0.5)[0]
+            fused = ops.conv2d_lif_spikes(convolution, 0.3, 1.0, 0.1, 0.5)
+            expected = ops.lif_spikes(current, np.ones(timesteps, np.float32), 0.3, 1.0, 0.1, 0.5)[0]
         np.testing.assert_array_equal(fused, expected)
 
 
@@ -102,8 +101,8 @@ def test_long_and_short_runs_of_lanes(kind):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weight_gradient_is_exact(shape, density):
     rng, words, weight, _, stride, padding, groups = case(shape, density)
-    rows = lanes.output_size(words.shape[1], weight.shape[2], stride, padding)
-    columns = lanes.output_size(words.shape[2], weight.shape[3], stride, padding)
+    rows = ops.output_size(words.shape[1], weight.shape[2], stride, padding)
+    columns = ops.output_size(words.shape[2], weight.shape[3], stride, padding)
     steps = (len(weight), rows, columns, *words.shape[3:])
     constant, values = dyadic(rng, (*steps[:3], steps[4])), dyadic(rng, steps, 8)
     slope = dyadic(rng, len(weight), 8) * 8
@@ -113,16 +112,16 @@ def test_weight_gradient_is_exact(shape, density):
             grad = grad + s.astype(np.float64).reshape(-1, 1, 1, 1, 1) * v
         expected = reference.conv2d_spikes_weight_gradient(grad, words, weight.shape, 0.5, stride, padding)
         for group in groups:
-            out = lanes.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, stride, padding, group)
+            out = ops.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, stride, padding, group)
             np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("group", [1, 2, 4])
 def test_random_weights_stay_within_the_bound(group):
     rng = np.random.default_rng(1)
-    words = lanes.pack_words((rng.random((96, 6, 6, 4, 20)) < 0.3).astype(np.float32))
+    words = ops.pack_words((rng.random((96, 6, 6, 4, 20)) < 0.3).astype(np.float32))
     weight = rng.normal(size=(40, 96, 3, 3)).astype(np.float32)
-    out = lanes.conv2d_spikes(words, weight, None, 0.7, 1, 1, group)
+    out = ops.conv2d_spikes(words, weight, None, 0.7, 1, 1, group)
     exact = reference.conv2d_spikes(words, weight.astype(np.float64), None, float(np.float32(0.7)), 1, 1)
     size = reference.conv2d_spikes(words, np.abs(weight).astype(np.float64), None, float(np.float32(0.7)), 1, 1)
     assert (np.abs(out - exact) <= (9 * 96 + 2) * 2.0**-24 * size).all()
@@ -130,16 +129,16 @@ def test_random_weights_stay_within_the_bound(group):
 
 def test_the_same_bits_for_any_number_of_threads():
     rng = np.random.default_rng(2)
-    words = lanes.pack_words((rng.random((64, 9, 9, 3, 40)) < 0.1).astype(np.float32))
+    words = ops.pack_words((rng.random((64, 9, 9, 3, 40)) < 0.1).astype(np.float32))
     weight, values = rng.normal(size=(70, 64, 3, 3)), rng.normal(size=(70, 9, 9, 3, 40))
     weight, values, slope = weight.astype(np.float32), values.astype(np.float32), np.ones(70, np.float32)
     before, results = dsr.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 4):
             dsr.set_num_threads(threads)
-            out = lanes.conv2d_spikes(words, weight, None, 1.0, 1, 1, 2)
+            out = ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, 2)
             constant = np.ascontiguousarray(values[:, :, :, 0])
-            grad = lanes.conv2d_spikes_weight_gradient(constant, slope, values, words, weight.shape, 1.0, 1, 1, 2)
+            grad = ops.conv2d_spikes_weight_gradient(constant, slope, values, words, weight.shape, 1.0, 1, 1, 2)
             results.append((out, grad))
     finally:
         dsr.set_num_threads(before)
@@ -149,8 +148,8 @@ def test_the_same_bits_for_any_number_of_threads():
 
 
 def test_group_follows_density_and_taps():
-    assert [lanes.row_group(rate) for rate in (0.01, 0.1, 0.2, 0.5)] == [1, 1, 4, 4]
-    assert lanes.row_group(0.5, taps=49) == 1
+    assert [ops.row_group(rate) for rate in (0.01, 0.1, 0.2, 0.5)] == [1, 1, 4, 4]
+    assert ops.row_group(0.5, taps=49) == 1
 
 
 def test_a_kernel_too_large_for_rows_takes_the_dense_way():
@@ -164,8 +163,8 @@ def test_a_kernel_too_large_for_rows_takes_the_dense_way():
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 4, 0), (1, 1, 0)])
 def test_planes_count_the_spikes_of_a_window(kernel, stride, padding):
     rng = np.random.default_rng(3)
-    words = lanes.pack_words((rng.random((35, 9, 8, 2, 5)) < 0.6).astype(np.float32))
-    planes = lanes.pool_planes(words, kernel, stride, padding)
+    words = ops.pack_words((rng.random((35, 9, 8, 2, 5)) < 0.6).astype(np.float32))
+    planes = ops.pool_planes(words, kernel, stride, padding)
     np.testing.assert_array_equal(planes, reference.pool_planes(words, kernel, stride, padding))
 
 

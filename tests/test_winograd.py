@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from checks import assert_same
 
-from dsr import _core, reference
-from dsr.ops import lanes
+from dsr import _core, ops, reference
+from dsr.ops import convolution
 
 # (in channels, out channels, height, width, kernel, stride, padding, lanes); 4x4 taps of stride 2 are four times 2x2
 GEOMETRIES = [
@@ -32,7 +32,7 @@ GATHER = {2: [[1, 1, 0], [0, 1, 1]], 3: [[1, 1, 1, 0], [0, 1, 1, 1]]}
 
 def draw(geometry, numbers):
     channels, outputs, height, width, kernel, stride, padding, n = geometry
-    rows, columns = (lanes.output_size(size, kernel, stride, padding) for size in (height, width))
+    rows, columns = (ops.output_size(size, kernel, stride, padding) for size in (height, width))
     return numbers(outputs, rows, columns, n), numbers(outputs, channels, kernel, kernel)
 
 
@@ -73,7 +73,7 @@ def test_dyadic_numbers(geometry, rng):
     """Multiples of 1/8 in [-1, 1], of 1/2 in the weights' sums: all sums are multiples of 2**-8 below 2**14, exact."""
     grad, weight = draw(geometry, lambda *shape: (rng.integers(-8, 9, shape) / 8).astype(np.float32))
     wanted = gradient(reference, grad.astype(np.float64), weight.astype(np.float64), geometry)
-    assert_same(gradient(lanes, grad, weight, geometry), wanted.astype(np.float32))
+    assert_same(gradient(ops, grad, weight, geometry), wanted.astype(np.float32))
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -84,7 +84,7 @@ def test_bound(geometry, rng):
     grad, weight = draw(geometry, lambda *shape: rng.normal(size=shape).astype(np.float32))
     wanted = gradient(reference, grad.astype(np.float64), weight.astype(np.float64), geometry)
     terms = len(weight) * weight[0, 0].size
-    error = np.abs(gradient(lanes, grad, weight, geometry) - wanted)
+    error = np.abs(gradient(ops, grad, weight, geometry) - wanted)
     assert (error <= (terms + 12) * 2.0**-24 * magnitude(grad, weight, geometry)).all()
 
 
@@ -92,7 +92,7 @@ def test_bound(geometry, rng):
 def test_lanes_in_pieces(geometry, rng, monkeypatch):
     """A long call is several, of 256 lanes at least."""
     grad, weight = draw(geometry, lambda *shape: (rng.integers(-8, 9, shape) / 8).astype(np.float32))
-    whole, calls = gradient(lanes, grad, weight, geometry), []
+    whole, calls = gradient(ops, grad, weight, geometry), []
 
     class Counted:
         @staticmethod
@@ -100,9 +100,9 @@ def test_lanes_in_pieces(geometry, rng, monkeypatch):
             calls.append(piece.shape[3])
             _core.conv2d_input_gradient(piece, *others)
 
-    monkeypatch.setattr(lanes, "_core", Counted)
-    monkeypatch.setattr(lanes, "MOST_PRODUCTS", 1)
-    assert_same(gradient(lanes, grad, weight, geometry), whole)
+    monkeypatch.setattr(convolution, "_core", Counted)
+    monkeypatch.setattr(convolution, "MOST_PRODUCTS", 1)
+    assert_same(gradient(ops, grad, weight, geometry), whole)
     assert calls == [256, 256, geometry[-1] - 512]
 
 
@@ -114,7 +114,7 @@ def test_threads(geometry, rng):
     try:
         for threads in (1, 2, 3, 4):
             _core.set_threads(threads)
-            results.append(gradient(lanes, grad, weight, geometry))
+            results.append(gradient(ops, grad, weight, geometry))
     finally:
         _core.set_threads(before)
     for other in results[1:]:
@@ -137,6 +137,6 @@ def test_which_gradients_go_by_it(geometry, expected):
     """
     grad, weight = draw(geometry, lambda *shape: np.ones(shape, np.float32))
     grad[0, 1, 1, 2] = np.inf
-    result = gradient(lanes, grad, weight, geometry)
+    result = gradient(ops, grad, weight, geometry)
     assert np.isfinite(result[..., [0, 1, 3]]).all()
     assert np.isnan(result[..., 2]).any() == expected

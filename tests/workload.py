@@ -7,11 +7,10 @@ import json
 from functools import cache
 
 import functional_table
-import lanes_table
 import numpy as np
+import ops_table
 
-from dsr import _core, functional
-from dsr.ops import lanes
+from dsr import _core, functional, ops
 
 
 def digest(*arrays: object) -> str:
@@ -33,32 +32,32 @@ def digests() -> dict[str, str]:
                     np.copyto(call[name], wild.astype(dtype), where=rng.random(call[name].shape) < 0.001)
             result = getattr(functional, function)(**call)
             found[f"{function}_{dtype}"] = digest(*(result if isinstance(result, tuple) else [result]))
-    for function in lanes_table.EXACT:
+    for function in ops_table.EXACT:
         for shape in ((33, 3, 5, 4, 37), (70, 9, 3, 4, 33)):
-            call = lanes_table.make_call(function, np.random.default_rng(7), shape)
-            found[f"{function}_{shape}"] = digest(*lanes_table.run(lanes, function, call))
+            call = ops_table.make_call(function, np.random.default_rng(7), shape)
+            found[f"{function}_{shape}"] = digest(*ops_table.run(ops, function, call))
     for group in (1, 2, 4):
         rng = np.random.default_rng(7)
-        words, weight = lanes_table.bits(rng, 70, 9, 7, 3, 33), lanes_table.floats(rng, 37, 70, 3, 3)
-        words &= lanes_table.bits(rng, 70, 9, 7, 3, 33)
-        bias, values = lanes_table.floats(rng, 37), lanes_table.floats(rng, 37, 5, 4, 3, 33)
-        found[f"conv2d_spikes_{group}"] = digest(lanes.conv2d_spikes(words, weight, bias, 0.3, 2, 1, group))
-        shortcut = lanes_table.bits(rng, 37, 5, 4, 3, 33)
-        convolution = lanes.SpikeConvolution(words, weight, bias, 0.3, 2, 1, group, shortcut, 0.7)
-        scale, shift = lanes_table.floats(rng, 37), lanes_table.floats(rng, 37)
-        fused = lanes.conv2d_if_spikes(convolution, 1.5, 0.5, scale, shift)
+        words, weight = ops_table.bits(rng, 70, 9, 7, 3, 33), ops_table.floats(rng, 37, 70, 3, 3)
+        words &= ops_table.bits(rng, 70, 9, 7, 3, 33)
+        bias, values = ops_table.floats(rng, 37), ops_table.floats(rng, 37, 5, 4, 3, 33)
+        found[f"conv2d_spikes_{group}"] = digest(ops.conv2d_spikes(words, weight, bias, 0.3, 2, 1, group))
+        shortcut = ops_table.bits(rng, 37, 5, 4, 3, 33)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 2, 1, group, shortcut, 0.7)
+        scale, shift = ops_table.floats(rng, 37), ops_table.floats(rng, 37)
+        fused = ops.conv2d_if_spikes(convolution, 1.5, 0.5, scale, shift)
         found[f"conv2d_if_spikes_{group}"] = digest(fused)
-        fused = lanes.conv2d_lif_spikes(convolution, 0.3, 1.0, 0.2, 0.5, scale, shift)
+        fused = ops.conv2d_lif_spikes(convolution, 0.3, 1.0, 0.2, 0.5, scale, shift)
         found[f"conv2d_lif_spikes_{group}"] = digest(fused)
         constant = np.ascontiguousarray(values[:, :, :, 0])
-        gradient = lanes.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, 2, 1, group)
+        gradient = ops.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, 2, 1, group)
         found[f"conv2d_spikes_weight_gradient_{group}"] = digest(gradient)
     for kernel, stride in ((3, 1), (4, 2)):  # one OpenBLAS for all levels: its products have the same bits
         rng = np.random.default_rng(7)
-        grad, weight = lanes_table.floats(rng, 33, 7, 8, 37), lanes_table.floats(rng, 33, 32, kernel, kernel)
-        gradient = lanes.conv2d_input_gradient(grad, weight, 7 * stride, 8 * stride, stride, 1)
+        grad, weight = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 33, 32, kernel, kernel)
+        gradient = ops.conv2d_input_gradient(grad, weight, 7 * stride, 8 * stride, stride, 1)
         found[f"conv2d_input_gradient_{kernel}"] = digest(gradient)
-    value, grad, buffer = (lanes_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))
+    value, grad, buffer = (ops_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))
     _core.sgd_update(value, grad, buffer, 0.1, 0.9, 5e-4, 1, 0)
     found["sgd_update_f4"] = digest(value, buffer)
     return found

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dsr import _core
+from dsr import _core, ops
 from dsr.bench import in_process, seconds
-from dsr.ops import lanes
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
 """Channels and image size of PreActResNet-18's stages."""
@@ -61,22 +60,22 @@ def _convolutions(
     rng = np.random.default_rng(0)
     shape = (channels, size, size, timesteps, batch)
     spikes = (rng.random(shape, np.float32) < density).astype(np.float32)
-    words, flat = lanes.pack_words(spikes), spikes.reshape(channels, size, size, -1)
+    words, flat = ops.pack_words(spikes), spikes.reshape(channels, size, size, -1)
     weight = rng.normal(size=(channels, channels, 3, 3)).astype(np.float32)
     constant = rng.normal(size=(channels, size, size, batch)).astype(np.float32)
     slope, current = rng.normal(size=channels).astype(np.float32), rng.normal(size=shape).astype(np.float32)
-    group = lanes.row_group(density)
+    group = ops.row_group(density)
     work = 9 * channels**2 * flat[0].size / 1e9
     taps = {"kernel_h": 3, "kernel_w": 3, "stride": 1, "padding": 1}
     forward = {
-        "dsr": lambda: lanes.conv2d_spikes(words, weight, None, 1.0, 1, 1, group),
-        "gemm": lambda: lanes.conv2d(flat, weight, None, 1, 1),
+        "dsr": lambda: ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, group),
+        "gemm": lambda: ops.conv2d(flat, weight, None, 1, 1),
     }
     gradient = {
-        "dsr": lambda: lanes.conv2d_spikes_weight_gradient(
+        "dsr": lambda: ops.conv2d_spikes_weight_gradient(
             constant, slope, current, words, weight.shape, 1.0, 1, 1, group
         ),
-        "gemm": lambda: lanes.conv2d_weight_gradient(current.reshape(flat.shape), flat, **taps),
+        "gemm": lambda: ops.conv2d_weight_gradient(current.reshape(flat.shape), flat, **taps),
     }
     _add_torch(forward, gradient, flat, weight, current.reshape(flat.shape))
     name = f"{channels}x{size}x{size}, {flat.shape[3]} lanes"
@@ -89,9 +88,9 @@ def _convolutions(
 def _add_torch(
     forward: dict[str, Callable[[], Any]],
     gradient: dict[str, Callable[[], Any]],
-    flat: lanes.Values,
-    weight: lanes.Values,
-    grad: lanes.Values,
+    flat: ops.Values,
+    weight: ops.Values,
+    grad: ops.Values,
 ) -> None:
     """The same convolutions in PyTorch, channels last (its best layout), where it is installed."""
     if find_spec("torch") is None:
@@ -99,7 +98,7 @@ def _add_torch(
     torch = import_module("torch")
     torch.set_num_threads(_core.threads())
 
-    def tensor(array: lanes.Values) -> Any:
+    def tensor(array: ops.Values) -> Any:
         images = torch.from_numpy(np.ascontiguousarray(array.transpose(3, 0, 1, 2)))
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -118,8 +117,8 @@ def _neurons(repeats: int) -> list[dict[str, Any]]:
     moved = current.nbytes * (1 + 1 / 32 + 1 / 5)  # the current, the bits, the sums over time
     weights = np.ones(5, np.float32)
     calls = {
-        "if_spikes": lambda: lanes.if_spikes(current, 5, 1.0, 0.5),
-        "lif_spikes": lambda: lanes.lif_spikes(current, weights, 1.0, 1.0, 0.1, 0.3),
+        "if_spikes": lambda: ops.if_spikes(current, 5, 1.0, 0.5),
+        "lif_spikes": lambda: ops.lif_spikes(current, weights, 1.0, 1.0, 0.1, 0.3),
     }
     results = []
     for name, call in calls.items():

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.samples import Draws, Preparation
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 
 Bytes = NDArray[np.uint8]
 

@@ -19,7 +19,7 @@ from dsr.data.images import Decoder, need_pillow, open_image
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.workers import call_ahead
 from dsr.files.errors import DataError
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NOTES = (".txt", ".csv", ".json", ".xml", ".md")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.ops import Values
 from dsr.ops.arguments import as_count, as_flag, shown
-from dsr.ops.lanes import Values
 
 Labels = NDArray[np.int64]
 Numbers = NDArray[np.int64]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr import functional
+from dsr import functional, ops
 from dsr.inspect.report import NeuronLayer
 from dsr.nn.currents import Current, Signal
 from dsr.nn.neurons import IF, LIF, Neuron
 from dsr.nn.spikes import SpikeTrain, uniform_weights
-from dsr.ops import lanes
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 
 
 class Tally:
@@ -36,11 +35,9 @@ class Tally:
         """A batch: input and output of the layer, or of a copy of it with another alpha."""
         timesteps, weights = train.timesteps, train.time_weights
         assert weights is not None, "neurons give weights to their trains"
-        spikes = lanes.unpack_words(train.words, train.channels)
-        counts = lanes.weighted_sum(spikes, uniform_weights(timesteps))
-        rate = (counts if isinstance(neuron, IF) else lanes.weighted_sum(spikes, weights)).astype(
-            np.float64
-        ) / timesteps
+        spikes = ops.unpack_words(train.words, train.channels)
+        counts = ops.weighted_sum(spikes, uniform_weights(timesteps))
+        rate = (counts if isinstance(neuron, IF) else ops.weighted_sum(spikes, weights)).astype(np.float64) / timesteps
         mapped, in_range = _mapping(neuron, _mean(signal, weights))
         self.error += float(np.abs(rate - mapped).sum())
         self.in_range += int(np.count_nonzero(in_range))
@@ -87,4 +84,4 @@ def _mean(signal: Signal, weights: Values) -> Values:
     """Mean over time with `weights`, (C, H, W, B)."""
     if isinstance(signal, Current):
         return signal.mean(weights)
-    return lanes.weighted_sum(signal.values(), weights / np.float32(len(weights)))
+    return ops.weighted_sum(signal.values(), weights / np.float32(len(weights)))

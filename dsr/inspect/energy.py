@@ -31,6 +31,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import ops
 from dsr.nn.currents import Current, Signal, signal_values
 from dsr.nn.layer import Layer, Residual
 from dsr.nn.layers import AvgPool2d, Conv2d, Flatten
@@ -38,7 +39,6 @@ from dsr.nn.network import Network
 from dsr.nn.neurons import LIF, Neuron
 from dsr.nn.norm import BatchNorm
 from dsr.nn.spikes import SpikeTrain, image_shape
-from dsr.ops import lanes
 
 Counts = NDArray[np.int64]
 Kind = Literal["connections", "direct", "update"]
@@ -213,13 +213,13 @@ def spikes_of_each(train: SpikeTrain) -> Counts:
     """Spikes of each neuron over all steps and samples, (C, H, W)."""
     groups, height, width, _, _ = train.words.shape
     pixels = train.words.reshape(groups * height * width, -1)
-    counts = lanes.count_words(pixels, 32 * len(pixels)).reshape(groups, height, width, 32)
+    counts = ops.count_words(pixels, 32 * len(pixels)).reshape(groups, height, width, 32)
     return counts.transpose(0, 3, 1, 2).reshape(-1, height, width)[: train.channels]
 
 
 def windows(size: int, kernel_size: int, stride: int, padding: int) -> Counts:
     """Along one direction, the number of windows that each pixel is part of, (size,)."""
-    start = stride * np.arange(lanes.output_size(size, kernel_size, stride, padding)) - padding
+    start = stride * np.arange(ops.output_size(size, kernel_size, stride, padding)) - padding
     pixel = np.arange(size)[:, np.newaxis]
     return np.sum((start <= pixel) & (pixel < start + kernel_size), axis=1, dtype=np.int64)
 

@@ -15,9 +15,9 @@ from math import prod
 
 import numpy as np
 
+from dsr import ops
 from dsr.nn.spikes import SpikeTrain, from_lanes, to_lanes, uniform_weights
-from dsr.ops import lanes
-from dsr.ops.lanes import SpikeConvolution, Values
+from dsr.ops import SpikeConvolution, Values
 
 
 class Store:
@@ -82,7 +82,7 @@ class Store:
             if self.shape[3] == 1:
                 self._sums[key] = self.values[:, :, :, 0] * weights.sum(dtype=np.float32)
             else:
-                self._sums[key] = lanes.weighted_sum(self.values, weights)
+                self._sums[key] = ops.weighted_sum(self.values, weights)
         return self._sums[key]
 
     def keep_sum(self, weights: Values, total: Values) -> None:
@@ -188,14 +188,14 @@ class Current:
         """`values` with scale and shift applied."""
         if self.scale is None or self.shift is None:
             return self.values
-        return lanes.affine(self.values, self.scale, self.shift)
+        return ops.affine(self.values, self.scale, self.shift)
 
     def mean(self, weights: Values) -> Values:
         """Mean over time with `weights`, scale and shift applied, (C, H, W, B)."""
         channels, total = self.store.shape[0], self.store.weighted_sum(weights)
         scale = np.ones(channels, np.float32) if self.scale is None else self.scale
         shift = np.zeros(channels, np.float32) if self.shift is None else self.shift
-        return lanes.affine(total, scale / np.float32(self.timesteps), shift)
+        return ops.affine(total, scale / np.float32(self.timesteps), shift)
 
     def rate(self) -> Values:
         """Mean over time, (B, *features)."""
@@ -258,7 +258,7 @@ class Gradient:
         if not self.terms:
             return total * factor[0]
         for slope, store in self.terms:
-            total = lanes.affine(total, factor, np.zeros(channels), store.weighted_sum(weights), slope)
+            total = ops.affine(total, factor, np.zeros(channels), store.weighted_sum(weights), slope)
             factor = np.ones(channels, np.float32)
         return total
 
@@ -279,7 +279,7 @@ class Gradient:
                 self._dense = np.ascontiguousarray(np.broadcast_to(self.constant[:, :, :, np.newaxis], steps))
             else:
                 (slope, store), *rest = self.terms
-                dense = lanes.expand_gradient(self.constant, store.values, slope)
+                dense = ops.expand_gradient(self.constant, store.values, slope)
                 for slope, store in rest:
                     dense += slope.reshape(-1, 1, 1, 1, 1) * store.values
                 self._dense = dense

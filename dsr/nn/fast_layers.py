@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.nn.layers import Conv2d
+from dsr.ops import Values
 from dsr.ops.arguments import as_counts, as_number
-from dsr.ops.lanes import Values
 
 
 class PooledConv2d(Conv2d):

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dsr import ops
 from dsr.nn.currents import (
     Backward,
     Current,
@@ -28,9 +29,8 @@ from dsr.nn.currents import (
     signal_values,
 )
 from dsr.nn.spikes import SpikeTrain
-from dsr.ops import lanes
+from dsr.ops import Values
 from dsr.ops.arguments import as_array
-from dsr.ops.lanes import Values
 
 
 class Parameter:
@@ -232,7 +232,7 @@ class Residual(Layer):
             return None
         shortcut = self.shortcut
         if shortcut is None and body.features == signal.features:
-            return lambda values: lanes.add_words(signal.words, values, signal.amplitude)
+            return lambda values: ops.add_words(signal.words, values, signal.amplitude)
         if isinstance(shortcut, AddsInPlace):
             shortcut.accept(signal, run)
             if body.features == shortcut.output_features(signal):

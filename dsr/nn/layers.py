@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import ops
 from dsr.nn.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.nn.layer import Layer, Parameter, Run, saved_state
 from dsr.nn.spikes import SpikeTrain, image_shape
-from dsr.ops import lanes
+from dsr.ops import Values
 from dsr.ops.arguments import as_count, as_counts, as_flag, as_number
-from dsr.ops.lanes import Values
 
 
 class Conv2d(Layer):
@@ -78,7 +78,7 @@ class Conv2d(Layer):
         features = self.output_features(signal)
         if not run.training and isinstance(signal, SpikeTrain) and self._trains(signal):
             bias = None if self.bias is None else self.bias.value
-            convolution = lanes.SpikeConvolution(
+            convolution = ops.SpikeConvolution(
                 signal.words,
                 self.kernel(),
                 bias,
@@ -122,8 +122,8 @@ class Conv2d(Layer):
         _, height, width = signal.features
         return (
             out,
-            lanes.output_size(height, kernel_h, self.stride, self.padding),
-            lanes.output_size(width, kernel_w, self.stride, self.padding),
+            ops.output_size(height, kernel_h, self.stride, self.padding),
+            ops.output_size(width, kernel_w, self.stride, self.padding),
         )
 
     def add_to(self, values: Values, signal: Signal) -> Values:
@@ -136,24 +136,24 @@ class Conv2d(Layer):
         trains = self._trains(signal)
         for train in trains:
             group = self._group(train)
-            out = lanes.conv2d_spikes(train.words, weight, bias, train.amplitude, self.stride, self.padding, group, out)
+            out = ops.conv2d_spikes(train.words, weight, bias, train.amplitude, self.stride, self.padding, group, out)
             bias = None
         if trains:
             assert out is not None
             return out
         values = signal_values(signal)
-        flat = lanes.conv2d(values.reshape(*values.shape[:3], -1), weight, bias, self.stride, self.padding)
+        flat = ops.conv2d(values.reshape(*values.shape[:3], -1), weight, bias, self.stride, self.padding)
         steps = flat.reshape(*flat.shape[:3], *values.shape[3:])
         return steps if out is None else np.add(out, steps, out=out)
 
     def _trains(self, signal: Signal) -> tuple[SpikeTrain, ...]:
         """The trains that the convolution is computed on; none if it has to be done on dense values."""
-        if self.kernel_shape[2] * self.kernel_shape[3] > lanes.MOST_TAPS:
+        if self.kernel_shape[2] * self.kernel_shape[3] > ops.MOST_TAPS:
             return ()
         return (signal,) if isinstance(signal, SpikeTrain) else signal.parts
 
     def _group(self, train: SpikeTrain) -> int:
-        return lanes.row_group(train.firing_rate(), self.kernel_shape[2] * self.kernel_shape[3])
+        return ops.row_group(train.firing_rate(), self.kernel_shape[2] * self.kernel_shape[3])
 
     def backward(self, gradient: Backward) -> Backward | None:
         """Gradients of weight and bias; the input's is one convolution without a time axis."""
@@ -176,7 +176,7 @@ class Conv2d(Layer):
             constant, slope, values = gradient.as_one_term()
             shape = self.kernel_shape
             parts = [
-                lanes.conv2d_spikes_weight_gradient(
+                ops.conv2d_spikes_weight_gradient(
                     constant, slope, values, t.words, shape, t.amplitude, self.stride, self.padding, self._group(t)
                 )
                 for t in trains
@@ -186,13 +186,13 @@ class Conv2d(Layer):
         steps = gradient.total() if values.shape[3] == 1 else gradient.dense()
         flat = values.reshape(*values.shape[:3], -1)
         _, _, kernel_h, kernel_w = self.kernel_shape
-        return lanes.conv2d_weight_gradient(
+        return ops.conv2d_weight_gradient(
             steps.reshape(*steps.shape[:3], -1), flat, kernel_h, kernel_w, self.stride, self.padding
         )
 
     def _input_gradient(self, grad: Values, signal: Signal) -> Values:
         _, height, width = image_shape(signal.features)
-        return lanes.conv2d_input_gradient(grad, self.kernel(), height, width, self.stride, self.padding)
+        return ops.conv2d_input_gradient(grad, self.kernel(), height, width, self.stride, self.padding)
 
 
 class Linear(Conv2d):
@@ -271,14 +271,14 @@ class AvgPool2d(Layer):
         if run.training:
             self._input = signal
         channels, height, width = signal.features
-        sizes = [lanes.output_size(size, self.kernel_size, self.stride, self.padding) for size in (height, width)]
+        sizes = [ops.output_size(size, self.kernel_size, self.stride, self.padding) for size in (height, width)]
         features = (channels, *sizes)
         steps = (*features, *(signal.words.shape if isinstance(signal, SpikeTrain) else signal.store.shape)[3:])
 
         def pool() -> Values:
             values = signal_values(signal)
             flat = values.reshape(*values.shape[:3], -1)
-            return lanes.avg_pool(flat, self.kernel_size, self.stride, self.padding).reshape(steps)
+            return ops.avg_pool(flat, self.kernel_size, self.stride, self.padding).reshape(steps)
 
         return Current(
             Store.later(steps, pool),
@@ -292,7 +292,7 @@ class AvgPool2d(Layer):
     def _parts(self, train: SpikeTrain, features: tuple[int, ...]) -> tuple[SpikeTrain, ...]:
         """The pooled train as trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted."""
         amplitude = train.amplitude / self.kernel_size**2
-        planes = lanes.pool_planes(train.words, self.kernel_size, self.stride, self.padding)
+        planes = ops.pool_planes(train.words, self.kernel_size, self.stride, self.padding)
         return tuple(
             SpikeTrain(words, features, amplitude * 2**k, train.time_weights) for k, words in enumerate(planes)
         )
@@ -304,7 +304,7 @@ class AvgPool2d(Layer):
             return None
         return map_gradient(
             gradient,
-            lambda grad: lanes.avg_pool_backward(
+            lambda grad: ops.avg_pool_backward(
                 grad, signal.features[1], signal.features[2], self.kernel_size, self.stride, self.padding
             ),
         )
@@ -325,7 +325,7 @@ class Flatten(Layer):
             words = signal.words
             if words.shape[1:3] != (1, 1):
                 values = signal.values()
-                words = lanes.pack_words(values.reshape(*features, 1, 1, *values.shape[3:]))
+                words = ops.pack_words(values.reshape(*features, 1, 1, *values.shape[3:]))
             return replace(signal, words=words, features=features)
         values = signal.final_values()
         store = Store(values.reshape(*features, 1, 1, *values.shape[3:]))
@@ -377,11 +377,11 @@ class Dropout(Layer):
             return signal
         keep = 1 - self.p
         channels, *pixels = image_shape(signal.features)
-        shape = (lanes.word_count(channels), *pixels, signal.timesteps, signal.batch)
+        shape = (ops.word_count(channels), *pixels, signal.timesteps, signal.batch)
         seed = (int(self.stream[0]) << 32) | int(self.stream[1])
         self.stream[1] += np.uint32(1)
-        mask = lanes.dropout_words(np.full(shape, 0xFFFFFFFF, np.uint32), keep, seed)
-        factors = lanes.unpack_words(mask, channels, 1 / keep)
+        mask = ops.dropout_words(np.full(shape, 0xFFFFFFFF, np.uint32), keep, seed)
+        factors = ops.unpack_words(mask, channels, 1 / keep)
         self._state = signal, factors
         if isinstance(signal, SpikeTrain):
             return replace(signal, words=signal.words & mask, amplitude=signal.amplitude / keep, time_weights=None)

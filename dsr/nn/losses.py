@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_number
-from dsr.ops.lanes import Values
 
 
 def cross_entropy(rates: ArrayLike, labels: ArrayLike, label_smoothing: float = 0.0) -> tuple[float, Values]:

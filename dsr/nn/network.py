@@ -13,8 +13,8 @@ from dsr.nn.currents import Current, Gradient, Keeper, Signal
 from dsr.nn.layer import Layer, Parameter, Run
 from dsr.nn.neurons import Neuron
 from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, shown
-from dsr.ops.lanes import Values
 
 
 class Network:

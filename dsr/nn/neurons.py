@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr import functional
+from dsr import functional, ops
 from dsr.functional import threshold_factor
 from dsr.nn.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.nn.layer import Layer, Parameter, Run, saved_state
 from dsr.nn.spikes import SpikeTrain, decaying_weights, uniform_weights
-from dsr.ops import lanes
+from dsr.ops import SpikeConvolution, Values, Words
 from dsr.ops.arguments import LARGEST, SMALLEST, as_flag, as_number, as_positive
-from dsr.ops.lanes import SpikeConvolution, Values, Words
 
 
 class Neuron(Layer):
@@ -140,14 +139,14 @@ class IF(Neuron):
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
 
     def _spikes(self, current: Current, threshold: float) -> Words:
-        words, sums = lanes.if_spikes(
+        words, sums = ops.if_spikes(
             current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
         )
         current.store.keep_sum(uniform_weights(current.timesteps), sums)
         return words
 
     def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        return lanes.conv2d_if_spikes(convolution, threshold, self.alpha, current.scale, current.shift)
+        return ops.conv2d_if_spikes(convolution, threshold, self.alpha, current.scale, current.shift)
 
     def amplitude(self, threshold: float) -> float:
         """The threshold."""
@@ -157,7 +156,7 @@ class IF(Neuron):
         return uniform_weights(timesteps)
 
     def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        return lanes.if_spikes_backward(grad, sums, current.timesteps, threshold, current.scale, current.shift)
+        return ops.if_spikes_backward(grad, sums, current.timesteps, threshold, current.scale, current.shift)
 
 
 class LIF(Neuron):
@@ -209,7 +208,7 @@ class LIF(Neuron):
 
     def _spikes(self, current: Current, threshold: float) -> Words:
         weights = self._weights(current.timesteps)
-        words, sums, weighted = lanes.lif_spikes(
+        words, sums, weighted = ops.lif_spikes(
             current.values, weights, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
         )
         current.store.keep_sum(uniform_weights(current.timesteps), sums)
@@ -217,7 +216,7 @@ class LIF(Neuron):
         return words
 
     def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        return lanes.conv2d_lif_spikes(
+        return ops.conv2d_lif_spikes(
             convolution, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
         )
 
@@ -233,7 +232,7 @@ class LIF(Neuron):
         return decaying_weights(timesteps, self.tau, self.delta_t)
 
     def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        grad_current, above = lanes.lif_spikes_backward(
+        grad_current, above = ops.lif_spikes_backward(
             grad, sums, current.timesteps, threshold, self.tau, self.delta_t, current.scale, current.shift
         )
         return grad_current, above * threshold_factor("LIF", self.delta_t, self.gradient)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import ops
 from dsr.nn.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.nn.layer import Layer, Parameter, Run, saved_state
 from dsr.nn.spikes import uniform_weights
-from dsr.ops import lanes
 from dsr.ops.arguments import as_count, as_flag, as_number
 
 
@@ -88,7 +88,7 @@ class BatchNorm(Layer):
         return replace(current, scale=scale.astype(np.float32), shift=shift.astype(np.float32), time_weights=None)
 
     def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        sums, squares = lanes.moments(current.values)
+        sums, squares = ops.moments(current.values)
         stored = prod(current.store.shape[1:])
         if stored == 0:
             raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
@@ -127,9 +127,9 @@ class BatchNorm(Layer):
         terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
         if current.held:
             values = np.ascontiguousarray(current.values[:, :, :, 0])
-            constant = lanes.affine(gradient.constant, factor, offset, values, slope)
+            constant = ops.affine(gradient.constant, factor, offset, values, slope)
         else:
-            constant = lanes.affine(gradient.constant, factor, offset)
+            constant = ops.affine(gradient.constant, factor, offset)
             terms.append((slope.astype(np.float32), current.store))
         return as_wanted(current, Gradient(constant, gradient.timesteps, terms)) if current.needs_gradient else None
 
@@ -137,9 +137,9 @@ class BatchNorm(Layer):
     def _sums(gradient: Gradient, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Per channel, the sums over pixels, steps and samples of g and of g x."""
         if gradient.terms and not current.held:
-            return lanes.product_moments(gradient.dense(), current.values)
+            return ops.product_moments(gradient.dense(), current.values)
         if current.held:
-            return lanes.product_moments(gradient.total(), np.ascontiguousarray(current.values[:, :, :, 0]))
+            return ops.product_moments(gradient.total(), np.ascontiguousarray(current.values[:, :, :, 0]))
         total = current.store.weighted_sum(uniform_weights(current.timesteps))
-        sums, products = lanes.product_moments(gradient.constant, total)
+        sums, products = ops.product_moments(gradient.constant, total)
         return current.timesteps * sums, products

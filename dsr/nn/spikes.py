@@ -8,9 +8,9 @@ from math import exp, prod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.ops import lanes
+from dsr import ops
+from dsr.ops import Values, Words
 from dsr.ops.arguments import LARGEST, SMALLEST, as_array, as_number
-from dsr.ops.lanes import Values, Words
 
 
 def uniform_weights(timesteps: int) -> Values:
@@ -82,7 +82,7 @@ class SpikeTrain:
                 f"SpikeTrain.from_dense: argument 'time_weights': expected {len(dense)} numbers, got shape "
                 f"{weights.shape}"
             )
-        return cls(lanes.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
+        return cls(ops.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
 
     def dense(self) -> Values:
         """Unpack to a time-first float32 array of 0 and `amplitude`, (T, B, C, H, W) or (T, B, N)."""
@@ -90,7 +90,7 @@ class SpikeTrain:
 
     def values(self) -> Values:
         """Unpack to float32 lanes, (C, H, W, T, B)."""
-        return lanes.unpack_words(self.words, self.channels, self.amplitude)
+        return ops.unpack_words(self.words, self.channels, self.amplitude)
 
     @property
     def channels(self) -> int:
@@ -119,7 +119,7 @@ class SpikeTrain:
 
     def counts(self) -> NDArray[np.int64]:
         """Spikes of each channel over all pixels, steps and samples, shape (C,)."""
-        return lanes.count_words(self.words, self.channels)
+        return ops.count_words(self.words, self.channels)
 
     def firing_rate(self) -> float:
         """Spikes per neuron and time step, in [0, 1]; counted once."""
@@ -127,7 +127,7 @@ class SpikeTrain:
         kept = vars(self)
         if "_firing_rate" not in kept:
             neurons = prod(self.shape)
-            kept["_firing_rate"] = lanes.count_bits(self.words) / neurons if neurons else 0.0
+            kept["_firing_rate"] = ops.count_bits(self.words) / neurons if neurons else 0.0
         return float(kept["_firing_rate"])
 
     def rate(self) -> Values:

@@ -1,1 +1,60 @@
-"""The compiled operations and what stands between them and Python: arguments, threads, memory."""
+"""The compiled operations that layers are made of; `dsr.ops.layout` says how their arrays lie in memory.
+
+EXACT: the same bits on each instruction level and for any number of threads. ROUNDED: so for any number of threads,
+and within the stated bound on each level; eps is 2**-24.
+"""
+
+from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
+from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
+from dsr.ops.layout import Sums, Values, Words, output_size, word_count
+from dsr.ops.neurons import if_spikes, if_spikes_backward, lif_spikes, lif_spikes_backward
+from dsr.ops.pooling import avg_pool, avg_pool_backward, pool_planes
+from dsr.ops.spike_convolution import (
+    MOST_TAPS,
+    SpikeConvolution,
+    conv2d_if_spikes,
+    conv2d_lif_spikes,
+    conv2d_spikes,
+    conv2d_spikes_weight_gradient,
+    row_group,
+)
+from dsr.ops.sums import affine, expand_gradient, moments, product_moments, weighted_sum
+from dsr.ops.words import add_words, count_bits, count_words, dropout_words, pack_words, transpose_words, unpack_words
+
+__all__ = [
+    "MOST_PRODUCTS",
+    "MOST_TAPS",
+    "SpikeConvolution",
+    "Sums",
+    "Values",
+    "Words",
+    "add_words",
+    "affine",
+    "avg_pool",
+    "avg_pool_backward",
+    "conv2d",
+    "conv2d_if_spikes",
+    "conv2d_input_gradient",
+    "conv2d_lif_spikes",
+    "conv2d_spikes",
+    "conv2d_spikes_weight_gradient",
+    "conv2d_weight_gradient",
+    "count_bits",
+    "count_words",
+    "dropout_words",
+    "expand_gradient",
+    "if_spikes",
+    "if_spikes_backward",
+    "lif_spikes",
+    "lif_spikes_backward",
+    "moments",
+    "output_size",
+    "pack_words",
+    "pool_planes",
+    "product_moments",
+    "row_group",
+    "transpose_words",
+    "unpack_words",
+    "weighted_sum",
+    "word_count",
+]

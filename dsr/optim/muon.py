@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import ops
 from dsr.nn.layer import Parameter
-from dsr.ops import lanes
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 from dsr.optim.optimizers import SGD
 
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
@@ -90,5 +90,5 @@ def orthogonalised(matrix: Values, iterations: int = 5) -> Values:
 
 
 def _product(a: Values, b: Values) -> Values:
-    """``a @ b`` with the bits of `lanes.conv2d`, which do not depend on the number of threads."""
-    return lanes.conv2d(b[:, np.newaxis, np.newaxis], a[:, :, np.newaxis, np.newaxis])[:, 0, 0]
+    """``a @ b`` with the bits of `ops.conv2d`, which do not depend on the number of threads."""
+    return ops.conv2d(b[:, np.newaxis, np.newaxis], a[:, :, np.newaxis, np.newaxis])[:, 0, 0]

@@ -23,7 +23,7 @@ from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 from dsr.optim.optimizers import SGD
 from dsr.optim.schedule import cosine
 from dsr.sklearn.inputs import as_generator, as_labels, as_samples, column_names, is_whole, of_sklearn, require

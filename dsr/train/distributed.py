@@ -67,7 +67,7 @@ from dsr.nn.layer import Parameter
 from dsr.nn.layers import Dropout
 from dsr.nn.network import Network
 from dsr.nn.norm import BatchNorm
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 from dsr.ops.threads import set_num_threads
 from dsr.train.interrupt import Interrupted
 

@@ -18,7 +18,7 @@ from dsr.nn.currents import Current, Signal
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF, Neuron, ReLU
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 from dsr.weights.loading import Arrays, assign, listed, matched
 
 _CHUNK = 1 << 20

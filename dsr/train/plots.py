@@ -14,7 +14,7 @@ from dsr.nn.currents import Signal
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.spikes import SpikeTrain
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 from dsr.train.run_folder import load_metrics
 
 

@@ -20,7 +20,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network, spike_rates
 from dsr.nn.norm import BatchNorm
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 from dsr.optim import schedule
 from dsr.optim.average import WeightAverage
 from dsr.optim.muon import Muon

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dsr.nn.network import Network
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 
 Views = Literal["one", "mirror", "mirror-shift"]
 

@@ -1,6 +1,6 @@
 """What a level computes from fixed random numbers: digests of what is EXACT, errors of what is ROUNDED.
 
-As a script: ``level_job.py COUNT`` prints a line of JSON. Errors are given as parts of the bound that `dsr.ops.lanes`
+As a script: ``level_job.py COUNT`` prints a line of JSON. Errors are given as parts of the bound that `dsr.ops`
 states, with sums in double as what is exact: 2**-29 of an eps of float32 does not count.
 """
 
@@ -13,8 +13,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from dsr import _core, functional
-from dsr.ops import lanes
+from dsr import _core, functional, ops
 
 EPS = 2.0**-24
 
@@ -33,9 +32,9 @@ def neurons(count: int) -> dict[str, str]:
         scale, shift = (rng.normal(size=channels).astype(np.float32) for _ in range(2))
         weights = np.exp(np.linspace(-1, 0, timesteps)).astype(np.float32)
         for name, pair in (("plain", (None, None)), ("scaled", (scale, shift))):
-            results = lanes.if_spikes(values, timesteps, v_threshold, alpha, *pair)
+            results = ops.if_spikes(values, timesteps, v_threshold, alpha, *pair)
             found[f"if_spikes {name}"].update(b"".join(r.tobytes() for r in results))
-            results = lanes.lif_spikes(values, weights, v_threshold, 1.0, 0.05, alpha, *pair)
+            results = ops.lif_spikes(values, weights, v_threshold, 1.0, 0.05, alpha, *pair)
             found[f"lif_spikes {name}"].update(b"".join(r.tobytes() for r in results))
         train = np.moveaxis(current, 3, 0)
         for dtype in ("f4", "f8"):
@@ -45,12 +44,12 @@ def neurons(count: int) -> dict[str, str]:
                 train.astype(dtype), v_threshold=v_threshold, alpha=alpha, tau=1.0, delta_t=0.05
             )
             found[f"lif_forward {dtype}"].update(spikes.tobytes())
-        words = rng.integers(2**32, size=(lanes.word_count(channels), 5, 5, timesteps, batch), dtype=np.uint32)
+        words = rng.integers(2**32, size=(ops.word_count(channels), 5, 5, timesteps, batch), dtype=np.uint32)
         words[-1] &= np.uint32(0xFFFFFFFF >> (-channels % 32))
         weight = rng.normal(size=(int(rng.integers(1, 40)), channels, 3, 3)).astype(np.float32)
-        convolution = lanes.SpikeConvolution(words, weight, None, 0.25, 1, 1, int(rng.choice([1, 2, 4])))
-        found["conv2d_if_spikes"].update(lanes.conv2d_if_spikes(convolution, v_threshold, alpha).tobytes())
-        found["conv2d_lif_spikes"].update(lanes.conv2d_lif_spikes(convolution, 0.05, 1.0, 0.05, alpha).tobytes())
+        convolution = ops.SpikeConvolution(words, weight, None, 0.25, 1, 1, int(rng.choice([1, 2, 4])))
+        found["conv2d_if_spikes"].update(ops.conv2d_if_spikes(convolution, v_threshold, alpha).tobytes())
+        found["conv2d_lif_spikes"].update(ops.conv2d_lif_spikes(convolution, 0.05, 1.0, 0.05, alpha).tobytes())
     return {name: digest.hexdigest() for name, digest in found.items()}
 
 
@@ -119,7 +118,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         taps = kernel * kernel
         note(
             "conv2d",
-            lanes.conv2d(values, weight, None, stride, padding),
+            ops.conv2d(values, weight, None, stride, padding),
             exact,
             forward(np.abs(values), absolute, stride, padding),
             channels * taps,
@@ -127,7 +126,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         size = (height, width)
         note(
             "conv2d_input_gradient",
-            lanes.conv2d_input_gradient(grad, weight, height, width, stride, padding),
+            ops.conv2d_input_gradient(grad, weight, height, width, stride, padding),
             input_gradient(grad, weight, size, stride, padding),
             input_gradient(np.abs(grad), absolute, size, stride, padding),
             outs * taps,
@@ -135,7 +134,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         products = int(np.prod(exact.shape[1:]))
         note(
             "conv2d_weight_gradient",
-            lanes.conv2d_weight_gradient(grad, values, kernel, kernel, stride, padding),
+            ops.conv2d_weight_gradient(grad, values, kernel, kernel, stride, padding),
             weight_gradient(grad, values, kernel, stride, padding),
             weight_gradient(np.abs(grad), np.abs(values), kernel, stride, padding),
             products,
@@ -143,13 +142,13 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         bits = (rng.random((channels, height, width, timesteps, batch)) < rng.choice([0, 0.05, 0.3, 1])).astype(
             np.float32
         )
-        words, flat = lanes.pack_words(bits), bits.reshape(*values.shape)
+        words, flat = ops.pack_words(bits), bits.reshape(*values.shape)
         amplitude, group = float(np.float32(rng.random() * 6)), int(rng.choice([1, 2, 4]))
-        if group == 4 and taps > lanes.MOST_TAPS // 4:
+        if group == 4 and taps > ops.MOST_TAPS // 4:
             group = 1
         note(
             "conv2d_spikes",
-            lanes.conv2d_spikes(words, weight, None, amplitude, stride, padding, group),
+            ops.conv2d_spikes(words, weight, None, amplitude, stride, padding, group),
             amplitude * forward(flat, weight, stride, padding),
             amplitude * forward(flat, absolute, stride, padding),
             channels * taps,
@@ -160,10 +159,10 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
             rng.normal(size=outs).astype(np.float32),
         )
         current = rng.normal(size=steps).astype(np.float32)
-        dense = lanes.expand_gradient(constant, current, slope).reshape(exact.shape)
+        dense = ops.expand_gradient(constant, current, slope).reshape(exact.shape)
         note(
             "conv2d_spikes_weight_gradient",
-            lanes.conv2d_spikes_weight_gradient(
+            ops.conv2d_spikes_weight_gradient(
                 constant, slope, current, words, weight.shape, amplitude, stride, padding, group
             ),
             amplitude * weight_gradient(dense, flat, kernel, stride, padding),

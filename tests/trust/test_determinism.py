@@ -167,7 +167,7 @@ def require(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_operations_on_a_level(amount, figure, level):
-    """Spikes equal those of the scalar level; what is rounded keeps to the bounds that `dsr.ops.lanes` states."""
+    """Spikes equal those of the scalar level; what is rounded keeps to the bounds that `dsr.ops` states."""
     require(level)
     count = amount(5, 1500)
     found, scalar = level_job(level, True, count), level_job("scalar", True, count)

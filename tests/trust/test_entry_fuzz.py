@@ -1,4 +1,4 @@
-"""Calls of every compiled entry, and of every function of dsr.functional and dsr.lanes, that Hypothesis thinks of.
+"""Calls of every compiled entry, and of every function of dsr.functional and dsr.ops, that Hypothesis thinks of.
 
 A call is valid, or one or two of its arguments are changed: other values, layouts, dtypes, sizes, other arguments of
 the call, or something that rarely fits. What is accepted gives the result of dsr.reference, to the bit where the
@@ -15,16 +15,15 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-import lanes_table
 import numpy as np
+import ops_table
 import pytest
 import wild
 from core_table import ENTRIES, arguments_of, make_arguments
 from entry_oracles import ORACLES, assert_agrees, moments, product_moments, threshold_gradient
 from functional_table import ARRAYS, FUNCTIONS, kinds_of, make_call
 
-from dsr import _core, functional, reference
-from dsr.ops import lanes
+from dsr import _core, functional, ops, reference
 
 FENCE = 64
 SHORT, FULL = 30, 10000
@@ -224,13 +223,13 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-LANES = [*lanes_table.EXACT, "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "conv2d_spikes"]
+LANES = [*ops_table.EXACT, "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "conv2d_spikes"]
 LANES += ["conv2d_if_spikes", "conv2d_lif_spikes", "conv2d_spikes_weight_gradient"]
 
 
 def test_every_function_of_lanes_is_called():
     functions = {
-        name for name, f in vars(lanes).items() if getattr(f, "__module__", "") == lanes.__name__ and callable(f)
+        name for name, f in vars(ops).items() if callable(f) and getattr(f, "__module__", "").startswith("dsr.ops.")
     }
     assert {name for name in functions if not name.startswith("_")} == {*LANES, *OTHERS, "SpikeConvolution"}
 
@@ -239,23 +238,23 @@ OTHERS = {"word_count", "output_size", "row_group"}
 """Arithmetic on plain numbers, for layers that have checked them."""
 
 
-def make_lanes_call(function: str, rng: np.random.Generator) -> list[Any]:
+def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
     """Arguments in the order of the function's."""
     channels, height, width, timesteps, batch = (int(rng.integers(1, 6)) for _ in range(5))
     channels = int(rng.choice([1, 5, 32, 33]))
-    if function in lanes_table.EXACT:
-        return lanes_table.make_call(function, rng, (channels, max(height, 2), max(width, 2), timesteps, batch))
+    if function in ops_table.EXACT:
+        return ops_table.make_call(function, rng, (channels, max(height, 2), max(width, 2), timesteps, batch))
     outputs, kernel_h, kernel_w = (int(rng.integers(1, 4)) for _ in range(3))
     stride, padding = int(rng.integers(1, 3)), int(rng.integers(0, 3))
     height, width = max(height, kernel_h), max(width, kernel_w)
     rows, columns = (
-        lanes.output_size(size, kernel, stride, padding) for size, kernel in ((height, kernel_h), (width, kernel_w))
+        ops.output_size(size, kernel, stride, padding) for size, kernel in ((height, kernel_h), (width, kernel_w))
     )
-    weight = lanes_table.floats(rng, outputs, channels, kernel_h, kernel_w)
-    bias = lanes_table.floats(rng, outputs) if rng.random() < 0.5 else None
-    values = lanes_table.floats(rng, channels, height, width, batch)
-    grad = lanes_table.floats(rng, outputs, rows, columns, batch)
-    words = lanes_table.bits(rng, channels, height, width, timesteps, batch)
+    weight = ops_table.floats(rng, outputs, channels, kernel_h, kernel_w)
+    bias = ops_table.floats(rng, outputs) if rng.random() < 0.5 else None
+    values = ops_table.floats(rng, channels, height, width, batch)
+    grad = ops_table.floats(rng, outputs, rows, columns, batch)
+    words = ops_table.bits(rng, channels, height, width, timesteps, batch)
     group = int(rng.choice([1, 2, 4]))
     if function == "conv2d":
         return [values, weight, bias, stride, padding]
@@ -264,35 +263,35 @@ def make_lanes_call(function: str, rng: np.random.Generator) -> list[Any]:
     if function == "conv2d_weight_gradient":
         return [grad, values, kernel_h, kernel_w, stride, padding]
     if function == "conv2d_spikes":
-        out = lanes_table.floats(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
+        out = ops_table.floats(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
         return [words, weight, bias, 0.5, stride, padding, group, out]
     if function == "conv2d_spikes_weight_gradient":
-        dense = lanes_table.floats(rng, outputs, rows, columns, timesteps, batch)
-        slope, dense = (lanes_table.floats(rng, outputs), dense) if rng.random() < 0.5 else (None, None)
+        dense = ops_table.floats(rng, outputs, rows, columns, timesteps, batch)
+        slope, dense = (ops_table.floats(rng, outputs), dense) if rng.random() < 0.5 else (None, None)
         return [grad, slope, dense, words, weight.shape, 0.5, stride, padding, group]
-    shortcut = lanes_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
+    shortcut = ops_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
     convolution = [words, weight, bias, 0.5, stride, padding, group, shortcut, 0.25]
-    scale, shift = lanes_table.floats(rng, outputs), lanes_table.floats(rng, outputs)
+    scale, shift = ops_table.floats(rng, outputs), ops_table.floats(rng, outputs)
     return [*convolution, *((0.75, 0.5) if "_if_" in function else (0.3, 1.0, 0.2, 0.5)), scale, shift]
 
 
 @pytest.mark.parametrize("name", LANES)
-def test_lanes(name, amount, figure):
+def test_ops(name, amount, figure):
     tally, of_convolution = Tally(), 9 if name in ("conv2d_if_spikes", "conv2d_lif_spikes") else 0
 
     def call_of(module: Any, arguments: list[Any]) -> Any:
         if of_convolution:
-            first = lanes.SpikeConvolution(*arguments[:of_convolution])
+            first = ops.SpikeConvolution(*arguments[:of_convolution])
             return getattr(module, name)(first, *arguments[of_convolution:])
         return getattr(module, name)(*arguments)
 
     def check(case: wild.Case) -> None:
         rng = wild.rng_of(name, case)
-        arguments = wild.changed(make_lanes_call(name, rng), case, lambda: make_lanes_call(name, rng))
+        arguments = wild.changed(make_ops_call(name, rng), case, lambda: make_ops_call(name, rng))
         written = {"add_words": 1, "conv2d_spikes": 7}.get(name)
         before = wild.bytes_of(arguments)
         kept = copies(arguments)
-        accepted, result = attempt(lambda *a: call_of(lanes, list(a)), name, arguments, {})
+        accepted, result = attempt(lambda *a: call_of(ops, list(a)), name, arguments, {})
         if not accepted:
             tally.refused += 1
             assert "argument '" in result, result
@@ -301,11 +300,11 @@ def test_lanes(name, amount, figure):
         tally.accepted += 1
         for i, (value, old) in enumerate(zip(arguments, kept, strict=True)):
             assert i == written or not isinstance(value, np.ndarray) or value.tobytes() == old.tobytes()
-        if case.changes and name not in lanes_table.EXACT:
+        if case.changes and name not in ops_table.EXACT:
             return  # of the compiled entry above
         kept = [plain(value) for value in kept]
         with np.errstate(all="ignore"):
-            if name in lanes_table.EXACT:
+            if name in ops_table.EXACT:
                 oracle = {"moments": moments, "product_moments": product_moments}.get(name, getattr(reference, name))
                 flat = [a.reshape(len(a), prod(a.shape[1:])) for a in kept] if name.endswith("moments") else kept
                 found = oracle(*flat)

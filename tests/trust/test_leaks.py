@@ -13,13 +13,12 @@ from typing import Any
 
 import core_table
 import functional_table
-import lanes_table
 import numpy as np
+import ops_table
 import pytest
 from growth import SANITIZED, WINDOWS, Call, Record, check, growth, leaks, refused
 
-from dsr import _core, functional
-from dsr.ops import lanes
+from dsr import _core, functional, ops
 
 
 @pytest.fixture
@@ -194,14 +193,14 @@ def test_functional(name, times, rng, record):
 
 
 def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
-    """Arguments of every function of dsr.lanes."""
-    calls = {name: lanes_table.make_call(name, rng, (33, 4, 4, 3, 5)) for name in lanes_table.EXACT}
-    words, weight = lanes_table.bits(rng, 33, 4, 4, 3, 5), lanes_table.floats(rng, 6, 33, 3, 3)
-    bias, flat = lanes_table.floats(rng, 6), lanes_table.floats(rng, 33, 4, 4, 15)
-    grad, constant = lanes_table.floats(rng, 6, 4, 4, 15), lanes_table.floats(rng, 6, 4, 4, 5)
-    values = lanes_table.floats(rng, 6, 4, 4, 3, 5)
-    shortcut = lanes_table.bits(rng, 6, 4, 4, 3, 5)
-    convolution = lanes.SpikeConvolution(words, weight, bias, 0.5, 1, 1, 4, shortcut, 0.5)
+    """Arguments of every function of dsr.ops."""
+    calls = {name: ops_table.make_call(name, rng, (33, 4, 4, 3, 5)) for name in ops_table.EXACT}
+    words, weight = ops_table.bits(rng, 33, 4, 4, 3, 5), ops_table.floats(rng, 6, 33, 3, 3)
+    bias, flat = ops_table.floats(rng, 6), ops_table.floats(rng, 33, 4, 4, 15)
+    grad, constant = ops_table.floats(rng, 6, 4, 4, 15), ops_table.floats(rng, 6, 4, 4, 5)
+    values = ops_table.floats(rng, 6, 4, 4, 3, 5)
+    shortcut = ops_table.bits(rng, 6, 4, 4, 3, 5)
+    convolution = ops.SpikeConvolution(words, weight, bias, 0.5, 1, 1, 4, shortcut, 0.5)
     return calls | {
         "word_count": [33],
         "output_size": [5, 3, 1, 1],
@@ -216,13 +215,13 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
     }
 
 
-LANES = [name for name, value in vars(lanes).items() if callable(value) and not name.startswith("_")]
-LANES = [name for name in LANES if getattr(lanes, name).__module__ == "dsr.lanes" and name != "SpikeConvolution"]
+LANES = [name for name, value in vars(ops).items() if callable(value) and not name.startswith("_")]
+LANES = [name for name in LANES if getattr(ops, name).__module__.startswith("dsr.ops.") and name != "SpikeConvolution"]
 
 
 @pytest.mark.parametrize("name", LANES)
-def test_lanes(name, times, rng, record):
-    function, arguments = getattr(lanes, name), lanes_calls(rng)[name]
+def test_ops(name, times, rng, record):
+    function, arguments = getattr(ops, name), lanes_calls(rng)[name]
     bad = []
     for index, value in enumerate(arguments):
         for wrong in wrong_values(value):

@@ -18,10 +18,9 @@ import pytest
 from signal_at import SignalAt
 from small_runs import content, digest, digest_of, recipe_of, samples_of, trainer_of
 
-from dsr import data, train
+from dsr import data, ops, train
 from dsr.data import ArraySamples, DataSet, Samples
 from dsr.files import checkpoint
-from dsr.ops import lanes
 from dsr.train import recipe, run_folder
 from dsr.train import trainer as loops
 from dsr.train.build import build_network
@@ -274,7 +273,7 @@ def test_without_a_trainer(amount, figure):
 def repeat_for_ever(words, weight):
     """A convolution."""
     while True:
-        lanes.conv2d_spikes(words, weight, None, 1.0, 1, 1, 4)
+        ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, 4)
 
 
 def test_one_long_operation(amount, figure):
@@ -285,7 +284,7 @@ def test_one_long_operation(amount, figure):
     words &= rng.integers(2**32, size=words.shape, dtype=np.uint32)
     weight = rng.normal(size=(64, 64, 3, 3)).astype(np.float32)
     began = time.monotonic()
-    lanes.conv2d_spikes(words, weight, None, 1.0, 1, 1, 4)
+    ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, 4)
     whole = time.monotonic() - began
     delays = []
     for _ in range(amount(2, 10)):

@@ -7,8 +7,7 @@ import pytest
 import wild
 
 import dsr
-from dsr import functional
-from dsr.ops import lanes
+from dsr import functional, ops
 from dsr.optim import schedule
 from dsr.train import recipe
 
@@ -53,7 +52,7 @@ def test_schedules_of_no_epochs_and_of_numpy_s_integers():
 def test_affine_of_arrays_of_other_shapes():
     x, ones = np.zeros((1, 4, 3, 1, 5), np.float32), np.ones(1, np.float32)
     with pytest.raises(ValueError, match=r"^affine: argument 'y': expected shape \(1, 4, 3, 1, 5\)"):
-        lanes.affine(x, ones, ones, x[np.newaxis], ones)
+        ops.affine(x, ones, ones, x[np.newaxis], ones)
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 2)), 10**5000, np.zeros(3, "f4,i4")], ids=["array", "long", "fields"])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dsr.data import augment
 from dsr.data.augment import flip, random_crop
 from dsr.data.samples import Draws
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 
 
 def roll(images: NDArray[Any], most: int, draws: Draws) -> NDArray[Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.events.array import Events, as_events, first_step_back
+from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, shown
-from dsr.ops.lanes import Values
 
 Counts = NDArray[np.int32]
 

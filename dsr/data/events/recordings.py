@@ -27,7 +27,7 @@ from dsr.data.samples import DataSet, Draws, Numbers, Preparation, Samples
 from dsr.files.cache import Arrays, cache_folder, cached, sources
 from dsr.files.errors import DataError
 from dsr.files.progress import progress
-from dsr.ops.lanes import Values
+from dsr.ops import Values
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN_RECORDINGS, TEST_RECORDINGS = 900, 100

@@ -1,4 +1,4 @@
-"""Valid arguments of the EXACT functions of dsr.lanes."""
+"""Valid arguments of the EXACT functions of dsr.ops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr.ops import lanes
+from dsr import ops
 
 EXACT = [
     "if_spikes",
@@ -38,7 +38,7 @@ def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 def bits(rng: np.random.Generator, channels: int, *shape: int) -> np.ndarray:
     """Words of random spikes; bits of channels that do not exist are zero."""
-    words = rng.integers(0, 2**32, (lanes.word_count(channels), *shape), dtype=np.uint32)
+    words = rng.integers(0, 2**32, (ops.word_count(channels), *shape), dtype=np.uint32)
     if channels % 32:
         words[-1] &= np.uint32(2 ** (channels % 32) - 1)
     return words
@@ -81,7 +81,7 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
         return [bits(rng, *shape), 2, 2, 1]
     if function == "avg_pool":
         return [floats(rng, *pixels, timesteps * batch), 2, 2, 1]
-    rows, columns = (lanes.output_size(size, 2, 2, 1) for size in (height, width))
+    rows, columns = (ops.output_size(size, 2, 2, 1) for size in (height, width))
     return [floats(rng, channels, rows, columns, timesteps * batch), height, width, 2, 2, 1]
 
 

@@ -7,11 +7,10 @@ import pytest
 from checks import assert_same, sum_in_contract_order
 from hypothesis import given
 from hypothesis import strategies as st
-from lanes_table import EXACT, bits, floats, make_call, run
+from ops_table import EXACT, bits, floats, make_call, run
 
-from dsr import _core, functional, reference
+from dsr import _core, functional, ops, reference
 from dsr.nn.spikes import decaying_weights
-from dsr.ops import lanes
 
 # (C, H, W, T, B): around the 32 channels of a word, 16 lanes of a vector, the 128 of a chunk, 4096 lanes of a tile
 SHAPES = [
@@ -36,7 +35,7 @@ def check_parity(function, call):
         expected = contract(function, call) if function in SUMS else run(reference, function, call)
         if function in BACKWARD:
             expected[1] = threshold_contract(call)
-        for a, b in zip(run(lanes, function, call), expected, strict=True):
+        for a, b in zip(run(ops, function, call), expected, strict=True):
             assert_same(a, b)
 
 
@@ -87,7 +86,7 @@ def test_exact_threads(function, threads, rng):
 def test_oracle_sums_alike(function, rng):
     """Dyadic numbers add exactly in any order."""
     call = [np.rint(value * 64) / np.float32(64) for value in make_call(function, rng, (33, 3, 2, 5, 17))]
-    for a, b in zip(run(lanes, function, call), run(reference, function, call), strict=True):
+    for a, b in zip(run(ops, function, call), run(reference, function, call), strict=True):
         assert_same(a, b)
 
 
@@ -95,7 +94,7 @@ def test_oracle_sums_alike(function, rng):
 def test_inputs_stay(function, rng):
     call = make_call(function, rng, (33, 3, 2, 3, 17))
     before = [np.array(value, copy=True) for value in call]
-    getattr(lanes, function)(*call)
+    getattr(ops, function)(*call)
     for i, (value, old) in enumerate(zip(call, before, strict=True)):
         assert np.array_equal(value, old) or (function == "add_words" and i == 1)
 
@@ -117,8 +116,8 @@ def test_a_held_current_is_the_same_at_every_step(function, shape, rng):
     current = floats(rng, *shape)
     check_parity(function, [current, *rest])
     repeated = np.ascontiguousarray(np.broadcast_to(current, (*shape[:3], 6, shape[4])))
-    held = run(lanes, function, [current, *rest])
-    for a, b in zip(held, run(lanes, function, [repeated, *rest]), strict=True):
+    held = run(ops, function, [current, *rest])
+    for a, b in zip(held, run(ops, function, [repeated, *rest]), strict=True):
         assert_same(a, b)
 
 
@@ -135,7 +134,7 @@ def test_backward_is_the_one_of_time_first_trains(leaky, rng):
         weights, top = np.ones(4, np.float32), (0.75,)
         share, threshold = functional.if_backward(grad, current, *top)
     summed, sums = (np.ascontiguousarray(np.tensordot(weights, train, 1)) for train in (grad, current))
-    result, above = getattr(lanes, BACKWARD[leaky])(summed, sums, 4, *top)
+    result, above = getattr(ops, BACKWARD[leaky])(summed, sums, 4, *top)
     assert 0.1 < np.count_nonzero(result) / result.size < 0.9
     for step in share:
         assert_same(result, step)
@@ -146,7 +145,7 @@ def test_backward_is_the_one_of_time_first_trains(leaky, rng):
 def test_backward_refuses_sums_of_another_shape(function, rng):
     grad, sums, *rest = make_call(function, rng, (33, 3, 2, 3, 17))
     with pytest.raises(ValueError, match=rf"^{function}: argument 'grad': expected shape \(33, 3, 2, 16\) as '"):
-        getattr(lanes, function)(grad, sums[..., 1:], *rest)
+        getattr(ops, function)(grad, sums[..., 1:], *rest)
 
 
 def test_a_potential_at_the_very_threshold_spikes(rng):
@@ -160,17 +159,17 @@ def test_a_potential_at_the_very_threshold_spikes(rng):
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_packing_round_trip(channels, n, seed):
     words = bits(np.random.default_rng(seed), channels, 1, 1, 1, n)
-    values = lanes.unpack_words(words, channels, 0.5)
-    assert_same(lanes.pack_words(values), words)
-    assert_same(lanes.count_words(words, channels), np.count_nonzero(values, axis=(1, 2, 3, 4)))
+    values = ops.unpack_words(words, channels, 0.5)
+    assert_same(ops.pack_words(values), words)
+    assert_same(ops.count_words(words, channels), np.count_nonzero(values, axis=(1, 2, 3, 4)))
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
 def test_transposed_bits(channels, n, seed):
     """Bit c of lane l, word by word: bit l of channel c."""
     words = bits(np.random.default_rng(seed), channels, 1, 1, 1, n)
-    values = lanes.unpack_words(words, 32 * len(words)).reshape(-1, n)
-    turned = lanes.transpose_words(words)
+    values = ops.unpack_words(words, 32 * len(words)).reshape(-1, n)
+    turned = ops.transpose_words(words)
     for lane in range(n):
         assert np.array_equal(turned[0, lane // 32] >> np.uint32(lane % 32) & np.uint32(1), values[:, lane])
 
@@ -184,7 +183,7 @@ def test_affine_of_one_array(rng):
 def test_dropout_keeps_a_share(keep):
     """3.2 million bits; the count of kept ones is within 6 standard deviations (fixed seed; else 2 in 10**9)."""
     words = np.full((1, 1, 1, 1, 100_000), 2**32 - 1, np.uint32)
-    kept = lanes.count_words(lanes.dropout_words(words, keep, 5), 32)
+    kept = ops.count_words(ops.dropout_words(words, keep, 5), 32)
     n = words.size * 32
     assert abs(int(kept.sum()) - keep * n) <= 6 * np.sqrt(n * keep * (1 - keep))
 
@@ -194,7 +193,7 @@ def test_add_words_reaches_an_array_that_is_not_contiguous(rng):
     words, values = bits(rng, 5, 3, 2, 2, 4), floats(rng, 5, 3, 2, 4, 2).swapaxes(3, 4)
     expected = reference.add_words(words, values, 0.5)
     try:
-        lanes.add_words(words, values, 0.5)
+        ops.add_words(words, values, 0.5)
     except ValueError as error:
         assert str(error).startswith("add_words: argument '")
     else:
@@ -203,7 +202,7 @@ def test_add_words_reaches_an_array_that_is_not_contiguous(rng):
 
 def test_dropout_mask_depends_on_the_seed(rng):
     words = bits(rng, 32, 1, 1, 1, 1000)
-    first, second, third = (lanes.dropout_words(words, 0.5, seed) for seed in (1, 1, 2))
+    first, second, third = (ops.dropout_words(words, 0.5, seed) for seed in (1, 1, 2))
     assert_same(first, second)
     assert np.count_nonzero(first != third) > 900
 
@@ -220,11 +219,11 @@ def test_pooling(kernel_size, stride, padding, image, n, rng):
     values = floats(rng, 3, *image, n)
     if min(image) + 2 * padding < kernel_size:
         pytest.skip("no window fits")
-    pooled = lanes.avg_pool(values, kernel_size, stride, padding)
+    pooled = ops.avg_pool(values, kernel_size, stride, padding)
     assert_same(pooled, reference.avg_pool(values, kernel_size, stride, padding))
     grad = floats(rng, *pooled.shape)
     window = kernel_size, stride, padding
-    assert_same(lanes.avg_pool_backward(grad, *image, *window), reference.avg_pool_backward(grad, *image, *window))
+    assert_same(ops.avg_pool_backward(grad, *image, *window), reference.avg_pool_backward(grad, *image, *window))
 
 
 # ---- convolutions --------------------------------------------------------------------------------------------------
@@ -256,8 +255,8 @@ class Convolution:
     def __init__(self, geometry, draw):
         self.channels, self.outputs, self.height, self.width, self.lanes, self.kernel_h, self.kernel_w = geometry[:7]
         self.window = geometry[7:]
-        rows = lanes.output_size(self.height, self.kernel_h, *self.window)
-        columns = lanes.output_size(self.width, self.kernel_w, *self.window)
+        rows = ops.output_size(self.height, self.kernel_h, *self.window)
+        columns = ops.output_size(self.width, self.kernel_w, *self.window)
         self.values = draw(self.channels, self.height, self.width, self.lanes)
         self.weight = draw(self.outputs, self.channels, self.kernel_h, self.kernel_w)
         self.bias = draw(self.outputs)
@@ -280,7 +279,7 @@ def test_convolution_of_dyadic_numbers(geometry, rng):
     """
     convolution = Convolution(geometry, lambda *shape: (rng.integers(-16, 17, shape) / 8).astype(np.float32))
     expected = convolution.run(reference, np.float64)
-    for a, b in zip(convolution.run(lanes), expected, strict=True):
+    for a, b in zip(convolution.run(ops), expected, strict=True):
         assert_same(a, b.astype(np.float32))
 
 
@@ -294,7 +293,7 @@ def test_convolution_within_its_bound(geometry, rng):
     absolute = convolution.run(reference, lambda array: np.abs(array.astype(np.float64)))
     kernel = convolution.kernel_h * convolution.kernel_w
     terms = convolution.channels * kernel + 1, convolution.outputs * kernel, convolution.grad[0].size
-    for actual, wanted, size, k in zip(convolution.run(lanes), exact, absolute, terms, strict=True):
+    for actual, wanted, size, k in zip(convolution.run(ops), exact, absolute, terms, strict=True):
         assert actual.dtype == np.float32
         assert (np.abs(actual - wanted) <= (k + 2) * 2.0**-24 * size).all()
 
@@ -302,8 +301,8 @@ def test_convolution_within_its_bound(geometry, rng):
 def test_convolution_without_bias(rng):
     convolution = Convolution(CONVOLUTIONS[4], lambda *shape: floats(rng, *shape))
     zeros = np.zeros_like(convolution.bias)
-    without = lanes.conv2d(convolution.values, convolution.weight, None, *convolution.window)
-    assert_same(without, lanes.conv2d(convolution.values, convolution.weight, zeros, *convolution.window))
+    without = ops.conv2d(convolution.values, convolution.weight, None, *convolution.window)
+    assert_same(without, ops.conv2d(convolution.values, convolution.weight, zeros, *convolution.window))
 
 
 @pytest.mark.parametrize("geometry", CONVOLUTIONS)
@@ -314,7 +313,7 @@ def test_convolution_threads(geometry, rng):
     try:
         for threads in (1, 2, 3, 4):
             _core.set_threads(threads)
-            results.append(convolution.run(lanes))
+            results.append(convolution.run(ops))
     finally:
         _core.set_threads(before)
     for other in results[1:]:
@@ -325,8 +324,8 @@ def test_convolution_threads(geometry, rng):
 def test_gradients_are_adjoint(rng):
     """<conv(x, w), g> = <x, input gradient> = <w, weight gradient>, exactly for dyadic numbers and sums in float64."""
     convolution = Convolution(CONVOLUTIONS[7], lambda *shape: (rng.integers(-16, 17, shape) / 8).astype(np.float32))
-    output = lanes.conv2d(convolution.values, convolution.weight, None, *convolution.window)
-    _, input_gradient, weight_gradient = convolution.run(lanes)
+    output = ops.conv2d(convolution.values, convolution.weight, None, *convolution.window)
+    _, input_gradient, weight_gradient = convolution.run(ops)
     products = [(output, convolution.grad), (convolution.values, input_gradient), (convolution.weight, weight_gradient)]
     totals = {float((a.astype(np.float64) * b).sum()) for a, b in products}
     assert len(totals) == 1
@@ -337,7 +336,7 @@ def test_image_smaller_than_the_kernel(function):
     values = np.zeros((1, 2, 5, 1), np.float32)
     window = [3, 1] if function == "avg_pool" else [np.zeros((1, 1, 3, 3), np.float32)]
     with pytest.raises(ValueError, match=f"^{function}: argument '"):
-        getattr(lanes, function)(values, *window)
+        getattr(ops, function)(values, *window)
 
 
 # ---- nothing to do -------------------------------------------------------------------------------------------------
@@ -346,10 +345,10 @@ def test_image_smaller_than_the_kernel(function):
 def empty(function, shape):
     """What comes out of a call without values: sums are zero, all else is empty."""
     channels, height, width, timesteps, batch = shape
-    words = lanes.word_count(channels), height, width, timesteps, batch
+    words = ops.word_count(channels), height, width, timesteps, batch
     sums = channels, height, width, batch
-    planes = 3, lanes.word_count(channels), height // 2 + 1, width // 2 + 1, timesteps, batch
-    turned = height * width, lanes.word_count(timesteps * batch), 32 * words[0]
+    planes = 3, ops.word_count(channels), height // 2 + 1, width // 2 + 1, timesteps, batch
+    turned = height * width, ops.word_count(timesteps * batch), 32 * words[0]
     windows = (channels, height // 2 + 1, width // 2 + 1, timesteps * batch)
     return {
         "if_spikes": [(words, "u4"), (sums, "f4")],
@@ -377,7 +376,7 @@ def empty(function, shape):
 @pytest.mark.parametrize("shape", [(0, 2, 2, 3, 4), (33, 2, 2, 3, 0), (33, 0, 2, 3, 4), (33, 2, 0, 3, 4)])
 @pytest.mark.parametrize("function", EXACT)
 def test_no_values(function, shape, rng):
-    results = run(lanes, function, make_call(function, rng, shape))
+    results = run(ops, function, make_call(function, rng, shape))
     for result, (wanted, dtype) in zip(results, empty(function, shape), strict=True):
         assert_same(result, np.zeros(wanted, dtype))
 
@@ -390,7 +389,7 @@ def test_convolution_without_values(axis, rng):
     channels, outputs, n = sizes
     geometry = (channels, outputs, 4, 4, n, 3, 3, 1, 1)
     convolution = Convolution(geometry, lambda *shape: floats(rng, *shape))
-    output, input_gradient, weight_gradient = convolution.run(lanes)
+    output, input_gradient, weight_gradient = convolution.run(ops)
     if axis == 0:
         assert_same(output, np.broadcast_to(convolution.bias.reshape(-1, 1, 1, 1), output.shape))
     assert not input_gradient.any()

@@ -1,0 +1,217 @@
+"""Convolution of spikes: to a current, through neurons to spikes, and the gradient of its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsr import _core
+from dsr.ops.arguments import as_count
+from dsr.ops.convolution import convolved_size
+from dsr.ops.layout import Values, Words, new_array, require_array, require_writable, word_count
+from dsr.ops.words import transpose_words
+
+MOST_TAPS = 121
+"""Taps of the largest kernel that `conv2d_spikes` takes, with groups of one bit."""
+
+
+def row_group(firing_rate: float, taps: int = 9) -> int:
+    """Bits that share a table of sums in a convolution over spikes: what is fastest at a firing rate.
+
+    Measured on Zen 3 (AVX2) over the four ResNet shapes: single rows win below a rate of 0.12, tables of 4 bits above;
+    2 bits gain at most 5 % anywhere. Kernels of more than 30 taps have no room for large tables.
+    """
+    return 4 if firing_rate > 0.12 and taps <= MOST_TAPS // 4 else 1
+
+
+def conv2d_spikes(
+    words: Words,
+    weight: Values,
+    bias: Values | None,
+    amplitude: float,
+    stride: int,
+    padding: int,
+    group: int,
+    out: Values | None = None,
+) -> Values:
+    """Convolution of a spike train with weights (O, C, KH, KW), each spike being worth `amplitude`.
+
+    Parameters
+    ----------
+    words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
+        Spikes.
+    group : int
+        1, 2 or 4, see `row_group`.
+    out : ndarray of float32, shape (O, H', W', T, B), optional
+        The result is added to it.
+
+    Notes
+    -----
+    EXACT for a given `group`, and within ``(K + 2) eps sum |w| amplitude`` of the exact sum of its K products.
+    """
+    require_array("conv2d_spikes", 5, words=words)
+    groups, height, width, timesteps, batch = words.shape
+    rows, columns = convolved_size("conv2d_spikes", "words", height, width, weight, stride, padding)
+    shape = (len(weight), rows, columns, timesteps, batch)
+    if out is not None:
+        require_writable("conv2d_spikes", "out", out, shape)
+    result = new_array("conv2d_spikes", "padding", shape) if out is None else out
+    _core.conv2d_spikes(
+        words.reshape(groups, height, width, timesteps * batch),
+        weight,
+        bias,
+        amplitude,
+        stride,
+        padding,
+        group,
+        out is not None,
+        result.reshape(len(weight), rows, columns, timesteps * batch),
+    )
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeConvolution:
+    """A convolution over a spike train that is still to be done, and what is added to it.
+
+    Attributes
+    ----------
+    words, weight, bias, amplitude, stride, padding, group
+        As in `conv2d_spikes`.
+    shortcut : ndarray of uint32, shape (ceil(O / 32), H', W', T, B), or None
+        Spikes that are added to the result.
+    shortcut_amplitude : float
+        What each of them is worth.
+    """
+
+    words: Words
+    weight: Values
+    bias: Values | None
+    amplitude: float
+    stride: int
+    padding: int
+    group: int
+    shortcut: Words | None = None
+    shortcut_amplitude: float = 0.0
+
+    def arguments(self) -> tuple[Words, Values, Values | None, float, int, int, int, Words | None, float]:
+        """The attributes in the order in which the operations take them."""
+        return (
+            self.words,
+            self.weight,
+            self.bias,
+            self.amplitude,
+            self.stride,
+            self.padding,
+            self.group,
+            self.shortcut,
+            self.shortcut_amplitude,
+        )
+
+    def output_words(self, function: str = "conv2d_spikes") -> Words:
+        """Room for spikes of the shape of the output; errors are those of `function`."""
+        require_array(function, 5, words=self.words)
+        _, height, width, timesteps, batch = self.words.shape
+        rows, columns = convolved_size(function, "words", height, width, self.weight, self.stride, self.padding)
+        return new_array(
+            function, "padding", (word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
+        )
+
+
+def conv2d_if_spikes(
+    convolution: SpikeConvolution,
+    v_threshold: float,
+    alpha: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> Words:
+    """`conv2d_spikes`, `add_words` of the shortcut and `if_spikes` in one, with the same bits. EXACT.
+
+    The current is used while it is in the cache and stored nowhere.
+    """
+    out = convolution.output_words("conv2d_if_spikes")
+    _core.conv2d_if_spikes(
+        *convolution.arguments(),
+        scale,
+        shift,
+        v_threshold,
+        alpha,
+        out,
+    )
+    return out
+
+
+def conv2d_lif_spikes(
+    convolution: SpikeConvolution,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> Words:
+    """As `conv2d_if_spikes` with LIF neurons. EXACT."""
+    out = convolution.output_words("conv2d_lif_spikes")
+    _core.conv2d_lif_spikes(
+        *convolution.arguments(),
+        scale,
+        shift,
+        v_threshold,
+        tau,
+        delta_t,
+        alpha,
+        out,
+    )
+    return out
+
+
+def conv2d_spikes_weight_gradient(
+    constant: Values,
+    slope: Values | None,
+    values: Values | None,
+    words: Words,
+    weight_shape: tuple[int, ...],
+    amplitude: float,
+    stride: int,
+    padding: int,
+    group: int,
+) -> Values:
+    """Gradient of `conv2d_spikes` with respect to its weight, for the gradient ``constant + slope * values[t]``.
+
+    Parameters
+    ----------
+    constant : ndarray of float32, shape (O, H', W', B)
+        What is the same at every step.
+    slope, values : ndarray of float32, shapes (O,) and (O, H', W', T, B), or None
+        What varies.
+    words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
+        Spikes.
+
+    Notes
+    -----
+    EXACT for a given `group`, and ROUNDED as `conv2d_weight_gradient`.
+    """
+    function = "conv2d_spikes_weight_gradient"
+    require_array(function, 5, words=words)
+    if words.dtype != np.uint32:
+        raise TypeError(f"{function}: argument 'words': expected dtype uint32, got {words.dtype}")
+    if not isinstance(weight_shape, tuple) or len(weight_shape) != 4:
+        raise ValueError(f"{function}: argument 'weight_shape': expected 4 integers, got {type(weight_shape).__name__}")
+    sizes = tuple(as_count(function, "weight_shape", size, 0) for size in weight_shape)
+    _, height, width, timesteps, _ = words.shape
+    transposed = transpose_words(np.require(words, None, ["C", "A"]))
+    out = new_array(function, "weight_shape", sizes)
+    _core.conv2d_spikes_weight_gradient(
+        constant,
+        slope,
+        values,
+        transposed.reshape(height, width, *transposed.shape[1:]),
+        timesteps,
+        amplitude,
+        stride,
+        padding,
+        group,
+        out,
+    )
+    return out

@@ -1,0 +1,66 @@
+"""Spikes as bits: packed, unpacked, counted, dropped."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr import _core
+from dsr.ops.arguments import as_count
+from dsr.ops.layout import Values, Words, by_channel, new_array, require_array, require_writable, word_count
+
+
+def pack_words(values: Values) -> Words:
+    """A bit where the value is not zero. EXACT."""
+    require_array("pack_words", values=values)
+    words = np.empty((word_count(len(values)), *values.shape[1:]), np.uint32)
+    _core.pack_words(by_channel(values), by_channel(words))
+    return words
+
+
+def transpose_words(words: Words) -> Words:
+    """The same bits with 32 lanes a word, (H W, ceil(T B / 32), 32 ceil(C / 32)); bits beyond are zero. EXACT."""
+    require_array("transpose_words", 5, words=words)
+    groups, height, width, timesteps, batch = words.shape
+    transposed = np.empty((height * width, word_count(timesteps * batch), 32 * groups), np.uint32)
+    _core.transpose_words(words.reshape(groups, height * width, timesteps * batch), transposed)
+    return transposed
+
+
+def unpack_words(words: Words, channels: int, amplitude: float = 1.0) -> Values:
+    """`amplitude` where the bit is set, else 0. EXACT."""
+    require_array("unpack_words", words=words)
+    count = as_count("unpack_words", "channels", channels, 0)
+    values = new_array("unpack_words", "channels", (count, *words.shape[1:]))
+    _core.unpack_words(by_channel(words), amplitude, by_channel(values))
+    return values
+
+
+def add_words(words: Words, values: Values, amplitude: float) -> Values:
+    """``values += unpack_words(words, len(values), amplitude)`` in place; returns `values`. EXACT."""
+    require_array("add_words", words=words, values=values)
+    require_writable("add_words", "values", values, (len(values), *words.shape[1:]))
+    _core.add_words(by_channel(words), amplitude, by_channel(values))
+    return values
+
+
+def count_words(words: Words, channels: int) -> NDArray[np.int64]:
+    """Spikes of each channel, shape (C,). EXACT."""
+    require_array("count_words", words=words)
+    counts = np.empty(as_count("count_words", "channels", channels, 0), np.int64)
+    _core.count_words(by_channel(words), counts)
+    return counts
+
+
+def count_bits(words: Words) -> int:
+    """Number of spikes. EXACT."""
+    require_array("count_bits", words=words)
+    return int(_core.count_bits(words.reshape(-1)))
+
+
+def dropout_words(words: Words, keep: float, seed: int) -> Words:
+    """Each bit is kept with probability `keep`, independently; the mask depends on seed and position only. EXACT."""
+    require_array("dropout_words", words=words)
+    kept = np.empty(words.shape, np.uint32)
+    _core.dropout_words(words.reshape(-1), keep, seed, kept.reshape(-1))
+    return kept

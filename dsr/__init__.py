@@ -10,12 +10,18 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 from importlib.metadata import version as _version
 
 from dsr import functional, nir
-from dsr.nn.layer import Layer, Parameter, Residual, Run, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
+from dsr.nn.containers import Residual, Sequential
+from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.dropout import Dropout
+from dsr.nn.flatten import Flatten
+from dsr.nn.layer import Layer, Parameter
 from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network, spike_rates
-from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
+from dsr.nn.pooling import AvgPool2d
+from dsr.nn.relu import ReLU
+from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.memory import keep_freed_memory

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr.nn.currents import Current, Gradient
+from dsr.nn.currents import Current
 from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
+from dsr.nn.gradients import Gradient
 
 
 def dyadic(rng, shape, most=64):
@@ -28,7 +29,7 @@ def test_pooled_convolution(size, spiking):
     out, expected = one.forward(signal, run), pool.forward(conv.forward(signal, run), run)
     np.testing.assert_array_equal(out.final_values(), expected.final_values())
     assert out.features == expected.features == (6, size // 2, size // 2)
-    grad = dyadic(rng, out.store.shape)
+    grad = dyadic(rng, out.shape)
     below, wanted = one.backward(Gradient.from_dense(grad)), pool.backward(Gradient.from_dense(grad))
     wanted = conv.backward(wanted)
     np.testing.assert_array_equal(one.weight.grad, conv.weight.grad)
@@ -56,7 +57,7 @@ def test_whitened_patches_are_uncorrelated(whitened):
     layer, images = whitened
     whiten = dsr.Conv2d(3, 12, 2, bias=False)
     whiten.weight.value = layer.filters
-    out = whiten.forward(Current.from_static(images, 4), dsr.Run()).values.reshape(12, -1).astype(np.float64)
+    out = whiten.forward(Current.from_static(images, 4), dsr.Run()).values().reshape(12, -1).astype(np.float64)
     assert np.abs(out @ out.T / out.shape[1] - np.eye(12)).max() < 1e-4
 
 
@@ -69,9 +70,9 @@ def test_a_whitened_convolution_is_one_after_a_whitening(whitened, rng):
     whiten.weight.value, conv.weight.value = layer.filters, layer.weight.value
     run = dsr.Run(training=True)
     out, expected = layer.forward(signal, run), conv.forward(whiten.forward(signal, run), run)
-    assert out.held
-    np.testing.assert_array_equal(out.values, expected.values)
-    grad = dyadic(rng, (*out.store.shape[:3], 4, 200), 8)
+    assert out.is_static
+    np.testing.assert_array_equal(out.values(), expected.values())
+    grad = dyadic(rng, (*out.shape[:3], 4, 200), 8)
     assert layer.backward(Gradient.from_dense(grad)) is None
     conv.backward(Gradient.from_dense(grad))
     np.testing.assert_array_equal(layer.weight.grad, conv.weight.grad)

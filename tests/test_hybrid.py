@@ -9,10 +9,12 @@ from safetensors.numpy import save_file
 import dsr
 from dsr import data, functional
 from dsr.files import checkpoint
-from dsr.nn.layer import Sequential
-from dsr.nn.layers import Conv2d, Flatten, Linear
-from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.containers import Sequential
+from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.flatten import Flatten
+from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
+from dsr.nn.relu import ReLU
 from dsr.train import hybrid
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
@@ -200,8 +202,8 @@ def test_fixed_thresholds_are_set_too():
 
 def test_threshold_for():
     """Where mappings end: clip(z, 0, V) at V, clip(z / tau, 0, V / h) at tau V / h."""
-    assert hybrid.threshold_for(IF(1.0), 3.0) == 3.0
-    assert hybrid.threshold_for(LIF(1.0, tau=2.0, delta_t=0.1), 3.0) == pytest.approx(0.15)
+    assert IF(1.0).threshold_for(3.0) == 3.0
+    assert LIF(1.0, tau=2.0, delta_t=0.1).threshold_for(3.0) == pytest.approx(0.15)
     for z, slope in ((2.999, 1), (3.001, 0)):
         assert functional.if_rate_backward(1.0, z, 3.0)[0] == slope
         assert functional.lif_rate_backward(1.0, z, 0.15, 2.0, 0.1)[0] == slope / 2

@@ -13,7 +13,8 @@ from dsr.inspect import energy, measurement, plots
 from dsr.inspect.energy import Cost, OperationCounter
 from dsr.inspect.report import Report
 from dsr.nn.currents import Current
-from dsr.nn.layer import Layer, Run
+from dsr.nn.layer import Layer
+from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, decaying_weights, from_lanes
 
 
@@ -169,6 +170,46 @@ class Backwards(Layer):
     def forward(self, signal, run):
         return self.first(self.second(signal, run), run)
 
+    def count_operations(self, counter, signal, output):
+        """None of its own."""
+
+
+class Same(Layer):
+    """A user's layer that gives its input on."""
+
+    def forward(self, signal, run):
+        return signal
+
+
+class Doubled(dsr.Conv2d):
+    """A user's convolution that does something else than its base says."""
+
+    def forward(self, signal, run):
+        return super().forward(super().forward(signal, run), run)
+
+
+@pytest.mark.parametrize("layer", [Same(), Doubled(2, 2, 1)])
+def test_a_layer_that_does_not_say_what_it_computes_is_refused(layer):
+    """Once it was passed over in silence, and the convolution above a pass-through layer counted as dense."""
+    network = network_of(first=dsr.IF(1.0), own=layer, conv=dsr.Conv2d(2, 3, 1), last=dsr.IF(1.0))
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=f"inspect: layer 'own': {name} does not say what it computes; give it count_"):
+        inspect.measure(network, np.ones((2, 2, 3, 3), np.float32))
+
+
+def test_a_layer_that_gives_its_input_on_changes_no_count():
+    class Told(Same):
+        def count_operations(self, counter, signal, output):
+            counter.pass_on(signal, output)
+
+    data = np.random.default_rng(0).normal(1, 1, (4, 2, 3, 3)).astype(np.float32)
+    counts = []
+    for between in ({}, {"own": Told()}):
+        network = network_of(first=dsr.IF(1.0), **between, conv=dsr.Conv2d(2, 3, 1), last=dsr.IF(1.0))
+        counts.append(by_path(inspect.measure(network, data).operations, "connections")["conv"])
+    assert counts[0] == counts[1]
+    assert counts[0].accumulates > 0 and counts[0].macs == 0
+
 
 def test_a_container_of_the_users_own():
     network = network_of(box=Backwards(dsr.IF(1.0), dsr.Linear(2, 2, bias=False)), timesteps=4)
@@ -212,8 +253,8 @@ def brute_force(spikes, pools, kernel, stride, padding):
 def test_operations_of_spikes_against_brute_force(kernel, stride, padding, pools):
     spikes = np.random.default_rng(3).random((2, 2, 34, 9, 11)) < 0.02
     layers = [dsr.AvgPool2d(*pool) for pool in pools] + [dsr.Conv2d(34, 3, kernel, stride, padding)]
-    network = dsr.Network(dsr.Sequential(*layers), 2)
-    counter, signal = OperationCounter(network), SpikeTrain.from_dense(spikes, 0.7)
+    dsr.Network(dsr.Sequential(*layers), 2)  # gives paths
+    counter, signal = OperationCounter(), SpikeTrain.from_dense(spikes, 0.7)
     for layer in layers:
         output = layer.forward(signal, Run())
         counter.see(layer, signal, output)
@@ -410,7 +451,7 @@ def test_a_network_without_batch_norm():
     seen = {}
     network.forward(images, observer=lambda path, _, output: seen.update({path: output}))
     assert isinstance(seen["conv"], Current)
-    z = from_lanes(seen["conv"].values, (3, 4, 4))[0].astype(np.float64)
+    z = from_lanes(seen["conv"].values(), (3, 4, 4))[0].astype(np.float64)
     r = (seen["neuron"].dense() != 0).mean(0)
     assert layer.error == pytest.approx(np.abs(r - np.clip(z, 0, 2.0) / 2.0).mean(), abs=1e-6)
 

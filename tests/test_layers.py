@@ -5,8 +5,9 @@ import pytest
 
 import dsr
 from dsr import reference
-from dsr.nn.currents import Current, Gradient, Store
-from dsr.nn.layer import Run
+from dsr.nn.currents import Current
+from dsr.nn.gradients import Gradient
+from dsr.nn.run import Run
 from dsr.nn.spikes import to_lanes
 
 TRAINING = Run(training=True)
@@ -29,7 +30,7 @@ def set_path_weights(layer, seed=1):
 def test_gradient_forms_agree():
     constant, x, y = normal((5, 2, 3, 4)), normal((5, 2, 3, 6, 4), 1), normal((5, 2, 3, 6, 4), 2)
     slope, other = normal(5, 3), normal(5, 4)
-    gradient = Gradient(constant, 6, [(slope, Store(x)), (other, Store(y))])
+    gradient = Gradient(constant, 6, [(slope, Current.of(x)), (other, Current.of(y))])
     dense = gradient.dense()
     expected = constant[:, :, :, None] + slope[:, None, None, None, None] * x + other[:, None, None, None, None] * y
     np.testing.assert_allclose(dense, expected, rtol=1e-6, atol=1e-6)
@@ -54,7 +55,7 @@ def test_batch_norm_forward_and_exact_gradient():
     layer = dsr.BatchNorm(3)
     layer.weight.value[:], layer.bias.value[:] = (0.5, 1.5, -1.0), (0.1, 0.2, 0.3)
     x = normal((3, 4, 5, 6, 7)) * 3 + 2
-    current = Current(Store(x), 6, (3, 4, 5))
+    current = Current.of(x)
     out = layer.forward(current, TRAINING)
     y, xhat, sigma = batch_norm_64(x.astype(np.float64), layer.weight.value, layer.bias.value)
     # scale and shift are rounded once each, then one product and one sum of values up to about 10
@@ -74,15 +75,15 @@ def test_batch_norm_with_a_gradient_that_varies_in_time():
     x, z = normal((2, 2, 2, 3, 5)), normal((2, 2, 2, 3, 5), 1)
     constant, slope = normal((2, 2, 2, 5), 2), normal(2, 3)
     first, second = dsr.BatchNorm(2), dsr.BatchNorm(2)
-    gradient = Gradient(constant, 3, [(slope, Store(z))])
-    first.forward(Current(Store(x), 3, (2, 2, 2)), TRAINING)
-    second.forward(Current(Store(x), 3, (2, 2, 2)), TRAINING)
+    gradient = Gradient(constant, 3, [(slope, Current.of(z))])
+    first.forward(Current.of(x), TRAINING)
+    second.forward(Current.of(x), TRAINING)
     a, b = first.backward(gradient), second.backward(Gradient.from_dense(gradient.dense()))
     np.testing.assert_allclose(a.dense(), b.dense(), atol=1e-5, rtol=0)
 
 
-def test_a_held_current_counts_as_its_copies():
-    """Direct coding: one step held for T gives what T explicit copies give, running statistics included."""
+def test_a_static_current_counts_as_its_copies():
+    """Direct coding: one step that stands for T gives what T explicit copies give, running statistics included."""
 
     def network():
         body = dsr.Sequential(
@@ -90,14 +91,14 @@ def test_a_held_current_counts_as_its_copies():
         )
         return dsr.Network(body, timesteps=4, seed=3)
 
-    held, copied = network(), network()
+    static, copied = network(), network()
     images, labels = normal((6, 3, 4, 4)), np.arange(6) % 4
-    for net, data in ((held, images), (copied, np.repeat(images[None], 4, axis=0))):
+    for net, data in ((static, images), (copied, np.repeat(images[None], 4, axis=0))):
         _, grad = dsr.cross_entropy(net.forward(data, training=True), labels)
         net.backward(grad)
-    for (name, a), (_, b) in zip(held.parameters(), copied.parameters(), strict=True):
+    for (name, a), (_, b) in zip(static.parameters(), copied.parameters(), strict=True):
         np.testing.assert_allclose(a.grad, b.grad, atol=1e-5, rtol=1e-4, err_msg=name)
-    for name, array in held.state().items():
+    for name, array in static.state().items():
         np.testing.assert_allclose(array, copied.state()[name], atol=1e-6, rtol=1e-6, err_msg=name)
 
 
@@ -155,14 +156,14 @@ def test_gradients_are_those_of_finite_differences(body):
 def test_dropout_draws_a_mask_for_each_step_and_scales():
     layer = set_path_weights(dsr.Dropout(0.25))
     x = np.ones((16, 8, 8, 5, 4), np.float32)
-    out = layer.forward(Current(Store(x), 5, (16, 8, 8)), TRAINING).values
+    out = layer.forward(Current.of(x), TRAINING).values()
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
     # 20,480 draws: standard deviation of the share 0.003; five of them is a false alarm in two million
     assert abs((out != 0).mean() - 0.75) < 0.0152
     assert not np.array_equal(out[:, :, :, 0], out[:, :, :, 1])
-    again = layer.forward(Current(Store(x), 5, (16, 8, 8)), TRAINING).values
+    again = layer.forward(Current.of(x), TRAINING).values()
     assert not np.array_equal(out, again)
-    assert layer.forward(Current(Store(x), 5, (16, 8, 8)), Run()).values is x
+    assert layer.forward(Current.of(x), Run()).values() is x
 
 
 def test_dropout_masks_spikes_and_the_gradient_of_every_step():
@@ -179,7 +180,7 @@ def test_dropout_masks_spikes_and_the_gradient_of_every_step():
     # where a spike survived, the gradient passes doubled; where one was dropped, it does not pass
     passed = np.zeros_like(ones)
     layer.stream[1] -= np.uint32(1)
-    full = layer.forward(Current(Store(ones), 4, (33, 2, 2)), TRAINING).values
+    full = layer.forward(Current.of(ones), TRAINING).values()
     passed = (grad * full).sum(axis=3)
     np.testing.assert_allclose(below, passed, atol=1e-5)
     np.testing.assert_array_equal(out.dense(), dense * full.transpose(3, 4, 0, 1, 2))
@@ -192,7 +193,7 @@ def test_dropout_masks_spikes_and_the_gradient_of_every_step():
 def test_neuron_layer_is_the_functional_neuron(kind):
     layer = dsr.IF(0.8) if kind == "if" else dsr.LIF(0.8, tau=1.0, delta_t=0.2)
     x = normal((6, 3, 5, 4, 2))
-    train = layer.forward(Current(Store(to_lanes(x)), 6, (5, 4, 2)), TRAINING)
+    train = layer.forward(Current.of(to_lanes(x)), TRAINING)
     grad_rate = normal((3, 5, 4, 2), 3)
     if kind == "if":
         expected = dsr.functional.if_forward(x, 0.8)
@@ -227,7 +228,7 @@ def test_average_pooling_of_spikes():
     dense = (normal((3, 2, 5, 4, 4)) > 0.5).astype(np.float32)
     pooled = dsr.AvgPool2d(2).forward(dsr.SpikeTrain.from_dense(dense), Run())
     expected = reference.avg_pool(to_lanes(dense).reshape(5, 4, 4, 6), 2, 2)
-    np.testing.assert_array_equal(pooled.values.reshape(5, 2, 2, 6), expected)
+    np.testing.assert_array_equal(pooled.values().reshape(5, 2, 2, 6), expected)
 
 
 # ---- networks ------------------------------------------------------------------------------------------------------

@@ -10,10 +10,13 @@ import pytest
 
 import dsr
 from dsr import models, reference
-from dsr.nn.layer import Residual, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Flatten
-from dsr.nn.neurons import IF, LIF, Neuron, ReLU
+from dsr.nn.containers import Residual, Sequential
+from dsr.nn.convolution import Conv2d
+from dsr.nn.flatten import Flatten
+from dsr.nn.neurons import IF, LIF, Neuron
 from dsr.nn.norm import BatchNorm
+from dsr.nn.pooling import AvgPool2d
+from dsr.nn.relu import ReLU
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
 

@@ -8,6 +8,7 @@ may differ only where the potential is as near to the threshold as rounding reac
 
 import os
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +25,7 @@ import nir_interpreter  # noqa: E402
 
 import dsr.nir  # noqa: E402
 from dsr.nir.potentials import potentials, threshold_and_alpha  # noqa: E402
-from dsr.nn.neurons import ReLU  # noqa: E402
+from dsr.nn.relu import ReLU  # noqa: E402
 
 EPS = 2.0**-24
 
@@ -752,7 +753,14 @@ def test_import_asks_for_what_the_graph_does_not_say():
 
 
 class Louder(dsr.Conv2d):
-    pass
+    """What it inherits says what a convolution does, which is not what it does."""
+
+    def forward(self, signal, run):
+        return replace(super().forward(signal, run), scale=np.full(2, 2, np.float32), shift=np.zeros(2, np.float32))
+
+
+class Named(dsr.Conv2d):
+    """Does what a convolution does."""
 
 
 def test_export_refuses_what_nir_cannot_say():
@@ -763,6 +771,7 @@ def test_export_refuses_what_nir_cannot_say():
         dsr.nir.to_nir(network(dsr.Linear(3, 4), ReLU()), (3,))
     with pytest.raises(ValueError, match=r"layer '0': .* Louder"):
         dsr.nir.to_nir(network(Louder(2, 2, 3), make_if()), (2, 8, 8))
+    assert "0" in dsr.nir.to_nir(network(Named(2, 2, 3), make_if()), (2, 8, 8)).nodes
     with pytest.raises(ValueError, match=r"shape \(5,\) do not fit the network: Linear 0"):
         dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (5,))
     with pytest.raises(ValueError, match=r"argument 'features': expected \(N,\) or \(C, H, W\), got \(8, 8\)"):

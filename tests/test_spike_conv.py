@@ -11,7 +11,9 @@ import pytest
 
 import dsr
 from dsr import ops, reference
-from dsr.nn.currents import Gradient, Keeper, Store
+from dsr.nn.currents import Computed, Current
+from dsr.nn.gradients import Gradient
+from dsr.nn.run import Budget
 
 # in and out channels, height, width, T, B, kernel, stride, padding
 SHAPES = [
@@ -157,7 +159,7 @@ def test_a_kernel_too_large_for_rows_takes_the_dense_way():
     train = dsr.SpikeTrain.from_dense((np.random.default_rng(0).random((2, 3, 2, 12, 12)) < 0.5).astype(np.float32))
     out = network.body.layers["0"].forward(train, dsr.Run())
     expected = reference.conv2d_spikes(train.words, network.body.layers["0"].weight.value.astype(np.float64), None, 1.0)
-    assert np.abs(out.values - expected).max() < 290 * 2.0**-24 * 20
+    assert np.abs(out.values() - expected).max() < 290 * 2.0**-24 * 20
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 4, 0), (1, 1, 0)])
@@ -176,9 +178,9 @@ def test_a_convolution_of_pooled_spikes_is_that_of_the_pooled_values():
     pooled = pool.forward(train, dsr.Run(training=True))
     out = conv.forward(pooled, dsr.Run(training=True))
     values = reference.avg_pool(train.values().reshape(40, 8, 8, -1), 2, 2)
-    np.testing.assert_array_equal(pooled.values.reshape(values.shape), values)
+    np.testing.assert_array_equal(pooled.values().reshape(values.shape), values)
     expected = reference.conv2d(values.astype(np.float64), conv.weight.value.astype(np.float64), None, 1, 1)
-    np.testing.assert_array_equal(out.values.reshape(expected.shape), expected)
+    np.testing.assert_array_equal(out.values().reshape(expected.shape), expected)
     grad = dyadic(rng, (6, 4, 4, 3, 5))
     below = conv.backward(Gradient.from_dense(grad))
     steps = grad.astype(np.float64).reshape(6, 4, 4, -1)
@@ -242,12 +244,21 @@ def test_a_watched_network_gives_what_an_unwatched_one_gives(kind):
 
 
 def test_the_largest_currents_are_dropped_first():
-    def store(size):
-        return Store(np.zeros((1, 1, 1, 1, size), np.float32), lambda: np.ones((1, 1, 1, 1, size), np.float32))
+    def current(size):
+        shape = (1, 1, 1, 1, size)
+        return Current((Computed(lambda: np.ones(shape, np.float32), shape),), (1, 1, 1), 1)
 
-    keeper, stores = Keeper(4 * 100), [store(size) for size in (60, 30, 60, 30, 30)]
-    for each in stores:
-        keeper.keep(each)
-    assert keeper.total == 4 * 90
-    # a dropped one comes back as its `again` makes it: ones
-    assert [float(each.values.max()) for each in stores] == [1, 0, 1, 0, 0]
+    budget, currents = Budget(4 * 100), [current(size) for size in (60, 30, 60, 30, 30)]
+    for name, each in zip("abcde", currents, strict=True):
+        each.values()
+        budget.add(name, each)
+    assert budget.total == 4 * 90
+    assert budget.kept == ["b", "d", "e"] and budget.dropped == ["a", "c"]
+    assert [each.is_written for each in currents] == [False, True, False, True, True]
+    assert currents[0].values().sum() == 60  # computed again
+
+
+def test_stored_currents_cost_the_budget_nothing():
+    budget = Budget(0)
+    budget.add("a", Current.of(np.ones((1, 1, 1, 1, 9), np.float32)))
+    assert budget.total == 0 and budget.dropped == []

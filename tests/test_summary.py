@@ -8,10 +8,14 @@ import pytest
 import dsr
 from dsr import reference
 from dsr.inspect.summary import summary, table
-from dsr.nn.layer import Residual, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
-from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.containers import Residual, Sequential
+from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.dropout import Dropout
+from dsr.nn.flatten import Flatten
+from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
+from dsr.nn.pooling import AvgPool2d
+from dsr.nn.relu import ReLU
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
 

@@ -6,6 +6,7 @@
 
 from dsr.inspect.energy import Cost
 from dsr.inspect.measurement import error_curves, measure
+from dsr.inspect.plan import Plan, PlanRow, plan
 from dsr.inspect.report import CurvePoint, NeuronLayer, Report
 
-__all__ = ["Cost", "CurvePoint", "NeuronLayer", "Report", "error_curves", "measure"]
+__all__ = ["Cost", "CurvePoint", "NeuronLayer", "Plan", "PlanRow", "Report", "error_curves", "measure", "plan"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr import functional, ops
+from dsr import ops
 from dsr.inspect.report import NeuronLayer
-from dsr.nn.currents import Current, Signal
-from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.nn.currents import Signal, as_current
+from dsr.nn.neurons import Neuron
 from dsr.nn.spikes import SpikeTrain, uniform_weights
-from dsr.ops import Values
 
 
 class Tally:
@@ -37,8 +36,8 @@ class Tally:
         assert weights is not None, "neurons give weights to their trains"
         spikes = ops.unpack_words(train.words, train.channels)
         counts = ops.weighted_sum(spikes, uniform_weights(timesteps))
-        rate = (counts if isinstance(neuron, IF) else ops.weighted_sum(spikes, weights)).astype(np.float64) / timesteps
-        mapped, in_range = _mapping(neuron, _mean(signal, weights))
+        rate = ops.weighted_sum(spikes, weights).astype(np.float64) / timesteps
+        mapped, in_range = neuron.mapping(as_current(signal).mean(weights).astype(np.float64))
         self.error += float(np.abs(rate - mapped).sum())
         self.in_range += int(np.count_nonzero(in_range))
         self.spike_counts += np.bincount(counts.astype(np.intp).reshape(-1), minlength=timesteps + 1)
@@ -65,23 +64,3 @@ class Tally:
             error=self.error / count,
             spike_counts=tuple(self.spike_counts.tolist()),
         )
-
-
-def _mapping(neuron: Neuron, mean_current: Values) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The mapping as a fraction of what a spike is worth, and where it rises."""
-    z, threshold = mean_current.astype(np.float64), neuron.effective_threshold()
-    if isinstance(neuron, IF):
-        slope, _ = functional.if_rate_backward(np.ones_like(z), z, threshold)
-        return functional.if_rate(z, threshold) / threshold, slope != 0
-    if isinstance(neuron, LIF):
-        slope, _ = functional.lif_rate_backward(np.ones_like(z), z, threshold, neuron.tau, neuron.delta_t)
-        rate = functional.lif_rate(z, threshold, neuron.tau, neuron.delta_t)
-        return rate * (neuron.delta_t / threshold), slope != 0
-    raise TypeError(f"inspect: layer '{neuron.path}': expected IF or LIF neurons, got {type(neuron).__name__}")
-
-
-def _mean(signal: Signal, weights: Values) -> Values:
-    """Mean over time with `weights`, (C, H, W, B)."""
-    if isinstance(signal, Current):
-        return signal.mean(weights)
-    return ops.weighted_sum(signal.values(), weights / np.float32(len(weights)))

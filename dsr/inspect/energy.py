@@ -29,18 +29,14 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dsr import ops
 from dsr.nn.currents import Current, Signal, signal_values
-from dsr.nn.layer import Layer, Residual
-from dsr.nn.layers import AvgPool2d, Conv2d, Flatten
-from dsr.nn.network import Network
-from dsr.nn.neurons import LIF, Neuron
-from dsr.nn.norm import BatchNorm
+from dsr.nn.describe import Counts, description
+from dsr.nn.layer import Layer
 from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.ops import NeuronModel
 
-Counts = NDArray[np.int64]
 Kind = Literal["connections", "direct", "update"]
 
 
@@ -123,36 +119,20 @@ class Traffic:
 
 
 class OperationCounter:
-    """Counts operations while batches run through a network.
+    """Counts operations while batches run through a network; layers tell it what they do (`dsr.nn.describe`)."""
 
-    Parameters
-    ----------
-    network : Network
-        Whose layers, or copies of them, are given to `see`.
-    """
-
-    def __init__(self, network: Network) -> None:
-        self._shortcuts = {
-            layer.shortcut.path: layer.path
-            for _, layer in network.body.walk()
-            if isinstance(layer, Residual) and layer.shortcut is not None
-        }
+    def __init__(self) -> None:
         self._traffic: WeakKeyDictionary[Signal, Traffic] = WeakKeyDictionary()
+        self._outputs: dict[str, Signal] = {}
         self._totals: dict[tuple[str, Kind, str], Counter[str]] = {}
 
     def see(self, layer: Layer, signal: Signal, output: Signal) -> None:
-        """Count a layer's forward pass."""
-        if isinstance(layer, Conv2d):
-            self._connections(layer, signal)
-        elif isinstance(layer, Neuron):
-            self._direct(layer.path, signal)
-            self._update(layer, output)
-        elif isinstance(layer, Residual) and layer.shortcut is None:
-            self._direct(layer.path, signal)
-        elif isinstance(layer, AvgPool2d | Flatten | BatchNorm):
-            self._pass_on(layer, signal, output)
-        if layer.path in self._shortcuts:
-            self._direct(self._shortcuts[layer.path], output)
+        """Count a layer's forward pass; ValueError if it does not say what it computes."""
+        count = description(
+            "inspect", layer, "count_operations", "{} does not say what it computes; give it count_operations()"
+        )
+        count(self, signal, output)
+        self._outputs[layer.path] = output
 
     def operations(self, samples: int) -> tuple[Operations, ...]:
         """The counts per sample, in the order of the network."""
@@ -167,39 +147,41 @@ class OperationCounter:
     def _count(self, path: str, kind: Kind, source: str, **numbers: int) -> None:
         self._totals.setdefault((path, kind, source), Counter()).update(numbers)
 
-    def _connections(self, layer: Conv2d, signal: Signal) -> None:
-        out, channels, kernel_h, kernel_w = layer.kernel_shape
+    def connections(self, path: str, signal: Signal, kernel_shape: tuple[int, ...], stride: int, padding: int) -> None:
+        """A weight for each connection between `signal` and an output, as a convolution has them."""
+        out, channels, kernel_h, kernel_w = kernel_shape
         _, height, width = image_shape(signal.features)
-        rows = windows(height, kernel_h, layer.stride, layer.padding)
-        columns = windows(width, kernel_w, layer.stride, layer.padding)
+        rows = windows(height, kernel_h, stride, padding)
+        columns = windows(width, kernel_w, stride, padding)
         ann = out * channels * int(rows.sum()) * int(columns.sum()) * signal.batch
         traffic = self._traffic_of(signal)
         events = traffic.spikes if traffic is not None else _values(signal)
         operations = out * int(rows @ events.sum(axis=0) @ columns)
         source, name = ("values", "macs") if traffic is None else ("spikes", "accumulates")
         numbers = {"events": int(events.sum()), name: operations, "ann_macs": ann}
-        self._count(layer.path, "connections", source, **numbers)
+        self._count(path, "connections", source, **numbers)
 
-    def _direct(self, path: str, signal: Signal) -> None:
+    def additions(self, path: str, signal: Signal) -> None:
+        """Spikes that are added to a current as they are."""
         traffic = self._traffic_of(signal)
         if traffic is not None:
             spikes, taps = int(traffic.spikes.sum()), int(traffic.taps.sum()) * signal.batch
             self._count(path, "direct", "spikes", events=spikes, accumulates=spikes, ann_accumulates=taps)
 
-    def _update(self, layer: Neuron, output: Signal) -> None:
-        updates = prod(output.features) * output.timesteps * output.batch
-        self._count(layer.path, "update", "", **{"macs" if isinstance(layer, LIF) else "accumulates": updates})
+    def output_of(self, path: str) -> Signal:
+        """What the layer at `path` gave."""
+        return self._outputs[path]
 
-    def _pass_on(self, layer: Layer, signal: Signal, output: Signal) -> None:
+    def updates(self, path: str, output: Signal, neuron: NeuronModel) -> None:
+        """A step of every neuron of a layer."""
+        updates = prod(output.features) * output.timesteps * output.batch
+        self._count(path, "update", "", **{"accumulates" if neuron.decay == 1 else "macs": updates})
+
+    def pass_on(self, signal: Signal, output: Signal, function: Callable[[Counts], Counts] | None = None) -> None:
+        """The output consists of the input's spikes: `function` maps numbers by pixel, (C, H, W), to those of it."""
         traffic = self._traffic_of(signal)
-        if traffic is None:
-            return
-        if isinstance(layer, AvgPool2d):
-            size, stride, padding = layer.kernel_size, layer.stride, layer.padding
-            traffic = traffic.mapped(lambda counts: window_sums(counts, size, stride, padding))
-        elif isinstance(layer, Flatten):
-            traffic = traffic.mapped(lambda counts: counts.reshape(-1, 1, 1))
-        self._traffic[output] = traffic
+        if traffic is not None:
+            self._traffic[output] = traffic if function is None else traffic.mapped(function)
 
     def _traffic_of(self, signal: Signal) -> Traffic | None:
         """The spikes that a signal consists of; None if it does not."""
@@ -224,15 +206,8 @@ def windows(size: int, kernel_size: int, stride: int, padding: int) -> Counts:
     return np.sum((start <= pixel) & (pixel < start + kernel_size), axis=1, dtype=np.int64)
 
 
-def window_sums(counts: Counts, kernel_size: int, stride: int, padding: int) -> Counts:
-    """Sums over square windows, (C, H, W) to (C, H', W')."""
-    padded = np.pad(counts, ((0, 0), (padding, padding), (padding, padding)))
-    views = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size, kernel_size), axis=(1, 2))
-    return views[:, ::stride, ::stride].sum(axis=(3, 4))
-
-
 def _values(signal: Signal) -> Counts:
     """Values that are not zero, over all steps and samples, (C, H, W); of a current of one step all."""
-    if isinstance(signal, Current) and signal.store.shape[3] == 1:
-        return np.full(signal.store.shape[:3], signal.batch, np.int64)
+    if isinstance(signal, Current) and signal.shape[3] == 1:
+        return np.full(signal.shape[:3], signal.batch, np.int64)
     return np.count_nonzero(signal_values(signal), axis=(3, 4)).astype(np.int64)

@@ -15,9 +15,10 @@ from dsr.inspect.activity import Tally
 from dsr.inspect.energy import Cost, OperationCounter
 from dsr.inspect.report import CurvePoint, NeuronLayer, Report
 from dsr.nn.currents import Signal
-from dsr.nn.layer import Layer, Run
+from dsr.nn.layer import Layer
 from dsr.nn.network import Network, batch_axis
 from dsr.nn.neurons import Neuron
+from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
 from dsr.ops.arguments import as_array
 
@@ -56,7 +57,7 @@ def measure(
     """
     data = _Data("measure", images, labels, batch_size)
     tallies = _tallies("measure", network, network.timesteps)
-    counter = OperationCounter(network)
+    counter = OperationCounter()
     correct = data.run(_watched(network, tallies, counter.see))
     return Report(
         network.timesteps,

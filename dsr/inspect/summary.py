@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 
 from dsr.inspect.measurement import measure
 from dsr.nn.currents import Current, Signal
-from dsr.nn.layer import Layer, Run
-from dsr.nn.layers import AvgPool2d, Conv2d, Linear
+from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import Neuron
+from dsr.nn.run import Run
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class LayerRow:
         Of the output of a sample and time step, ``(C, H, W)`` or ``(N,)``.
     parameters : int
         Trained numbers.
-    macs : int
-        Multiply-adds for a sample and time step, if all values were dense; borders count as full.
+    macs : int or None
+        Multiply-adds for a sample and time step, if all values were dense; borders count as full. None: the layer does
+        not say (`dsr.Layer.multiply_adds`).
     neurons : int
         Spiking neurons.
     firing_rate : float or None
@@ -47,7 +48,7 @@ class LayerRow:
     kind: str
     shape: tuple[int, ...]
     parameters: int
-    macs: int
+    macs: int | None
     neurons: int = 0
     firing_rate: float | None = None
     synaptic_operations: float | None = None
@@ -101,10 +102,10 @@ def summary(network: Network, features: Sequence[int], data: ArrayLike | None = 
         rows.append(
             LayerRow(
                 path,
-                _kind(layer),
+                layer.kind(),
                 shape,
                 sum(parameter.value.size for parameter in layer.parameters().values()),
-                prod(layer.kernel_shape) * prod(shape[1:]) if isinstance(layer, Conv2d) else 0,
+                layer.multiply_adds(shape),
                 prod(shape) if isinstance(layer, Neuron) else 0,
                 rates.get(path),
                 operations.get(path),
@@ -122,7 +123,7 @@ def table(rows: Sequence[LayerRow]) -> str:
     ]
     neurons = sum(row.neurons for row in rows)
     total = ["total", "", f"{neurons:,} neurons" if neurons else ""]
-    total += [f"{sum(row.parameters for row in rows):,}", f"{sum(row.macs for row in rows):,}"]
+    total += [f"{sum(row.parameters for row in rows):,}", f"{sum(row.macs or 0 for row in rows):,}"]
     notes = ["MACs: multiply-adds for a sample and time step, as if all values were dense"]
     if measured:
         head += ["firing rate", "synaptic operations"]
@@ -149,17 +150,5 @@ def table(rows: Sequence[LayerRow]) -> str:
     return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], *notes])
 
 
-def _kind(layer: Layer) -> str:
-    name = type(layer).__name__
-    if isinstance(layer, Linear):
-        return name
-    if isinstance(layer, Conv2d | AvgPool2d):
-        kernel = layer.kernel_shape[2:] if isinstance(layer, Conv2d) else (layer.kernel_size,) * 2
-        usual = 1 if isinstance(layer, Conv2d) else layer.kernel_size
-        stride = f", stride {layer.stride}" if layer.stride != usual else ""
-        return f"{name} {kernel[0]}x{kernel[1]}{stride}"
-    return name
-
-
-def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}" if number else ""

@@ -10,7 +10,7 @@ from dsr.models.digits import digits
 from dsr.models.imagenet_resnet import imagenet_resnet
 from dsr.models.preact_resnet import preact_resnet
 from dsr.models.vgg import vgg
-from dsr.nn.layer import Sequential
+from dsr.nn.containers import Sequential
 
 __all__ = ["cifar_fast", "digits", "imagenet_resnet", "names", "preact_resnet", "vgg"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dsr.nn.layer import Layer, Residual, Sequential
-from dsr.nn.layers import Conv2d, Dropout
+from dsr.nn.containers import Residual, Sequential
+from dsr.nn.convolution import Conv2d
+from dsr.nn.dropout import Dropout
+from dsr.nn.layer import Layer
 from dsr.nn.norm import BatchNorm
 
 MakeNeuron = Callable[[], Layer]

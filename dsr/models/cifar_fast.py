@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dsr.models.blocks import MakeNeuron, require_image
+from dsr.nn.containers import Sequential
+from dsr.nn.convolution import Conv2d, Linear
 from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
-from dsr.nn.layer import Layer, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.flatten import Flatten
+from dsr.nn.layer import Layer
 from dsr.nn.norm import BatchNorm
+from dsr.nn.pooling import AvgPool2d
 
 
 def cifar_fast(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int, width: int = 64) -> Sequential:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dsr.models.blocks import MakeNeuron, maybe_dropout, require_image, residual_stages
-from dsr.nn.layer import Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.containers import Sequential
+from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.flatten import Flatten
 from dsr.nn.norm import BatchNorm
+from dsr.nn.pooling import AvgPool2d
 
 
 def preact_resnet(

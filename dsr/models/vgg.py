@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dsr.models.blocks import MakeNeuron, maybe_dropout, require_image
-from dsr.nn.layer import Layer, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.containers import Sequential
+from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.flatten import Flatten
+from dsr.nn.layer import Layer
 from dsr.nn.norm import BatchNorm
+from dsr.nn.pooling import AvgPool2d
 
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of the five stages."""

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from dsr.nir.potentials import potentials
 from dsr.nn.currents import Current, Signal
-from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
-from dsr.nn.layer import Layer, Residual, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
+from dsr.nn.describe import description
+from dsr.nn.layer import Layer
 from dsr.nn.network import Network
-from dsr.nn.neurons import IF, LIF, Neuron
-from dsr.nn.norm import BatchNorm
+from dsr.ops import NeuronModel, Values
 from dsr.ops.arguments import LARGEST, SMALLEST
 
 Doubles = NDArray[np.float64]
@@ -29,9 +27,8 @@ def export_graph(
     nir: Any, network: Network, features: tuple[int, ...], delta_t: float | None, euler: bool, diagonal: bool
 ) -> Any:
     """What `dsr.nir.to_nir` does, given the package nir."""
-    leaky = [layer for _, layer in network.neurons() if isinstance(layer, LIF)]
     if delta_t is None:
-        delta_t = leaky[0].delta_t if leaky else 1.0
+        delta_t = next((neuron.delta_t for _, neuron in network.neurons() if neuron.delta_t is not None), 1.0)
     return _Exporter(nir, float(delta_t), euler, diagonal).graph(network, features)
 
 
@@ -82,21 +79,22 @@ class _Exporter:
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.features: dict[str, tuple[int, ...]] = {}
-        self.neurons: dict[str, Neuron] = {}
+        self.only = ""
+        self.neurons: dict[str, tuple[NeuronModel, float, float]] = {}
 
     def graph(self, network: Network, features: tuple[int, ...]) -> Any:
         """The whole graph."""
         for _, layer in network.body.walk():
-            self._writer(layer)
+            _export_of(layer)
+        self.only = type(network.body).__name__.lower()
         output = self._probe(network, features)
         source = self._add("input", self.nir.Input(input_type=np.array(features)), ())
-        wire = self._layer(network.body, _wire(source, features))
+        wire = self.layer(network.body, _wire(source, features))
         amplitude = self._output_amplitude(wire)
         if amplitude is None:
             wire, amplitude = self._settle(wire, "output"), 1.0
         self._add("output", self.nir.Output(output_type=np.array(wire.features)), wire.sources)
         nodes = {name: node.node(name) if isinstance(node, _Weights) else node for name, node in self.nodes.items()}
-        amplitudes = {name: neuron.amplitude(neuron.effective_threshold()) for name, neuron in self.neurons.items()}
         metadata = {
             "producer": "dsr",
             "format_version": FORMAT_VERSION,
@@ -106,9 +104,9 @@ class _Exporter:
             "integration": "euler" if self.euler else "exponential",
             "readout": _readout(output),
             "output_amplitude": amplitude,
-            "v_threshold": {name: neuron.effective_threshold() for name, neuron in self.neurons.items()},
-            "alpha": {name: neuron.alpha for name, neuron in self.neurons.items()},
-            "amplitude": amplitudes,
+            "v_threshold": {name: v_threshold for name, (_, v_threshold, _) in self.neurons.items()},
+            "alpha": {name: alpha for name, (_, _, alpha) in self.neurons.items()},
+            "amplitude": {name: neuron.amplitude for name, (neuron, _, _) in self.neurons.items()},
         }
         return self.nir.NIRGraph(nodes=nodes, edges=self.edges, metadata=metadata)
 
@@ -126,106 +124,96 @@ class _Exporter:
             raise ValueError(f"to_nir: samples of shape {features} do not fit the network: {error}") from None
         return outputs[-1]
 
-    def _layer(self, layer: Layer, wire: _Wire) -> _Wire:
-        return self._writer(layer)(layer, wire)
+    def layer(self, layer: Layer, wire: _Wire) -> _Wire:
+        """The wire behind a layer."""
+        written: _Wire = _export_of(layer)(self, wire)
+        return written
 
-    def _writer(self, layer: Layer) -> Callable[[Any, _Wire], _Wire]:
-        """What writes a layer. A subclass may do anything, so the class has to be exactly one of these."""
-        writers: dict[type, Callable[[Any, _Wire], _Wire]] = {
-            Sequential: self._sequential,
-            Residual: self._residual,
-            Conv2d: self._conv2d,
-            Linear: self._linear,
-            PooledConv2d: self._conv2d,
-            WhitenedConv2d: self._conv2d,
-            BatchNorm: self._batch_norm,
-            AvgPool2d: self._avg_pool,
-            Flatten: self._flatten,
-            Dropout: lambda layer, wire: wire,
-            IF: self._neuron,
-            LIF: self._neuron,
-        }
-        if type(layer) not in writers:
-            raise ValueError(
-                f"to_nir: layer '{_name(layer)}': NIR has nothing that does what {type(layer).__name__} does"
-            )
-        return writers[type(layer)]
-
-    def _sequential(self, layer: Any, wire: _Wire) -> _Wire:
-        for child in layer.layers.values():
-            wire = self._layer(child, wire)
-        return wire
-
-    def _residual(self, layer: Any, wire: _Wire) -> _Wire:
-        # two readers: nothing that only one of them wants may go into the weights below
+    def fork(self, path: str, wire: _Wire) -> _Wire:
+        """Two readers: nothing that only one of them wants may go into the weights below."""
         if any(self._open(name) for name in wire.sources):
-            wire = self._settle(wire, _name(layer))
+            wire = self._settle(wire, self._name(path))
             for name in wire.sources:
                 if (weights := self._open(name)) is not None:
                     weights.open = False
-        body = self._layer(layer.body, wire)
-        other = wire if layer.shortcut is None else self._layer(layer.shortcut, wire)
-        sources = dict(body.sources)
-        for name, scale in other.sources.items():
-            sources[name] = sources[name] + scale if name in sources else scale
-        return _Wire(sources, body.shift + other.shift, body.features)
+        return wire
 
-    def _conv2d(self, layer: Any, wire: _Wire) -> _Wire:
-        stride, padding = (layer.stride,) * 2, (layer.padding,) * 2
+    def add(self, a: _Wire, b: _Wire) -> _Wire:
+        """The sum of two wires."""
+        sources = dict(a.sources)
+        for name, scale in b.sources.items():
+            sources[name] = sources[name] + scale if name in sources else scale
+        return _Wire(sources, a.shift + b.shift, a.features)
+
+    def convolution(
+        self, path: str, wire: _Wire, weight: Values, bias: Values | None, stride: int, padding: int
+    ) -> _Wire:
+        """A convolution with weights (O, C, KH, KW)."""
+        image, strides, paddings = wire.features[1:], (stride,) * 2, (padding,) * 2
         return self._weighted(
-            layer, wire, lambda w, b: self.nir.Conv2d(wire.features[1:], w, stride, padding, (1, 1), 1, b)
+            path, wire, weight, bias, lambda w, b: self.nir.Conv2d(image, w, strides, paddings, (1, 1), 1, b)
         )
 
-    def _linear(self, layer: Any, wire: _Wire) -> _Wire:
-        return self._weighted(layer, wire, lambda w, b: self.nir.Affine(w.reshape(w.shape[:2]), b))
+    def linear(self, path: str, wire: _Wire, weight: Values, bias: Values | None) -> _Wire:
+        """An affine map with weights (O, N, 1, 1)."""
+        return self._weighted(path, wire, weight, bias, lambda w, b: self.nir.Affine(w.reshape(w.shape[:2]), b))
 
-    def _weighted(self, layer: Conv2d, wire: _Wire, make: Callable[[Any, Any], Any]) -> _Wire:
-        wire, scale = self._plain_sum(wire, _name(layer))
-        weight = layer.kernel() * scale.reshape(-1, 1, 1)
-        bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.value.astype(np.float64)
-        return _wire(self._add(_name(layer), _Weights(weight, bias, make), wire.sources), self.features[layer.path])
+    def _weighted(
+        self, path: str, wire: _Wire, kernel: Values, bias: Values | None, make: Callable[[Any, Any], Any]
+    ) -> _Wire:
+        wire, scale = self._plain_sum(wire, self._name(path))
+        weight = kernel * scale.reshape(-1, 1, 1)
+        biases = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+        return _wire(self._add(self._name(path), _Weights(weight, biases, make), wire.sources), self.features[path])
 
-    def _batch_norm(self, layer: Any, wire: _Wire) -> _Wire:
-        scale = layer.weight.value / np.sqrt(layer.running_var.astype(np.float64) + layer.eps)
-        shift = layer.bias.value - layer.running_mean * scale
-        # the float32 numbers of the forward pass
-        scale, shift = scale.astype(np.float32).astype(np.float64), shift.astype(np.float32).astype(np.float64)
-        sources = {name: old * scale for name, old in wire.sources.items()}
-        return _Wire(sources, wire.shift * scale + shift, wire.features)
+    def affine(self, wire: _Wire, scale: Values, shift: Values) -> _Wire:
+        """A scale and a shift of each channel."""
+        factor = scale.astype(np.float64)
+        sources = {name: old * factor for name, old in wire.sources.items()}
+        return _Wire(sources, wire.shift * factor + shift.astype(np.float64), wire.features)
 
-    def _avg_pool(self, layer: Any, wire: _Wire) -> _Wire:
-        wire, scale = self._plain_sum(wire, _name(layer))
-        sizes = (np.array([size, size]) for size in (layer.kernel_size, layer.stride, layer.padding))
-        name = self._add(_name(layer), self.nir.AvgPool2d(*sizes), wire.sources)
-        return _wire(name, self.features[layer.path], scale)
+    def average_pool(self, path: str, wire: _Wire, kernel_size: int, stride: int, padding: int) -> _Wire:
+        """The mean over square windows."""
+        wire, scale = self._plain_sum(wire, self._name(path))
+        sizes = (np.array([size, size]) for size in (kernel_size, stride, padding))
+        name = self._add(self._name(path), self.nir.AvgPool2d(*sizes), wire.sources)
+        return _wire(name, self.features[path], scale)
 
-    def _flatten(self, layer: Any, wire: _Wire) -> _Wire:
-        wire, scale = self._plain_sum(wire, _name(layer))
+    def flatten(self, path: str, wire: _Wire) -> _Wire:
+        """An image as a vector."""
+        wire, scale = self._plain_sum(wire, self._name(path))
         node = self.nir.Flatten({"input": np.array(wire.features)}, start_dim=0, end_dim=-1)
         pixels = prod(wire.features[1:])
-        return _wire(self._add(_name(layer), node, wire.sources), self.features[layer.path], np.repeat(scale, pixels))
+        return _wire(self._add(self._name(path), node, wire.sources), self.features[path], np.repeat(scale, pixels))
 
-    def _neuron(self, layer: Any, wire: _Wire) -> _Wire:
-        wire = self._settle(wire, _name(layer))
-        threshold, reset = potentials(layer.effective_threshold(), layer.alpha)
+    def neuron(
+        self, path: str, wire: _Wire, neuron: NeuronModel, v_threshold: float, alpha: float, leak: float
+    ) -> _Wire:
+        """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
+        wire = self._settle(wire, self._name(path))
+        threshold, reset = potentials(v_threshold, alpha)
 
         def every(value: float | np.float32) -> NDArray[np.float32]:
             return np.full(wire.features, value, np.float32)
 
         at_spikes = {"v_threshold": every(threshold), "v_reset": every(reset)}
-        if isinstance(layer, LIF):
-            steps = layer.delta_t / layer.tau
-            tau = self.delta_t / (-expm1(-steps) if self.euler else steps)
+        if leak:
+            tau = self.delta_t / (-expm1(-leak) if self.euler else leak)
             if not SMALLEST <= tau <= LARGEST:
                 raise ValueError(
-                    f"to_nir: layer '{_name(layer)}': with delta_t = {self.delta_t} its tau is {tau:g}, beyond float32"
+                    f"to_nir: layer '{self._name(path)}': with delta_t = {self.delta_t} its tau is {tau:g}, beyond "
+                    "float32"
                 )
             node = self.nir.LIF(tau=every(tau), r=every(1), v_leak=every(0), **at_spikes)
         else:
             node = self.nir.IF(r=every(1 / self.delta_t), **at_spikes)
-        name = self._add(_name(layer), node, wire.sources)
-        self.neurons[name] = layer
-        return _wire(name, wire.features, np.full(wire.features[0], layer.amplitude(layer.effective_threshold())))
+        name = self._add(self._name(path), node, wire.sources)
+        self.neurons[name] = neuron, v_threshold, alpha
+        return _wire(name, wire.features, np.full(wire.features[0], neuron.amplitude))
+
+    def _name(self, path: str) -> str:
+        """The path, or the class of a network's only layer; without slashes, which HDF5 takes for folders."""
+        return path.replace("/", "_") or self.only
 
     def _plain_sum(self, wire: _Wire, reader: str) -> tuple[_Wire, Doubles]:
         """The wire as a plain sum of nodes, times a scale."""
@@ -293,9 +281,8 @@ def _wire(source: str, features: tuple[int, ...], scale: Doubles | None = None) 
     return _Wire({source: ones if scale is None else scale}, np.zeros(features[0]), features)
 
 
-def _name(layer: Layer) -> str:
-    """The path, or the class of a network's only layer; without slashes, which HDF5 takes for folders."""
-    return layer.path.replace("/", "_") or type(layer).__name__.lower()
+def _export_of(layer: Layer) -> Any:
+    return description("to_nir", layer, "export", "NIR has nothing that does what {} does, or it has no export()")
 
 
 def _readout(output: Signal) -> str:

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from dsr.nir.nodes import bias_of, check_size, integers, one_integer, padding_of, reals, refusal, uniform, windows_left
 from dsr.nir.potentials import potentials, threshold_and_alpha
 from dsr.nir.topology import Topology, flat
-from dsr.nn.layer import Layer, Residual, Sequential
-from dsr.nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from dsr.nn.containers import Residual, Sequential
+from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.flatten import Flatten
+from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.nn.pooling import AvgPool2d
 from dsr.ops.arguments import as_positive, shown
 
 Doubles = NDArray[np.float64]
@@ -74,11 +77,6 @@ class _Road:
     def last(self) -> Layer | None:
         """The last layer."""
         return next(reversed(self.layers.values())) if self.layers else None
-
-    @property
-    def ends_in_current(self) -> bool:
-        """Whether the output is a current, not spikes or somebody else's signal."""
-        return isinstance(self.last, (Conv2d, AvgPool2d, Residual))
 
     def then(
         self,
@@ -167,10 +165,7 @@ class _Importer:
         """Several paths from one node to another, where they are summed."""
         start = replace(road, layers={})
         branches = [self._settle(f"{name}.branch", self._walk(first, meeting, start)) for first in following]
-        # the body must give a current, and a path without layers can only be a shortcut
-        branches.sort(key=lambda branch: 2 - branch.ends_in_current - bool(branch.layers))
-        if not branches[0].ends_in_current:
-            branches[0] = self._diagonal(f"{name}.branch", branches[0])
+        branches.sort(key=lambda branch: not branch.layers)  # a path without layers is a shortcut
         body, *others = branches
         for other in others:
             if other.features != body.features:
@@ -188,7 +183,7 @@ class _Importer:
         """Nothing left to be done: the scale goes into the last layer's weights, or into a layer of its own."""
         if (road.factor == 1).all() and shift == 0:
             return replace(road, scale=np.ones_like(road.scale), amplitude=1.0)
-        if not isinstance(road.last, Conv2d):
+        if road.last not in self.weights:
             return self._diagonal(name, road, shift)
         weight, bias = self.weights[road.last]
         self.weights[road.last] = weight * road.factor.reshape(-1, 1, 1, 1), bias * road.factor + shift
@@ -284,7 +279,7 @@ class _Importer:
         except ValueError as error:  # numbers that float32 has no room for
             raise refusal(name, node, str(error)) from error
         if neuron.effective_threshold() != v_threshold:  # the bound is above it, or rounds it
-            neuron.v_threshold_lower_bound = v_threshold * 2.0**-26
+            neuron.v_threshold.lower_bound = v_threshold * 2.0**-26
         return road.then(name, neuron, road.features, amplitude=neuron.amplitude(v_threshold))
 
     def _tau(self, name: str, node: Any, features: tuple[int, ...], delta_t: float) -> float:

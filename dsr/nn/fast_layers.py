@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.nn.layers import Conv2d
+from dsr.nn.convolution import Conv2d
+from dsr.nn.describe import Total
 from dsr.ops import Values
 from dsr.ops.arguments import as_counts, as_number
 
@@ -113,6 +114,9 @@ class WhitenedConv2d(Conv2d):
     def buffers(self) -> Mapping[str, NDArray[Any]]:
         """``filters``, (C P**2, C, P, P)."""
         return {"filters": self.filters}
+
+    def join_ranks(self, rank: int, total: Total | None) -> None:
+        """All ranks have the filters of rank 0."""
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Copies of the whitened image, their negatives, and Kaiming normal of fan-out."""

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.nn.currents import Current, Gradient, Keeper, Signal
-from dsr.nn.layer import Layer, Parameter, Run
+from dsr.nn.currents import Current, Signal
+from dsr.nn.gradients import Gradient
+from dsr.nn.layer import Layer, Parameter
 from dsr.nn.neurons import Neuron
+from dsr.nn.run import Budget, Run
 from dsr.nn.spikes import SpikeTrain, image_shape
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, shown
@@ -84,8 +86,12 @@ class Network:
         TypeError, ValueError
             `data` is not such an array, or does not fit the network.
         """
-        output = self.body(self._current(data), Run(training, observer, Keeper(self.keep_bytes)))
-        if training:
+        return self.evaluate(data, Run(training, observer, Budget(self.keep_bytes)))
+
+    def evaluate(self, data: ArrayLike, run: Run) -> Values:
+        """`forward`, with a pass of the caller's."""
+        output = self.body(self._current(data), run)
+        if run.training:
             self._output = output
         return output.rate().reshape(output.batch, prod(output.features))
 

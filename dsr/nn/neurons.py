@@ -1,4 +1,4 @@
-"""IF and LIF neuron layers: currents in, spikes out, gradients through the mapping of representations; and ReLU."""
+"""IF and LIF neuron layers: currents in, spikes out, gradients through the mapping of representations."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import functional, ops
-from dsr.functional import threshold_factor
-from dsr.nn.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
-from dsr.nn.layer import Layer, Parameter, Run, saved_state
+from dsr.nn import evaluate
+from dsr.nn.currents import Current, Signal, as_current
+from dsr.nn.describe import GraphWriter, OperationCounter, Total
+from dsr.nn.gradients import SignalGradient
+from dsr.nn.layer import Layer, Parameter, saved_state
+from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, decaying_weights, uniform_weights
-from dsr.ops import SpikeConvolution, Values, Words
+from dsr.ops import NeuronModel, Values
 from dsr.ops.arguments import LARGEST, SMALLEST, as_flag, as_number, as_positive
+
+Doubles = NDArray[np.float64]
 
 
 class Neuron(Layer):
-    """What IF and LIF share.
+    """Base of spiking layers: what a neuron model adds is a `NeuronModel`, its time weights, and its mapping.
 
-    The threshold is trained, or fixed: then it is a buffer, kept in checkpoints but unknown to optimisers. Before each
-    forward pass it is clamped from below: ``V = max(V - bound, 0) + bound``.
+    The threshold is trained, or fixed: then it is a buffer, kept in checkpoints but unknown to optimisers. A forward
+    pass uses it clamped from below: ``V = max(V - bound, 0) + bound``; an optimiser clamps it before each step.
     """
+
+    delta_t: float | None = None
+    """Length of a time step, for neurons that know one."""
 
     def __init__(
         self,
@@ -34,14 +42,46 @@ class Neuron(Layer):
     ) -> None:
         name = type(self).__name__
         self.alpha = as_number(name, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
-        self.v_threshold_lower_bound = as_positive(name, "v_threshold_lower_bound", v_threshold_lower_bound)
+        bound = as_positive(name, "v_threshold_lower_bound", v_threshold_lower_bound)
         self.train_threshold = as_flag(name, "train_threshold", train_threshold)
         scale = threshold_gradient_scale
         self.threshold_gradient_scale = as_number(
             name, "threshold_gradient_scale", scale, lambda value: 0 <= value <= LARGEST, "a number >= 0"
         )
-        self.v_threshold = Parameter(np.array(as_positive(name, "v_threshold", v_threshold)))
-        self._state: tuple[Current, float] | None = None
+        self.v_threshold = Parameter(np.array(as_positive(name, "v_threshold", v_threshold)), bound)
+        self._state: tuple[Current, NeuronModel, Run] | None = None
+
+    @property
+    def v_threshold_lower_bound(self) -> float:
+        """The threshold is never used below it."""
+        bound = self.v_threshold.lower_bound
+        assert bound is not None
+        return bound
+
+    @v_threshold_lower_bound.setter
+    def v_threshold_lower_bound(self, value: float) -> None:
+        name = type(self).__name__
+        self.v_threshold.lower_bound = as_positive(name, "v_threshold_lower_bound", value)
+
+    def model(self, threshold: float) -> NeuronModel:
+        """The neurons with this threshold."""
+        raise NotImplementedError
+
+    def time_weights(self, timesteps: int) -> Values:
+        """Weights (T,) of the representation, of mean 1."""
+        raise NotImplementedError
+
+    def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
+        """The representation that many steps approach, as a fraction of a spike's height, and where it rises."""
+        raise NotImplementedError
+
+    def threshold_for(self, activation: float) -> float:
+        """The threshold at which the mapping ends where the mean current is `activation`."""
+        raise NotImplementedError
+
+    def threshold_gradient_factor(self) -> float:
+        """Factor of the sum of gradients over saturated neurons in the threshold's gradient."""
+        return 1.0
 
     def parameters(self) -> Mapping[str, Parameter]:
         """``v_threshold``, a scalar, if it is trained."""
@@ -53,57 +93,59 @@ class Neuron(Layer):
 
     def effective_threshold(self) -> float:
         """The threshold that a forward pass uses: the trained one, clamped."""
-        bound = np.float32(self.v_threshold_lower_bound)
-        value = float(np.maximum(self.v_threshold.value - bound, np.float32(0)) + bound)
+        value = float(self.v_threshold.bounded())
         if not np.isfinite(value):
             raise FloatingPointError(f"{type(self).__name__} {self.path}: v_threshold is {value}")
         return value
 
+    def amplitude(self, threshold: float) -> float:
+        """The height of a spike with this threshold; FloatingPointError if float32 has no room for it."""
+        height = self.model(threshold).amplitude
+        if not np.isfinite(height):
+            raise FloatingPointError(f"{type(self).__name__} {self.path}: a spike's height is {height}")
+        return height
+
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Spikes of the current."""
-        if isinstance(signal, SpikeTrain):
-            values = Store(signal.values())
-            signal = Current(values, signal.timesteps, signal.features, time_weights=signal.time_weights)
-        threshold = self.effective_threshold()
-        pending = None if run.training else signal.store.pending
-        words = self._spikes(signal, threshold) if pending is None else self._fused(pending, signal, threshold)
-        weights = self._weights(signal.timesteps)
+        current, threshold = as_current(signal), self.effective_threshold()
+        model, weights = self.model(threshold), self.time_weights(signal.timesteps)
+        height = self.amplitude(threshold)
+        words = evaluate.spikes(current, model, weights, self.path, run)
         if run.training:
-            self.v_threshold.value[...] = threshold
-            self._state = signal, threshold
-            run.keeper.keep(signal.store)
-        return SpikeTrain(words, signal.features, self.amplitude(threshold), weights)
+            self._state = current, model, run
+        return SpikeTrain(words, signal.features, height, weights)
 
-    def backward(self, gradient: Backward) -> Backward | None:
+    def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """The same gradient for every step of the current, and the threshold's."""
-        current, threshold = saved_state(self, self._state)
+        current, model, run = saved_state(self, self._state)
         self._state = None
-        weights = self._weights(current.timesteps)
-        if isinstance(gradient, Gradient):
-            gradient = gradient.summed(weights)
-        sums = current.store.weighted_sum(weights)
-        grad_current, grad_threshold = self._mapping_gradient(gradient, sums, current, threshold)
+        weights = self.time_weights(current.timesteps)
+        below, above = evaluate.neuron_gradient(gradient, current, model, weights, self.path, run)
         if self.train_threshold:
-            self.v_threshold.grad = np.array(grad_threshold * self.threshold_gradient_scale, np.float32)
-        return as_wanted(current, Gradient(grad_current, current.timesteps)) if current.needs_gradient else None
+            factor = self.threshold_gradient_factor() * self.threshold_gradient_scale
+            self.v_threshold.grad = np.array(above * factor, np.float32)
+        return below
 
-    def _spikes(self, current: Current, threshold: float) -> Words:
-        raise NotImplementedError
+    def multiply_adds(self, output_features: tuple[int, ...]) -> int:
+        """None."""
+        return 0
 
-    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        """The spikes of the convolution's current, which is not computed for anybody else."""
-        raise NotImplementedError
+    def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
+        """Additions of spikes that come in as they are, and an update of each neuron and step."""
+        counter.additions(self.path, signal)
+        counter.updates(self.path, output, self.model(self.effective_threshold()))
 
-    def amplitude(self, threshold: float) -> float:
-        """The height of a spike with this threshold."""
-        raise NotImplementedError
+    def export(self, writer: GraphWriter, wire: Any) -> Any:
+        """Neurons that reset by subtraction."""
+        threshold = self.effective_threshold()
+        return writer.neuron(self.path, wire, self.model(threshold), threshold, self.alpha, self.leak())
 
-    def _weights(self, timesteps: int) -> Values:
-        raise NotImplementedError
+    def leak(self) -> float:
+        """Length of a time step in time constants; 0 for neurons that do not leak."""
+        return 0.0
 
-    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        """Gradients of each step of the current, whose weighted sums over time `sums` are, and of the threshold."""
-        raise NotImplementedError
+    def join_ranks(self, rank: int, total: Total | None) -> None:
+        """All ranks have the threshold of rank 0."""
 
 
 class IF(Neuron):
@@ -138,25 +180,23 @@ class IF(Neuron):
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
 
-    def _spikes(self, current: Current, threshold: float) -> Words:
-        words, sums = ops.if_spikes(
-            current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
-        )
-        current.store.keep_sum(uniform_weights(current.timesteps), sums)
-        return words
+    def model(self, threshold: float) -> NeuronModel:
+        """Decay and gain are 1, a spike is worth the threshold."""
+        return ops.if_model(threshold, self.alpha)
 
-    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        return ops.conv2d_if_spikes(convolution, threshold, self.alpha, current.scale, current.shift)
-
-    def amplitude(self, threshold: float) -> float:
-        """The threshold."""
-        return threshold
-
-    def _weights(self, timesteps: int) -> Values:
+    def time_weights(self, timesteps: int) -> Values:
+        """All one."""
         return uniform_weights(timesteps)
 
-    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        return ops.if_spikes_backward(grad, sums, current.timesteps, threshold, current.scale, current.shift)
+    def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
+        """``clip(z, 0, V) / V``."""
+        threshold = self.effective_threshold()
+        slope, _ = functional.if_rate_backward(np.ones_like(mean_current), mean_current, threshold)
+        return functional.if_rate(mean_current, threshold) / threshold, slope != 0
+
+    def threshold_for(self, activation: float) -> float:
+        """``clip(z, 0, V)`` ends at ``z = V``."""
+        return activation
 
 
 class LIF(Neuron):
@@ -203,73 +243,36 @@ class LIF(Neuron):
                 "LIF: expected v_threshold / delta_t, the height of a spike, in [2**-126, 2**126], got "
                 f"{v_threshold} / {delta_t}"
             )
-        threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
+        functional.threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
         self.gradient = gradient
 
-    def _spikes(self, current: Current, threshold: float) -> Words:
-        weights = self._weights(current.timesteps)
-        words, sums, weighted = ops.lif_spikes(
-            current.values, weights, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
-        )
-        current.store.keep_sum(uniform_weights(current.timesteps), sums)
-        current.store.keep_sum(weights, weighted)
-        return words
+    delta_t: float
 
-    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        return ops.conv2d_lif_spikes(
-            convolution, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
-        )
+    def model(self, threshold: float) -> NeuronModel:
+        """``decay = exp(-delta_t / tau)``, ``gain = 1 - decay``; a spike is worth ``threshold / delta_t``."""
+        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha)
 
-    def amplitude(self, threshold: float) -> float:
-        """The threshold by `delta_t`, in float32."""
-        with np.errstate(over="ignore"):
-            height = float(np.float32(threshold) / np.float32(self.delta_t))
-        if not np.isfinite(height):
-            raise FloatingPointError(f"LIF {self.path}: v_threshold / delta_t is {threshold} / {self.delta_t}")
-        return height
-
-    def _weights(self, timesteps: int) -> Values:
+    def time_weights(self, timesteps: int) -> Values:
+        """``exp(-(delta_t / tau) (T - 1 - t))``, scaled to mean 1."""
         return decaying_weights(timesteps, self.tau, self.delta_t)
 
-    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        grad_current, above = ops.lif_spikes_backward(
-            grad, sums, current.timesteps, threshold, self.tau, self.delta_t, current.scale, current.shift
+    def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
+        """``clip(z / tau, 0, V / delta_t)`` in units of ``V / delta_t``."""
+        threshold = self.effective_threshold()
+        slope, _ = functional.lif_rate_backward(
+            np.ones_like(mean_current), mean_current, threshold, self.tau, self.delta_t
         )
-        return grad_current, above * threshold_factor("LIF", self.delta_t, self.gradient)
+        rate = functional.lif_rate(mean_current, threshold, self.tau, self.delta_t)
+        return rate * (self.delta_t / threshold), slope != 0
 
+    def threshold_for(self, activation: float) -> float:
+        """``clip(z / tau, 0, V / delta_t)`` ends at ``z = tau V / delta_t``."""
+        return activation * self.delta_t / self.tau
 
-class ReLU(Layer):
-    """``max(z, 0)``, in the place of neurons: the ordinary twin of a spiking network, without time (T = 1).
+    def threshold_gradient_factor(self) -> float:
+        """`delta_t`, or its inverse with the exact gradient."""
+        return functional.threshold_factor("LIF", self.delta_t, self.gradient)
 
-    It is what IF and LIF approach with many steps and a high threshold, so weights and thresholds of a spiking network
-    may start from a trained ReLU network, see `dsr.train.hybrid`. The gradient at 0 is 0.
-    """
-
-    def __init__(self) -> None:
-        self._state: tuple[Signal, Values] | None = None
-
-    def forward(self, signal: Signal, run: Run) -> Signal:
-        """The positive part of the current."""
-        if signal.timesteps != 1:
-            raise ValueError(f"ReLU {self.path}: expected timesteps = 1, got {signal.timesteps}")
-        values = np.maximum(signal_values(signal), np.float32(0))
-        if run.training:
-            self._state = signal, values
-            if isinstance(signal, Current):
-                run.keeper.keep(signal.store)
-        return Current(
-            Store(values),
-            signal.timesteps,
-            signal.features,
-            time_weights=uniform_weights(1),
-            needs_gradient=needs_gradient(signal),
-        )
-
-    def backward(self, gradient: Backward) -> Backward | None:
-        """The gradient where the output is above 0."""
-        signal, values = saved_state(self, self._state)
-        self._state = None
-        if not needs_gradient(signal):
-            return None
-        grad = gradient.total() if isinstance(gradient, Gradient) else gradient
-        return as_wanted(signal, Gradient(np.where(values[:, :, :, 0] > 0, grad, np.float32(0)), 1))
+    def leak(self) -> float:
+        """``delta_t / tau``."""
+        return self.delta_t / self.tau

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, prod
 from typing import Any
@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import ops
-from dsr.nn.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
-from dsr.nn.layer import Layer, Parameter, Run, saved_state
+from dsr.nn.currents import Current, Signal, needs_gradient, terms_of
+from dsr.nn.describe import GraphWriter, OperationCounter, Total
+from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
+from dsr.nn.layer import Layer, Parameter, saved_state
+from dsr.nn.run import Run
 from dsr.nn.spikes import uniform_weights
+from dsr.ops import Values
 from dsr.ops.arguments import as_count, as_flag, as_number
 
 
@@ -53,7 +57,7 @@ class BatchNorm(Layer):
         self.weight, self.bias = Parameter(np.ones(channels)), Parameter(np.zeros(channels))
         self.running_mean = np.zeros(channels, np.float32)
         self.running_var = np.ones(channels, np.float32)
-        self.total: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+        self.total: Total | None = None
         self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64], int] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
@@ -70,36 +74,57 @@ class BatchNorm(Layer):
             raise ValueError(
                 f"BatchNorm {self.path}: expected {len(self.running_mean)} channels, got {signal.features}"
             )
-        plain = isinstance(signal, Current) and signal.scale is None
-        current = Current(
-            signal.store if isinstance(signal, Current) and plain else Store(signal_values(signal)),
-            signal.timesteps,
-            signal.features,
-            time_weights=signal.time_weights,
-            needs_gradient=needs_gradient(signal),
-        )
-        mean: NDArray[np.float64] = self.running_mean.astype(np.float64)
-        variance: NDArray[np.float64] = self.running_var.astype(np.float64)
+        current = signal
+        if not isinstance(current, Current) or current.scale is not None:
+            current = Current(
+                terms_of(signal),
+                signal.features,
+                signal.timesteps,
+                time_weights=signal.time_weights,
+                needs_gradient=needs_gradient(signal),
+            )
         if run.training:
             mean, variance, count = self._batch_statistics(current)
             self._state = current, mean, 1 / np.sqrt(variance + self.eps), count
+            scale, shift = self._scale_and_shift(mean, variance)
+        else:
+            scale, shift = self._of_running_statistics()
+        return replace(current, scale=scale, shift=shift, time_weights=None)
+
+    def _scale_and_shift(self, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> tuple[Values, Values]:
         scale = self.weight.value / np.sqrt(variance + self.eps)
         shift = self.bias.value - mean * scale
-        return replace(current, scale=scale.astype(np.float32), shift=shift.astype(np.float32), time_weights=None)
+        return scale.astype(np.float32), shift.astype(np.float32)
+
+    def _of_running_statistics(self) -> tuple[Values, Values]:
+        variance = self.running_var.astype(np.float64)
+        bad = ~(variance >= 0) | ~np.isfinite(self.running_mean)
+        if bad.any():
+            channel = int(bad.argmax())
+            raise ValueError(
+                f"BatchNorm {self.path}: expected finite running statistics with a variance >= 0, got mean "
+                f"{self.running_mean[channel]} and variance {self.running_var[channel]} of channel {channel}"
+            )
+        return self._scale_and_shift(self.running_mean.astype(np.float64), variance)
 
     def _batch_statistics(self, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        sums, squares = ops.moments(current.values)
-        stored = prod(current.store.shape[1:])
+        sums, squares = ops.moments(current.values())
+        stored = prod(current.shape[1:])
         if stored == 0:
             raise ValueError(f"BatchNorm {self.path}: expected at least one sample in training, got none")
         if self.total is not None:
             *both, number = self.total(np.concatenate([sums, squares, [stored]]))
             (sums, squares), stored = np.split(np.array(both), 2), int(number)
+        if stored == 1:
+            raise ValueError(
+                f"BatchNorm {self.path}: expected more than one value per channel in training, got one sample of one "
+                "pixel: it has no variance to normalise by; give batches of at least 2 samples"
+            )
         with np.errstate(invalid="ignore"):  # told below, with the layer's name
             mean = sums / stored
             variance = np.maximum(squares / stored - mean * mean, 0)
-        # a held current counts T times, as the copies it stands for would
-        count = stored * (current.timesteps if current.held else 1)
+        # a current of one step counts T times, as the copies it stands for would
+        count = stored * (current.timesteps if current.is_static else 1)
         unbiased = variance * (count / max(count - 1, 1))
         bad = ~(unbiased <= np.finfo(np.float32).max)  # not finite, or so after rounding
         if bad.any():
@@ -110,7 +135,7 @@ class BatchNorm(Layer):
         self.running_var += self.momentum * (unbiased - self.running_var).astype(np.float32)
         return mean, variance, count
 
-    def backward(self, gradient: Backward) -> Backward | None:
+    def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """``(weight / sigma) (g - mean(g) - xhat mean(g xhat))``, exactly, at every step."""
         current, mean, inverse, count = saved_state(self, self._state)
         self._state = None
@@ -125,21 +150,41 @@ class BatchNorm(Layer):
         slope = -factor * inverse * centred / count
         offset = -factor * sums / count - slope * mean
         terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
-        if current.held:
-            values = np.ascontiguousarray(current.values[:, :, :, 0])
+        if current.is_static:
+            values = np.ascontiguousarray(current.values()[:, :, :, 0])
             constant = ops.affine(gradient.constant, factor, offset, values, slope)
         else:
             constant = ops.affine(gradient.constant, factor, offset)
-            terms.append((slope.astype(np.float32), current.store))
+            terms.append((slope.astype(np.float32), current))
         return as_wanted(current, Gradient(constant, gradient.timesteps, terms)) if current.needs_gradient else None
 
     @staticmethod
     def _sums(gradient: Gradient, current: Current) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Per channel, the sums over pixels, steps and samples of g and of g x."""
-        if gradient.terms and not current.held:
-            return ops.product_moments(gradient.dense(), current.values)
-        if current.held:
-            return ops.product_moments(gradient.total(), np.ascontiguousarray(current.values[:, :, :, 0]))
-        total = current.store.weighted_sum(uniform_weights(current.timesteps))
+        if gradient.terms and not current.is_static:
+            return ops.product_moments(gradient.dense(), current.values())
+        if current.is_static:
+            return ops.product_moments(gradient.total(), np.ascontiguousarray(current.values()[:, :, :, 0]))
+        total = current.weighted_sum(uniform_weights(current.timesteps))
         sums, products = ops.product_moments(gradient.constant, total)
         return current.timesteps * sums, products
+
+    def multiply_adds(self, output_features: tuple[int, ...]) -> int:
+        """None: scale and shift belong to the weights below."""
+        return 0
+
+    def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
+        """None of its own: spikes that come in go on."""
+        counter.pass_on(signal, output)
+
+    def export(self, writer: GraphWriter, wire: Any) -> Any:
+        """A scale and a shift by the running statistics."""
+        return writer.affine(wire, *self._of_running_statistics())
+
+    def join_ranks(self, rank: int, total: Total | None) -> None:
+        """Statistics of the whole batch where `total` is given, else of each rank's part of it."""
+        self.total = total
+
+    def running_statistics(self) -> Mapping[str, NDArray[Any]]:
+        """Mean and variance, where each rank has those of its part."""
+        return self.buffers() if self.total is None else {}

@@ -7,13 +7,24 @@ and within the stated bound on each level; eps is 2**-24.
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dsr.ops.layout import Sums, Values, Words, output_size, word_count
-from dsr.ops.neurons import if_spikes, if_spikes_backward, lif_spikes, lif_spikes_backward
+from dsr.ops.neurons import (
+    NeuronModel,
+    if_model,
+    if_spikes,
+    if_spikes_backward,
+    lif_model,
+    lif_spikes,
+    lif_spikes_backward,
+    neuron_spikes,
+    neuron_spikes_backward,
+)
 from dsr.ops.pooling import avg_pool, avg_pool_backward, pool_planes
 from dsr.ops.spike_convolution import (
     MOST_TAPS,
     SpikeConvolution,
     conv2d_if_spikes,
     conv2d_lif_spikes,
+    conv2d_neuron_spikes,
     conv2d_spikes,
     conv2d_spikes_weight_gradient,
     row_group,
@@ -24,6 +35,7 @@ from dsr.ops.words import add_words, count_bits, count_words, dropout_words, pac
 __all__ = [
     "MOST_PRODUCTS",
     "MOST_TAPS",
+    "NeuronModel",
     "SpikeConvolution",
     "Sums",
     "Values",
@@ -36,6 +48,7 @@ __all__ = [
     "conv2d_if_spikes",
     "conv2d_input_gradient",
     "conv2d_lif_spikes",
+    "conv2d_neuron_spikes",
     "conv2d_spikes",
     "conv2d_spikes_weight_gradient",
     "conv2d_weight_gradient",
@@ -43,11 +56,15 @@ __all__ = [
     "count_words",
     "dropout_words",
     "expand_gradient",
+    "if_model",
     "if_spikes",
     "if_spikes_backward",
+    "lif_model",
     "lif_spikes",
     "lif_spikes_backward",
     "moments",
+    "neuron_spikes",
+    "neuron_spikes_backward",
     "output_size",
     "pack_words",
     "pool_planes",

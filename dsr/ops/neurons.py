@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import exp
+
 import numpy as np
 
 from dsr import _core
@@ -141,3 +144,73 @@ def _require_sums(function: str, name: str, grad: Values, sums: Values) -> Value
     if grad.shape != sums.shape:
         raise ValueError(f"{function}: argument 'grad': expected shape {sums.shape} as '{name}', got {grad.shape}")
     return np.empty(sums.shape, np.float32)
+
+
+@dataclass(frozen=True)
+class NeuronModel:
+    """A neuron."""
+
+    decay: float
+    gain: float
+    v_threshold: float
+    fire: float
+    amplitude: float
+    divisor: float
+    top: float
+    closed: bool
+    args: tuple[float, ...] = ()
+
+
+def if_model(v_threshold: float, alpha: float) -> NeuronModel:
+    """IF."""
+    v = np.float32(v_threshold)
+    return NeuronModel(
+        1.0, 1.0, float(v), float(np.float32(alpha) * v), float(v), 1.0, float(v), True, (v_threshold, alpha)
+    )
+
+
+def lif_model(v_threshold: float, tau: float, delta_t: float, alpha: float) -> NeuronModel:
+    """LIF."""
+    v, d, t = np.float32(v_threshold), np.float32(delta_t), np.float32(tau)
+    decay = exp(-delta_t / tau)
+    with np.errstate(over="ignore"):
+        return NeuronModel(
+            float(np.float32(decay)),
+            float(np.float32(1 - decay)),
+            float(v),
+            float(np.float32(alpha) * v),
+            float(v / d),
+            float(t),
+            float(t * v / d),
+            False,
+            (v_threshold, tau, delta_t, alpha),
+        )
+
+
+def neuron_spikes(
+    current: Values,
+    timesteps: int,
+    neuron: NeuronModel,
+    weights: Values | None = None,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> tuple[Words, Values, Values | None]:
+    """Spikes."""
+    if neuron.closed:
+        return *if_spikes(current, timesteps, *neuron.args, scale, shift), None
+    assert weights is not None
+    return lif_spikes(current, weights, *neuron.args, scale, shift)
+
+
+def neuron_spikes_backward(
+    grad: Values,
+    sums: Values,
+    timesteps: int,
+    neuron: NeuronModel,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> tuple[Values, float]:
+    """Backward."""
+    if neuron.closed:
+        return if_spikes_backward(grad, sums, timesteps, neuron.args[0], scale, shift)
+    return lif_spikes_backward(grad, sums, timesteps, *neuron.args[:3], scale, shift)

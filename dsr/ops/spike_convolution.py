@@ -10,6 +10,7 @@ from dsr import _core
 from dsr.ops.arguments import as_count
 from dsr.ops.convolution import convolved_size
 from dsr.ops.layout import Values, Words, new_array, require_array, require_writable, word_count
+from dsr.ops.neurons import NeuronModel
 from dsr.ops.words import transpose_words
 
 MOST_TAPS = 121
@@ -215,3 +216,10 @@ def conv2d_spikes_weight_gradient(
         out,
     )
     return out
+
+
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution, neuron: NeuronModel, scale: Values | None = None, shift: Values | None = None
+) -> Words:
+    """Fused."""
+    return (conv2d_if_spikes if neuron.closed else conv2d_lif_spikes)(convolution, *neuron.args, scale, shift)

@@ -41,6 +41,9 @@ class Optimizer:
         values = [(p.value, p.value.copy()) for p in self.parameters.values() if p.grad is not None]
         state = {name: deepcopy(getattr(self, name)) for name in self._state}
         try:
+            for parameter in self.parameters.values():
+                if parameter.lower_bound is not None:
+                    parameter.value[...] = parameter.bounded()
             self._change_all()
         except BaseException:  # and nothing from here on asks for memory
             for value, old in values:

@@ -17,8 +17,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.nn.layer import Layer, Sequential
-from dsr.nn.layers import Linear
+from dsr.nn.containers import Sequential
+from dsr.nn.convolution import Linear
+from dsr.nn.layer import Layer
 from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF

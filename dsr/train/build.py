@@ -7,7 +7,8 @@ from inspect import signature
 from dsr import models
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
-from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.neurons import IF, LIF
+from dsr.nn.relu import ReLU
 from dsr.train.recipe import Recipe
 
 

@@ -63,10 +63,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.nn.describe import description
 from dsr.nn.layer import Parameter
-from dsr.nn.layers import Dropout
 from dsr.nn.network import Network
-from dsr.nn.norm import BatchNorm
 from dsr.ops import Values
 from dsr.ops.threads import set_num_threads
 from dsr.train.interrupt import Interrupted
@@ -236,10 +235,9 @@ def align(group: Group, network: Network, sync_batch_norm: bool) -> None:
     for _, array in network.arrays():
         group.broadcast(array)
     for _, layer in network.body.walk():
-        if isinstance(layer, Dropout):
-            layer.stream[0] ^= np.uint32(group.rank * 0x9E3779B1 % 2**32)  # odd: no two ranks get the same seed
-        elif isinstance(layer, BatchNorm):
-            layer.total = group.total if sync_batch_norm else None
+        if layer.buffers():
+            missing = "{} has buffers, and does not say how ranks share them; give it join_ranks()"
+            description("align", layer, "join_ranks", missing)(group.rank, group.total if sync_batch_norm else None)
 
 
 def combine(
@@ -267,12 +265,7 @@ def combine(
     """
     gathered = group.gather(np.array(numbers, np.float64))
     if group.size > 1:
-        statistics = [
-            array
-            for _, layer in network.body.walk()
-            if isinstance(layer, BatchNorm) and layer.total is None
-            for array in layer.buffers().values()
-        ]
+        statistics = [array for _, layer in network.body.walk() for array in layer.running_statistics().values()]
         means = group.sum_with_gradients(parameters, [np.float32(share) * array for array in statistics])
         for array, mean in zip(statistics, means, strict=True):
             array[...] = mean

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from dsr.nn.currents import Current, Signal
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
-from dsr.nn.neurons import IF, LIF, Neuron, ReLU
+from dsr.nn.relu import ReLU
 from dsr.ops import Values
 from dsr.weights.loading import Arrays, assign, listed, matched
 
@@ -66,10 +66,11 @@ def convert(ann: Network, spiking: Network, batches: Iterable[ArrayLike], quanti
             f"neurons alone at {alone[0]}; ReLU alone at {alone[1]}"
         )
     for path, neuron in layers.items():
-        if isinstance(neuron, LIF) and neuron.tau != 1:
+        divisor = neuron.model(neuron.effective_threshold()).divisor
+        if divisor != 1:
             raise ValueError(
-                f"convert: layer '{path}': expected LIF with tau = 1 (and delta_t in units of tau), got tau = "
-                f"{neuron.tau}: its outputs would be those of ReLU divided by tau"
+                f"convert: layer '{path}': expected neurons with tau = 1 (and delta_t in units of tau), got tau = "
+                f"{divisor}: their outputs would be those of ReLU divided by tau"
             )
     weights = matched("convert", "'ann'", spiking, ann.state())
     found = activations(ann, batches, quantile)
@@ -80,23 +81,10 @@ def convert(ann: Network, spiking: Network, batches: Iterable[ArrayLike], quanti
         )
     for array, value in weights:
         array[...] = value
-    thresholds = {path: threshold_for(neuron, found[path]) for path, neuron in layers.items()}
+    thresholds = {path: neuron.threshold_for(found[path]) for path, neuron in layers.items()}
     for path, neuron in layers.items():
         neuron.v_threshold.value[...] = thresholds[path]
     return thresholds
-
-
-def threshold_for(neuron: Neuron, activation: float) -> float:
-    """The threshold at which a neuron's mapping ends where its mean current is `activation`.
-
-    ``clip(z, 0, V)`` ends at ``z = V``, so V is `activation` (IF); ``clip(z / tau, 0, V / delta_t)`` ends at
-    ``z = tau V / delta_t``, so V is ``activation delta_t / tau`` (LIF).
-    """
-    if isinstance(neuron, LIF):
-        return activation * neuron.delta_t / neuron.tau
-    if isinstance(neuron, IF):
-        return activation
-    raise TypeError(f"threshold_for: argument 'neuron': expected IF or LIF, got {type(neuron).__name__}")
 
 
 def activations(network: Network, batches: Iterable[ArrayLike], quantile: float = 1.0) -> dict[str, float]:
@@ -132,7 +120,7 @@ def activations(network: Network, batches: Iterable[ArrayLike], quantile: float 
 
     def observe(path: str, layer: Layer, output: Signal) -> None:
         if isinstance(layer, ReLU) and isinstance(output, Current):
-            counts[path].add(output.values, quantile < 1)
+            counts[path].add(output.values(), quantile < 1)
 
     for batch in batches:
         network.forward(batch, observer=observe)

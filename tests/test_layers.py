@@ -321,3 +321,66 @@ def test_a_layer_may_occur_once():
     layer = dsr.Flatten()
     with pytest.raises(ValueError, match="occurs twice"):
         dsr.Network(dsr.Sequential(layer, layer), timesteps=2)
+
+
+# ---- numbers that mean nothing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("call", ["forward", "predict"])
+def test_data_that_is_not_finite_is_refused(call, value):
+    """NaN was below every threshold: no spikes, and class 0."""
+    data = normal((2, 1, 4, 4))
+    data[1, 0, 2, 3] = value
+    with pytest.raises(ValueError, match=rf"'data': expected finite values, got {value} at \(1, 0, 2, 3\), one of 1"):
+        getattr(small_network(), call)(data)
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (3, 1, 6)])
+def test_batch_norm_needs_more_than_one_value_per_channel(shape):
+    """A batch of one was normalised by the variance of one value, and all gradients were 0."""
+    body = dsr.Sequential(dsr.Linear(6, 4), dsr.BatchNorm(4), dsr.IF(1.0))
+    network = dsr.Network(body, timesteps=3)
+    if len(shape) == 3:  # three steps of one sample are three values
+        assert network.forward(normal(shape), training=True).shape == (1, 4)
+        return
+    before = network.state()
+    with pytest.raises(ValueError, match="BatchNorm 1: expected more than one value per channel in training"):
+        network.forward(normal(shape), training=True)
+    for name, array in network.state().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    network.forward(normal((2, 6)), training=True)
+    network.forward(normal((1, 6)))
+    image = dsr.Network(dsr.Sequential(dsr.BatchNorm(1)), timesteps=3)
+    assert image.forward(normal((1, 1, 1, 2)), training=True).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("running_var", -1.0, "variance -1.0"), ("running_var", np.nan, "nan"), ("running_mean", np.inf, "mean inf")],
+)
+def test_running_statistics_that_mean_nothing_are_refused(name, value, words):
+    """A negative variance ended in rates of zero."""
+    network = dsr.Network(dsr.Sequential(dsr.Linear(6, 4), dsr.BatchNorm(4), dsr.IF(1.0)), timesteps=3)
+    state = network.state()
+    state[f"1.{name}"][2] = value
+    network.load_state(state)
+    with pytest.raises(ValueError, match=f"BatchNorm 1: expected finite running statistics.*{words}.*channel 2"):
+        network.forward(normal((2, 6)))
+    with pytest.raises(ValueError, match="BatchNorm 1"):
+        dsr.nir.to_nir(network, (6,))
+
+
+def test_a_forward_pass_writes_no_parameter():
+    """The threshold is clamped as it is used, and by the optimiser."""
+    network = dsr.Network(dsr.Sequential(dsr.Linear(6, 4), dsr.IF(1.0, v_threshold_lower_bound=0.5)), timesteps=3)
+    threshold = network.body.layers["1"].v_threshold
+    threshold.value[...] = 0.25
+    rates = network.forward(normal((4, 6)), training=True)
+    assert threshold.value == 0.25
+    assert set(np.unique(rates)) <= {np.float32(0.5 * k / 3) for k in range(4)}
+    network.backward(np.ones((4, 4)))
+    for optimizer in (dsr.SGD, dsr.Adam, dsr.Muon):
+        threshold.value[...] = 0.25
+        optimizer(network.parameters(), 0.0).step()
+        assert threshold.value == 0.5

@@ -16,7 +16,7 @@ from dsr.nn.neurons import Neuron
 from dsr.nn.run import Budget, Run
 from dsr.nn.spikes import SpikeTrain, image_shape
 from dsr.ops import Values
-from dsr.ops.arguments import as_array, as_count, shown
+from dsr.ops.arguments import as_array, as_count, require_finite, shown
 
 
 class Network:
@@ -84,7 +84,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            `data` is not such an array, or does not fit the network.
+            `data` is not such an array, has a value that is not finite, or does not fit the network.
         """
         return self.evaluate(data, Run(training, observer, Budget(self.keep_bytes)))
 
@@ -187,6 +187,7 @@ class Network:
             raise ValueError(
                 f"Network.forward: argument 'data': expected samples of at least one value, got shape {array.shape}"
             )
+        require_finite("Network.forward", "data", array)
         if array.ndim in (2, 4):
             return Current.from_static(np.require(array, np.float32, "A"), self.timesteps)
         if array.ndim not in (3, 5):

@@ -33,6 +33,17 @@ def as_array(function: str, name: str, value: ArrayLike, *, least_axes: int = 0)
     return array
 
 
+def require_finite(function: str, name: str, array: NDArray[Any]) -> None:
+    """Raise ValueError, with the first place, if a value of `array` is not finite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        place = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape))
+        raise ValueError(
+            f"{function}: argument '{name}': expected finite values, got {array[place]} at {place}, one of "
+            f"{array.size - int(np.count_nonzero(finite))}"
+        )
+
+
 def common_real(function: str, **arrays: NDArray[Any]) -> np.dtype[np.floating[Any]]:
     """The float dtype that holds all `arrays`: float32 where nothing is lost by it, else float64."""
     # of dtypes, not of arrays: NumPy 1 would take a 0-d float64 for a Python number

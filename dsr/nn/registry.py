@@ -1,0 +1,31 @@
+"""The kinds of neurons by name: what recipes, models, the classifier, the command line and benchmarks choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from dsr.nn.layer import Layer
+from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.nn.relu import ReLU
+
+NEURONS: dict[str, type[Layer]] = {"if": IF, "lif": LIF, "relu": ReLU}
+"""A new kind is one line here; options are the arguments of its class."""
+
+SPIKING = [kind for kind, layer in NEURONS.items() if issubclass(layer, Neuron)]
+"""Those that spike."""
+
+
+def make_neuron(kind: str, options: Mapping[str, Any]) -> Layer:
+    """A layer of neurons of a kind, with those of the options that it takes.
+
+    Raises
+    ------
+    ValueError
+        There is no such kind, or a value means nothing to it.
+    """
+    if kind not in NEURONS:
+        raise ValueError(f"make_neuron: argument 'kind': expected one of {', '.join(NEURONS)}, got {kind!r}")
+    layer = NEURONS[kind]
+    return layer(**{name: options[name] for name in signature(layer).parameters if name in options})

@@ -4,12 +4,15 @@
 >>> net = dsr.Network(dsr.Sequential(dsr.Linear(64, 10), dsr.BatchNorm(10), dsr.IF(1.0)), timesteps=5)
 
 `dsr.functional` has the neurons, gradients and encoders as functions on NumPy arrays; the layers here are built on
-the same kernels. `dsr train digits` on the command line trains a first network.
+the same kernels. `dsr.train`, `dsr.data`, `dsr.models`, `dsr.inspect`, `dsr.nir` and `dsr.bench` are loaded when they
+are first used. `dsr train digits` on the command line trains a first network.
 """
 
-from importlib.metadata import version as _version
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from dsr import functional, nir
+from dsr import functional
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv2d, Linear
 from dsr.nn.dropout import Dropout
@@ -28,10 +31,37 @@ from dsr.ops.memory import keep_freed_memory
 from dsr.ops.threads import get_num_threads, set_num_threads
 from dsr.optim.muon import Muon
 from dsr.optim.optimizers import SGD, Adam
-from dsr.sklearn.classifier import SpikingClassifier
-from dsr.weights.loading import load_state
 
-__version__ = _version("dsr")
+if TYPE_CHECKING:
+    from dsr import bench, data, inspect, models, nir, train
+    from dsr.sklearn.classifier import SpikingClassifier
+    from dsr.weights.loading import load_state
+
+    __version__: str
+
+_MODULES = ("bench", "data", "inspect", "models", "nir", "train")
+_PARTS = {"SpikingClassifier": "dsr.sklearn.classifier", "load_state": "dsr.weights.loading"}
+
+
+def __getattr__(name: str) -> _Any:
+    """What takes longer to load than most scripts need, when it is first used."""
+    if name in _MODULES:
+        return _import_module(f"dsr.{name}")
+    if name in _PARTS:
+        value = getattr(_import_module(_PARTS[name]), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("dsr")
+    else:
+        raise AttributeError(f"module 'dsr' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
 
 __all__ = [
     "IF",
@@ -54,12 +84,17 @@ __all__ = [
     "Sequential",
     "SpikeTrain",
     "SpikingClassifier",
+    "bench",
     "cross_entropy",
+    "data",
     "functional",
     "get_num_threads",
+    "inspect",
     "keep_freed_memory",
     "load_state",
+    "models",
     "nir",
     "set_num_threads",
     "spike_rates",
+    "train",
 ]

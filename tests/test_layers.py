@@ -317,6 +317,24 @@ def test_wrong_use_is_named(call, error, words):
         call()
 
 
+def test_a_network_is_called_and_printed():
+    network = small_network()
+    data = normal((2, 1, 4, 4))
+    np.testing.assert_array_equal(network(data), network.forward(data))
+    assert repr(network) == (
+        "Network, T = 3, 251 parameters\n"
+        "  conv     Conv2d 3x3            40\n"
+        "  bn       BatchNorm              8\n"
+        "  neuron   IF                     1\n"
+        "  drop     Dropout\n"
+        "  flatten  Flatten\n"
+        "  linear   Linear               195\n"
+        "  bn2      BatchNorm              6\n"
+        "  out      LIF                    1"
+    )
+    assert "(body)  IF" in repr(dsr.Network(dsr.IF(1.0), 2))
+
+
 def test_a_layer_may_occur_once():
     layer = dsr.Flatten()
     with pytest.raises(ValueError, match="occurs twice"):

@@ -88,6 +88,22 @@ class Network:
         """
         return self.evaluate(data, Run(training, observer, Budget(self.keep_bytes)))
 
+    def __call__(self, data: ArrayLike) -> Values:
+        """Output rates of a batch in evaluation, as `forward`."""
+        return self.forward(data)
+
+    def __repr__(self) -> str:
+        """The layers, a line each: path, kind, trained numbers."""
+        rows = [
+            (path or "(body)", layer.kind(), sum(p.value.size for p in layer.parameters().values()))
+            for path, layer in self.body.walk()
+            if not layer.children()
+        ]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        lines = [f"  {path:{widths[0]}}  {kind:{widths[1]}}  {count or '':>12}".rstrip() for path, kind, count in rows]
+        total = sum(count for *_, count in rows)
+        return "\n".join([f"Network, T = {self.timesteps}, {total:,} parameters", *lines])
+
     def evaluate(self, data: ArrayLike, run: Run) -> Values:
         """`forward`, with a pass of the caller's."""
         output = self.body(self._current(data), run)

@@ -1,0 +1,36 @@
+"""`import dsr` loads what every script needs; the rest is loaded when it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import dsr
+
+LATER = ("dsr.train", "dsr.data", "dsr.models", "dsr.inspect", "dsr.nir", "dsr.bench", "dsr.sklearn", "dsr.weights")
+
+
+def run(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+
+
+def test_what_is_not_loaded():
+    loaded = set(run("import dsr, sys; print(*sys.modules)").split())
+    assert "dsr._core" in loaded
+    assert not loaded & {*LATER, "safetensors", "importlib.metadata", "multiprocessing", "sklearn", "nir", "PIL"}
+
+
+@pytest.mark.parametrize("name", [*dsr.__all__, "__version__"])
+def test_every_name_is_found_at_its_first_use(name):
+    assert run(f"import dsr; print(dsr.{name} is dsr.{name})") == "True\n"
+
+
+def test_all_names_are_listed():
+    assert set(dsr.__all__) | {"__version__"} <= set(dir(dsr))
+
+
+def test_an_unknown_name():
+    with pytest.raises(AttributeError, match="module 'dsr' has no attribute 'trian'"):
+        dsr.trian  # noqa: B018

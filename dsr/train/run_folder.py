@@ -12,6 +12,7 @@ from typing import Any
 
 from dsr import data
 from dsr.data import DataSet, Preparation
+from dsr.data.options import options
 from dsr.files import atomic, checkpoint
 from dsr.files.errors import reason
 from dsr.files.progress import duration
@@ -27,18 +28,8 @@ TABLE = "metrics.csv"
 
 def preparation(run: Recipe, workers: int = 0) -> Preparation:
     """How the samples of a recipe are made ready."""
-    return Preparation(
-        crop_padding=run.crop_padding,
-        crop_reflect=run.crop_reflect,
-        flip=run.flip,
-        image_size=run.image_size,
-        random_resized_crop=run.random_resized_crop,
-        timesteps=run.timesteps,
-        frames_by=run.frames_by,
-        roll=run.roll,
-        cutout=run.cutout,
-        workers=workers,
-    )
+    wanted = options(Preparation).keys() - {"workers"}
+    return Preparation(workers=workers, **{name: getattr(run, name) for name in wanted})
 
 
 def load_data(run: Recipe, path: str | Path | None, workers: int = 0) -> DataSet:

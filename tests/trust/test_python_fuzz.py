@@ -294,7 +294,7 @@ ENTRIES = {
     ),
     "resize": Entry(resize, lambda rng: [rng.integers(0, 9, (2, 2, 4, 5)), *whole(rng, (1, 7))], ("resize: ",)),
     "Preparation": Entry(
-        data.Preparation, lambda rng: [4, True, 8, False, 3, "number", 2, 2, 0, True], ("Preparation: ",)
+        data.Preparation, lambda rng: [4, True, True, 8, False, "number", 2, 2, 3, 0], ("Preparation: ",)
     ),
     "SpikingClassifier.fit": Entry(
         fit,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.options import COUNT, NATURAL, With, check, documented
 from dsr.ops import Values
+from dsr.ops.arguments import as_class_numbers
 
 Labels = NDArray[np.int64]
 Numbers = NDArray[np.int64]
@@ -98,16 +99,20 @@ class ArraySamples(Samples):
     ----------
     arrays : ndarray, shape (N, ...)
         One entry a sample; may be a memory map.
-    labels : ndarray of int64, shape (N,)
-        Classes.
+    labels : array_like of int, shape (N,)
+        Classes, numbered from 0.
     transform : callable, optional
         ``transform(arrays[numbers], draws)`` gives the batch; by default the arrays are float32 and taken as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The labels are not one whole number >= 0 for each sample.
     """
 
-    def __init__(self, arrays: NDArray[Any], labels: NDArray[Any], transform: Transform | None = None) -> None:
-        if len(arrays) != len(labels):
-            raise ValueError(f"ArraySamples: expected as many labels as samples, {len(arrays)}, got {len(labels)}")
-        self.arrays, self.labels, self.transform = arrays, np.asarray(labels, np.int64), transform
+    def __init__(self, arrays: NDArray[Any], labels: ArrayLike, transform: Transform | None = None) -> None:
+        self.arrays, self.transform = arrays, transform
+        self.labels = as_class_numbers("ArraySamples", "labels", labels, len(arrays))
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """The samples, transformed."""
@@ -145,6 +150,11 @@ class DataSet:
         ``(C, H, W)`` of what a network gets (at every time step).
     train, test : Samples
         To learn from, and to measure with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Labels of `train` or `test` are not one class number for each sample, or not of `classes`.
     """
 
     name: str
@@ -152,6 +162,10 @@ class DataSet:
     features: tuple[int, ...]
     train: Samples
     test: Samples
+
+    def __post_init__(self) -> None:
+        for name, samples in (("train", self.train), ("test", self.test)):
+            as_class_numbers("DataSet", f"{name}.labels", samples.labels, len(samples), len(self.classes))
 
 
 def epoch_draws(count: int, seed: int, epoch: int, alternate_flip: bool = False) -> Draws:

@@ -1,4 +1,4 @@
-"""From a recipe to its network."""
+"""From a recipe to its network, optimiser and learning rate."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from dsr import models
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF, ReLU
+from dsr.nn.norm import BatchNorm
+from dsr.optim import schedule
+from dsr.optim.muon import Muon
+from dsr.optim.optimizers import SGD, Adam, Optimizer
 from dsr.train.recipe import Recipe
 
 
@@ -51,4 +55,28 @@ def neuron_of(recipe: Recipe) -> Layer:
         recipe.v_threshold_lower_bound,
         train_threshold=recipe.train_threshold,
         threshold_gradient_scale=recipe.threshold_gradient_scale,
+    )
+
+
+def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
+    """The optimiser of a recipe."""
+    for _, layer in network.body.walk():
+        if isinstance(layer, BatchNorm):
+            layer.bias.rate = recipe.bias_rate
+    if recipe.optimizer == "adam":
+        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
+    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a recipe at a step."""
+    function = {"cosine": schedule.cosine, "triangular": schedule.triangular}[recipe.schedule]
+    return function(
+        step,
+        base=recipe.learning_rate,
+        epochs=recipe.epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=recipe.warmup_steps,
     )

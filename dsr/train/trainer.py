@@ -1,4 +1,4 @@
-"""Training and evaluation loops."""
+"""The trainer: all epochs of a recipe, with a run folder to go back to."""
 
 from __future__ import annotations
 
@@ -15,101 +15,19 @@ from dsr.data import DataSet, Samples, Subset
 from dsr.data.samples import Draws, Numbers, epoch_draws
 from dsr.files import checkpoint
 from dsr.files.progress import progress
-from dsr.nn.currents import Signal
-from dsr.nn.layer import Layer
-from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network, spike_rates
-from dsr.nn.norm import BatchNorm
 from dsr.ops import Values
-from dsr.optim import schedule
 from dsr.optim.average import WeightAverage
-from dsr.optim.muon import Muon
-from dsr.optim.optimizers import SGD, Adam, Optimizer, clip_gradients, gradient_norm
+from dsr.optim.optimizers import clip_gradients, gradient_norm
 from dsr.train import hybrid, run_folder, tensorboard
-from dsr.train.build import build_network
+from dsr.train.build import build_network, learning_rate, make_optimizer
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
 from dsr.train.recipe import Recipe, from_dict
-from dsr.train.views import Views, mean_output
+from dsr.train.steps import accuracy, changed_by_passes, compute_gradients
 
 CALIBRATION_SAMPLES = 5000
 """Training samples that layers are calibrated with."""
-
-
-def compute_gradients(
-    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0, share: float = 1.0
-) -> tuple[float, int]:
-    """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
-
-    With `share` the gradients are multiplied by it: the samples are such a share of a batch of several ranks.
-
-    Raises
-    ------
-    FloatingPointError
-        The loss is not finite; the message names the first layer whose output is not.
-    """
-    rates = network.forward(images, training=True)
-    loss, grad = cross_entropy(rates, labels, label_smoothing)
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss}; {_first_not_finite(network, images)}")
-    network.backward(grad if share == 1 else np.float32(share) * grad)
-    return loss, int((rates.argmax(axis=1) == labels).sum())
-
-
-def train_step(
-    network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
-) -> tuple[float, int]:
-    """`compute_gradients`, and one step of the optimiser.
-
-    A step that raises (MemoryError, FloatingPointError, KeyboardInterrupt) is as if it had not begun: parameters,
-    running statistics, dropout's stream and the optimiser's state are those from before. Only gradients may be new.
-    """
-    before = [(array, array.copy()) for array in _changed_by_passes(network)]
-    try:
-        loss, correct = compute_gradients(network, images, labels, label_smoothing)
-        optimizer.step()
-    except BaseException:
-        for array, kept in before:
-            array[...] = kept
-        raise
-    return loss, correct
-
-
-def _changed_by_passes(network: Network) -> Iterator[NDArray[Any]]:
-    """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
-    for _, layer in network.body.walk():
-        yield from layer.buffers().values()
-    for _, neuron in network.neurons():
-        yield neuron.v_threshold.value
-
-
-def accuracy(
-    network: Network,
-    samples: Samples,
-    batch_size: int = 256,
-    views: Views = "one",
-    group: Group = ALONE,
-    stop: Callable[[], object] = bool,
-) -> float:
-    """Share of samples classified correctly, in [0, 1]; `views` as in `dsr.train.views.mean_output`.
-
-    The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing.
-
-    Raises
-    ------
-    ValueError
-        There are no samples.
-    """
-    if len(samples) == 0:
-        raise ValueError("accuracy: argument 'samples': expected at least one, got none")
-    numbers = np.arange(len(samples))
-    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
-    right = 0
-    for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
-        right += int((mean_output(network, images, views).argmax(axis=1) == samples.labels[batch]).sum())
-        if stop():
-            break
-    return int(group.total(np.array([right], np.float64))[0]) / len(samples)
 
 
 @dataclass
@@ -400,7 +318,7 @@ class Trainer:
     def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> None:
         started = time.perf_counter()
         position, recipe = self.position, self.recipe
-        before = [(array, array.copy()) for array in _changed_by_passes(self.network)]
+        before = [(array, array.copy()) for array in changed_by_passes(self.network)]
         done = False
         try:
             share = len(labels) / batch_size
@@ -486,30 +404,6 @@ class Trainer:
             self._scalars.write(metrics)
 
 
-def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
-    """The optimiser of a recipe."""
-    for _, layer in network.body.walk():
-        if isinstance(layer, BatchNorm):
-            layer.bias.rate = recipe.bias_rate
-    if recipe.optimizer == "adam":
-        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == "muon":
-        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
-    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
-
-
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a recipe at a step."""
-    function = {"cosine": schedule.cosine, "triangular": schedule.triangular}[recipe.schedule]
-    return function(
-        step,
-        base=recipe.learning_rate,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps_per_epoch,
-        warmup_steps=recipe.warmup_steps,
-    )
-
-
 def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
     """What to train on, and what to measure with."""
     if not recipe.validation:
@@ -519,15 +413,3 @@ def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
         raise ValueError(f"recipe: key 'validation': expected less than {count} samples, got {recipe.validation}")
     order = np.random.default_rng([recipe.seed, 3]).permutation(count)
     return Subset(samples.train, order[recipe.validation :]), Subset(samples.train, order[: recipe.validation])
-
-
-def _first_not_finite(network: Network, images: Values) -> str:
-    """Words that name the first layer whose output is not finite."""
-    found: list[str] = []
-
-    def observe(path: str, layer: Layer, output: Signal) -> None:
-        if not found and not layer.children() and not np.isfinite(output.rate()).all():
-            found.append(path)
-
-    network.forward(images, observer=observe)
-    return f"layer {found[0]} is the first whose output is not finite" if found else "all layers are finite"

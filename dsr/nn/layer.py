@@ -8,7 +8,7 @@ changes nothing, so threads may share a network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -110,8 +110,8 @@ class Layer:
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the layer's own parameters."""
 
-    def calibrate(self, images: Values) -> None:
-        """Set what follows from training images (N, C, H, W), once, before training."""
+    def calibrate(self, batches: Iterable[Values]) -> None:
+        """Set what follows from batches of training images, (N, C, H, W) each, once, before training."""
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
         """This layer and all inside it with their paths, outside first, in forward order."""

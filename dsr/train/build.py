@@ -9,9 +9,9 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF, ReLU
 from dsr.nn.norm import BatchNorm
-from dsr.optim import schedule
 from dsr.optim.muon import Muon
 from dsr.optim.optimizers import SGD, Adam, Optimizer
+from dsr.optim.schedule import Epochs, cosine, triangular
 from dsr.train.recipe import Recipe
 
 
@@ -70,13 +70,23 @@ def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
     return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a recipe at a step."""
-    function = {"cosine": schedule.cosine, "triangular": schedule.triangular}[recipe.schedule]
-    return function(
-        step,
-        base=recipe.learning_rate,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps_per_epoch,
-        warmup_steps=recipe.warmup_steps,
+def learning_rate(recipe: Recipe, epoch: Epochs, step: int, warmup_epochs: Epochs) -> float:
+    """The learning rate of a recipe's step.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the run.
+    epoch : Fraction or float
+        Position: epochs done before, with the part of the one that is under way.
+    step : int
+        Steps done before, over all epochs.
+    warmup_epochs : Fraction or float
+        How many epochs the recipe's `warmup_steps` are.
+    """
+    base, epochs, warmup_steps = recipe.learning_rate, recipe.epochs, recipe.warmup_steps
+    if recipe.schedule == "cosine":
+        return cosine(epoch, base=base, epochs=epochs, step=step, warmup_steps=warmup_steps)
+    return triangular(
+        epoch, base=base, epochs=epochs, step=step, warmup_steps=warmup_steps, warmup_epochs=warmup_epochs
     )

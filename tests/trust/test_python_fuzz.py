@@ -168,13 +168,13 @@ def right_rate(arguments: list[Any], rate: Any) -> None:
 
 
 def schedule_of(function: Callable[..., float]) -> Callable[..., float]:
-    return lambda step, base, epochs, each, warmup: function(
-        step, base=base, epochs=epochs, steps_per_epoch=each, warmup_steps=warmup
+    return lambda epoch, base, epochs, step, warmup: function(
+        epoch, base=base, epochs=epochs, step=step, warmup_steps=warmup
     )
 
 
 def schedule_arguments(rng: np.random.Generator) -> list[Any]:
-    return [int(rng.integers(0, 40)), float(rng.random()), 4, 10, int(rng.integers(0, 10))]
+    return [4 * float(rng.random()), float(rng.random()), 4, int(rng.integers(0, 40)), int(rng.integers(0, 10))]
 
 
 RECIPE = recipe.load("digits").to_dict()

@@ -471,7 +471,7 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
         (lambda: dsr.Linear(3, 2, std=0.0), "Linear: argument 'std'"),
         (lambda: IF(1.0, threshold_gradient_scale=-1.0), "IF: argument 'threshold_gradient_scale'"),
         (
-            lambda: built("digits", timesteps=5).forward(normal((2, 1, 8, 8))),
+            lambda: dsr.Network(dsr.Sequential(neuron1=ReLU()), 5).forward(normal((2, 1, 8, 8))),
             "ReLU neuron1: expected timesteps = 1, got 5",
         ),
     ],

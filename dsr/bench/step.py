@@ -14,7 +14,7 @@ from dsr.nn.network import spike_rates
 from dsr.optim.optimizers import SGD
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
-from dsr.train.trainer import train_step
+from dsr.train.steps import train_step
 
 
 def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:

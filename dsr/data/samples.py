@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from dsr.data.options import COUNT, NATURAL, With, check, documented
 from dsr.ops import Values
-from dsr.ops.arguments import as_count, as_flag, shown
+from dsr.ops.arguments import as_class_numbers
 
 Labels = NDArray[np.int64]
 Numbers = NDArray[np.int64]
@@ -21,56 +22,38 @@ DRAWS = 8
 """Random numbers of a sample in an epoch; each kind of augmentation reads columns of its own."""
 
 
+@documented
 @dataclass(frozen=True)
-class Preparation:
-    """How samples are made ready; every loader uses what applies to its kind of data.
+class SampleOptions:
+    """The options of a recipe that decide how samples are made ready; each kind of data reads some of them."""
 
-    Attributes
-    ----------
-    crop_padding : int
-        Pixels of zeros around an image before a random crop of the old size; 0: no crop.
-    flip : bool
-        Mirror half of the training samples left to right.
-    image_size : int
-        Pixels of a side that images of folders are cropped or frames of events are resized to; 0: as they are.
-    random_resized_crop : bool
-        Of training images of folders: a random part of 8 to 100 % of the area, 3/4 to 4/3 in shape.
-    timesteps : int
-        T, the number of frames of an event recording.
-    frames_by : {"number", "time"}
-        Split the events of a recording into frames of equally many events, or of equal length in time.
-    roll : int
-        Shift frames of events by at most so many pixels, around the edges.
-    cutout : int
-        Side of a random square that training samples lose, in pixels; 0: none. In each image it takes the mean colour;
-        of recordings every other one has a square of zeros in its frames.
-    workers : int
-        Processes that decode images of folders; 0: decode in this one.
-    crop_reflect : bool
-        With `crop_padding`: the image reflected, instead of zeros, around images (not frames of events).
+    crop_padding: Annotated[int, NATURAL, "Pixels added around an image before a random crop of the old size."] = 0
+    crop_reflect: Annotated[bool, With("crop_padding"), "Add the image reflected, instead of zeros."] = False
+    flip: Annotated[bool, "Mirror half of the training samples left to right."] = False
+    image_size: Annotated[int, NATURAL, "Side that images or frames are resized to, in pixels; 0: as they are."] = 0
+    random_resized_crop: Annotated[bool, "Train on random parts of images: 8 to 100 % of the area, 3:4 to 4:3."] = False
+    frames_by: Annotated[
+        Literal["number", "time"], "Frames of event recordings have equally many events, or are equally long."
+    ] = "number"
+    roll: Annotated[int, NATURAL, "Shift frames of events by at most so many pixels, around the edges."] = 0
+    cutout: Annotated[
+        int, NATURAL, "Side of a square that training samples lose, in pixels (of recordings, every other one does)."
+    ] = 0
+
+
+@documented
+@dataclass(frozen=True)
+class Preparation(SampleOptions):
+    """How samples are made ready.
+
+    What `dsr.data.load` and the loaders take. Values are checked; a wrong one is a ValueError.
     """
 
-    crop_padding: int = 0
-    flip: bool = False
-    image_size: int = 0
-    random_resized_crop: bool = False
-    timesteps: int = 1
-    frames_by: Literal["number", "time"] = "number"
-    roll: int = 0
-    cutout: int = 0
-    workers: int = 0
-    crop_reflect: bool = False
+    timesteps: Annotated[int, COUNT, "T, the number of frames of an event recording."] = 1
+    workers: Annotated[int, NATURAL, "Processes that decode images of folders; 0: this process decodes."] = 0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "image_size", "roll", "cutout", "workers"):
-            as_count("Preparation", name, getattr(self, name), 0)
-        as_count("Preparation", "timesteps", self.timesteps)
-        for name in ("crop_reflect", "flip", "random_resized_crop"):
-            as_flag("Preparation", name, getattr(self, name))
-        if not isinstance(self.frames_by, str) or self.frames_by not in ("number", "time"):
-            raise ValueError(
-                f"Preparation: argument 'frames_by': expected 'number' or 'time', got {shown(self.frames_by)}"
-            )
+        check(self, "Preparation: argument")
 
 
 class Samples:
@@ -116,16 +99,20 @@ class ArraySamples(Samples):
     ----------
     arrays : ndarray, shape (N, ...)
         One entry a sample; may be a memory map.
-    labels : ndarray of int64, shape (N,)
-        Classes.
+    labels : array_like of int, shape (N,)
+        Classes, numbered from 0.
     transform : callable, optional
         ``transform(arrays[numbers], draws)`` gives the batch; by default the arrays are float32 and taken as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The labels are not one whole number >= 0 for each sample.
     """
 
-    def __init__(self, arrays: NDArray[Any], labels: NDArray[Any], transform: Transform | None = None) -> None:
-        if len(arrays) != len(labels):
-            raise ValueError(f"ArraySamples: expected as many labels as samples, {len(arrays)}, got {len(labels)}")
-        self.arrays, self.labels, self.transform = arrays, np.asarray(labels, np.int64), transform
+    def __init__(self, arrays: NDArray[Any], labels: ArrayLike, transform: Transform | None = None) -> None:
+        self.arrays, self.transform = arrays, transform
+        self.labels = as_class_numbers("ArraySamples", "labels", labels, len(arrays))
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """The samples, transformed."""
@@ -163,6 +150,11 @@ class DataSet:
         ``(C, H, W)`` of what a network gets (at every time step).
     train, test : Samples
         To learn from, and to measure with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Labels of `train` or `test` are not one class number for each sample, or not of `classes`.
     """
 
     name: str
@@ -170,6 +162,10 @@ class DataSet:
     features: tuple[int, ...]
     train: Samples
     test: Samples
+
+    def __post_init__(self) -> None:
+        for name, samples in (("train", self.train), ("test", self.test)):
+            as_class_numbers("DataSet", f"{name}.labels", samples.labels, len(samples), len(self.classes))
 
 
 def epoch_draws(count: int, seed: int, epoch: int, alternate_flip: bool = False) -> Draws:

@@ -20,7 +20,7 @@ from dsr.nn.network import Network, batch_axis
 from dsr.nn.neurons import Neuron
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
-from dsr.ops.arguments import as_array
+from dsr.ops.arguments import as_array, as_class_numbers
 
 __all__ = ["CurvePoint", "NeuronLayer", "Report", "error_curves", "measure"]
 
@@ -153,12 +153,8 @@ class _Data:
             )
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"{function}: argument 'batch_size': expected an integer >= 1, got {batch_size!r}")
-        self.labels = None if labels is None else as_array(function, "labels", labels)
-        if self.labels is not None and (self.labels.shape != (self.samples,) or self.labels.dtype.kind not in "iu"):
-            raise ValueError(
-                f"{function}: argument 'labels': expected {self.samples} integers, one a sample, got "
-                f"{self.labels.dtype} of shape {self.labels.shape}"
-            )
+        self.labels = None if labels is None else as_class_numbers(function, "labels", labels, self.samples)
+        self.function = function
 
     def run(self, network: Network, batch_size: int | None = None) -> float | None:
         """Give all samples to a network; the share classified correctly, if there are labels."""
@@ -166,8 +162,11 @@ class _Data:
         for part in self._slices(batch_size or self.batch_size):
             batch = self.images[:, part] if self.axis else self.images[part]
             # with an observer, containers call their layers one by one
-            classes = network.forward(batch, observer=lambda *_: None).argmax(axis=1)
-            correct += 0 if self.labels is None else int((classes == self.labels[part]).sum())
+            rates = network.forward(batch, observer=lambda *_: None)
+            if self.labels is not None:
+                labels = self.labels[part]
+                as_class_numbers(self.function, "labels", labels, len(labels), rates.shape[1])
+                correct += int((rates.argmax(axis=1) == labels).sum())
         return None if self.labels is None else correct / self.samples
 
     def _slices(self, size: int) -> Iterator[slice]:

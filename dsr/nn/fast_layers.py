@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -125,12 +125,18 @@ class WhitenedConv2d(Conv2d):
         negatives = self.weight.value[patch : 2 * patch]
         negatives[...] = -self.weight.value[: len(negatives)]
 
-    def calibrate(self, images: Values) -> None:
-        """Compute the filters from training images (N, C, H, W)."""
-        size = self.filters.shape[2]
-        windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(2, 3))
-        patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1] * size * size).astype(np.float64)
-        covariance = patches.T @ patches / len(patches)
+    def calibrate(self, batches: Iterable[Values]) -> None:
+        """Compute the filters from batches of training images, (N, C, H, W) each; one is in memory at a time."""
+        patch, _, size, _ = self.filters.shape
+        total, count = np.zeros((patch, patch)), 0
+        for images in batches:
+            windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(2, 3))
+            patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, patch).astype(np.float64)
+            total += patches.T @ patches
+            count += len(patches)
+        if count == 0:
+            raise ValueError(f"WhitenedConv2d {self.path}: calibrate: expected at least one image, got none")
+        covariance = total / count
         eigenvalues, vectors = np.linalg.eigh(covariance)
         filters = (vectors / np.sqrt(eigenvalues + self.eps)).T[::-1]
         # an eigenvector's sign means nothing; fixed, so that libraries of linear algebra agree

@@ -8,7 +8,7 @@ it keeps nothing and changes nothing, so threads may share a network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,8 +100,8 @@ class Layer:
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the layer's own parameters."""
 
-    def calibrate(self, images: Values) -> None:
-        """Set what follows from training images (N, C, H, W), once, before training."""
+    def calibrate(self, batches: Iterable[Values]) -> None:
+        """Set what follows from batches of training images, (N, C, H, W) each, once, before training."""
 
     def kind(self) -> str:
         """What a summary calls the layer, such as ``Conv2d 3x3, stride 2``."""

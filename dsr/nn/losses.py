@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsr.ops import Values
-from dsr.ops.arguments import as_array, as_number
+from dsr.ops.arguments import as_array, as_class_numbers, as_number
 
 
 def cross_entropy(rates: ArrayLike, labels: ArrayLike, label_smoothing: float = 0.0) -> tuple[float, Values]:
@@ -32,22 +32,13 @@ def cross_entropy(rates: ArrayLike, labels: ArrayLike, label_smoothing: float = 
     TypeError, ValueError
         These are no numbers, shapes do not fit, or a label is no class.
     """
-    rates, targets = as_array("cross_entropy", "rates", rates), as_array("cross_entropy", "labels", labels)
+    rates = as_array("cross_entropy", "rates", rates)
     if rates.ndim != 2 or rates.shape[1] == 0:
         raise ValueError(f"cross_entropy: argument 'rates': expected shape (B, classes), got {rates.shape}")
-    if targets.shape != rates.shape[:1] or targets.dtype.kind not in "iu":
-        raise ValueError(
-            f"cross_entropy: argument 'labels': expected {rates.shape[0]} integers, got {targets.dtype} of shape "
-            f"{targets.shape}"
-        )
     batch, classes = rates.shape
     if batch == 0:
         raise ValueError("cross_entropy: argument 'rates': expected at least one sample, got none")
-    if targets.min() < 0 or targets.max() >= classes:
-        raise ValueError(
-            f"cross_entropy: argument 'labels': expected classes 0 to {classes - 1}, got {targets.min()} to "
-            f"{targets.max()}"
-        )
+    targets = as_class_numbers("cross_entropy", "labels", labels, batch, classes)
     label_smoothing = as_number(
         "cross_entropy", "label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "a number in [0, 1)"
     )

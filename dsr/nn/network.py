@@ -99,8 +99,9 @@ class Network:
             for path, layer in self.body.walk()
             if not layer.children()
         ]
-        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-        lines = [f"  {path:{widths[0]}}  {kind:{widths[1]}}  {count or '':>12}".rstrip() for path, kind, count in rows]
+        left = max((len(path) for path, _, _ in rows), default=0)
+        right = max((len(kind) for _, kind, _ in rows), default=0)
+        lines = [f"  {path:{left}}  {kind:{right}}  {count or '':>12}".rstrip() for path, kind, count in rows]
         total = sum(count for *_, count in rows)
         return "\n".join([f"Network, T = {self.timesteps}, {total:,} parameters", *lines])
 

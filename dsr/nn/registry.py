@@ -13,8 +13,13 @@ from dsr.nn.relu import ReLU
 NEURONS: dict[str, type[Layer]] = {"if": IF, "lif": LIF, "relu": ReLU}
 """A new kind is one line here; options are the arguments of its class."""
 
-SPIKING = [kind for kind, layer in NEURONS.items() if issubclass(layer, Neuron)]
+SPIKING = tuple(kind for kind, layer in NEURONS.items() if issubclass(layer, Neuron))
 """Those that spike."""
+
+
+def kinds_with(option: str) -> tuple[str, ...]:
+    """The kinds that take an option."""
+    return tuple(kind for kind, layer in NEURONS.items() if option in signature(layer).parameters)
 
 
 def make_neuron(kind: str, options: Mapping[str, Any]) -> Layer:

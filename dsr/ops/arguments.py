@@ -117,6 +117,35 @@ def as_counts(function: str, **arguments: int) -> list[int]:
     return [as_count(function, name, value) for name, value in arguments.items()]
 
 
+def as_class_numbers(
+    function: str, name: str, labels: ArrayLike, count: int, classes: int | None = None
+) -> NDArray[np.int64]:
+    """One class number for each of `count` samples, or an error that names function and argument.
+
+    Integers only: a fraction or NaN would become some class, and a second axis would be compared with all samples.
+    Without `classes` any number in ``[0, 2**31)`` is taken.
+    """
+    found = as_array(function, name, labels)
+    if found.shape != (count,) or (found.dtype.kind not in "iu" and count > 0):
+        hint = ""
+        if found.shape == (count, 1):
+            hint = "; .reshape(-1) removes the second axis"
+        elif found.ndim == 2 and len(found) == count:
+            hint = "; .argmax(axis=1) makes class numbers of one-hot rows"
+        elif found.shape == (count,) and np.isfinite(found).all() and (found == np.floor(found)).all():
+            hint = "; .astype(int) makes integers of whole numbers"
+        raise ValueError(
+            f"{function}: argument '{name}': expected {count} integers, one per sample, got {found.dtype} of shape "
+            f"{found.shape}{hint}"
+        )
+    largest = 2**31 if classes is None else classes
+    if count > 0 and not (found.min() >= 0 and found.max() < largest):
+        raise ValueError(
+            f"{function}: argument '{name}': expected classes 0 to {largest - 1}, got {found.min()} to {found.max()}"
+        )
+    return found.astype(np.int64)
+
+
 def contiguous(array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """`array` as the compiled part takes it: contiguous, aligned, native `dtype`, reshaped; copied only if needed."""
     return np.require(array, dtype, ["C", "A"]).reshape(shape)

@@ -248,7 +248,7 @@ class SpikingClassifier:
         batches = -(-count // min(self.batch_size, count))
         if count // batches < 2:
             batches = count // 2
-        for _ in range(self.epochs):
+        for epoch in range(self.epochs):
             total = 0.0
             for numbers in np.array_split(rng.permutation(count), batches):
                 rates = network.forward(samples[numbers], training=True)
@@ -256,9 +256,7 @@ class SpikingClassifier:
                 if not np.isfinite(loss):
                     raise FloatingPointError(f"SpikingClassifier.fit: the loss of step {step} is {loss}")
                 network.backward(grad)
-                optimizer.learning_rate = cosine(
-                    step, base=self.learning_rate, epochs=self.epochs, steps_per_epoch=batches
-                )
+                optimizer.learning_rate = cosine(epoch, base=self.learning_rate, epochs=self.epochs)
                 optimizer.step()
                 total, step = total + loss * len(numbers), step + 1
             losses.append(total / count)

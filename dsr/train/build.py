@@ -1,4 +1,4 @@
-"""From a recipe to its network."""
+"""From a recipe to its network, optimiser and learning rate."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from inspect import signature
 from dsr import models
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
-from dsr.nn.neurons import IF, LIF
-from dsr.nn.relu import ReLU
+from dsr.nn.norm import BatchNorm
+from dsr.nn.registry import make_neuron
+from dsr.optim.muon import Muon
+from dsr.optim.optimizers import SGD, Adam, Optimizer
+from dsr.optim.schedule import Epochs, cosine, triangular
 from dsr.train.recipe import Recipe
 
 
@@ -34,22 +37,38 @@ def build_network(recipe: Recipe, features: tuple[int, ...], classes: int) -> Ne
 
 def neuron_of(recipe: Recipe) -> Layer:
     """A new neuron layer of a recipe."""
-    if recipe.neuron == "relu":
-        return ReLU()
-    if recipe.neuron == "if":
-        return IF(
-            recipe.v_threshold,
-            recipe.alpha,
-            recipe.v_threshold_lower_bound,
-            train_threshold=recipe.train_threshold,
-            threshold_gradient_scale=recipe.threshold_gradient_scale,
-        )
-    return LIF(
-        recipe.v_threshold,
-        recipe.tau,
-        recipe.delta_t,
-        recipe.alpha,
-        recipe.v_threshold_lower_bound,
-        train_threshold=recipe.train_threshold,
-        threshold_gradient_scale=recipe.threshold_gradient_scale,
+    return make_neuron(recipe.neuron, recipe.to_dict())
+
+
+def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
+    """The optimiser of a recipe."""
+    for _, layer in network.body.walk():
+        if isinstance(layer, BatchNorm):
+            layer.bias.rate = recipe.bias_rate
+    if recipe.optimizer == "adam":
+        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
+    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+
+
+def learning_rate(recipe: Recipe, epoch: Epochs, step: int, warmup_epochs: Epochs) -> float:
+    """The learning rate of a recipe's step.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the run.
+    epoch : Fraction or float
+        Position: epochs done before, with the part of the one that is under way.
+    step : int
+        Steps done before, over all epochs.
+    warmup_epochs : Fraction or float
+        How many epochs the recipe's `warmup_steps` are.
+    """
+    base, epochs, warmup_steps = recipe.learning_rate, recipe.epochs, recipe.warmup_steps
+    if recipe.schedule == "cosine":
+        return cosine(epoch, base=base, epochs=epochs, step=step, warmup_steps=warmup_steps)
+    return triangular(
+        epoch, base=base, epochs=epochs, step=step, warmup_steps=warmup_steps, warmup_epochs=warmup_epochs
     )

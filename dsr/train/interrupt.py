@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an exception at a moment when a run can be saved."""
+"""Signals that ask to stop, as an exception at a moment when a run can be saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While it is entered, SIGINT and SIGTERM raise `Interrupted`; within `held()` they wait for its end.
+    """While it is entered, signals that ask to stop raise `Interrupted`; within `held()` they wait for its end.
+
+    These are SIGINT (Ctrl-C), SIGTERM, SIGHUP (a terminal that is closed), and SIGUSR1 and SIGUSR2, which batch systems
+    send some time before the end. The last three are left alone where they do something else than end the process:
+    ``nohup`` ignores SIGHUP, and the program may have handlers of its own.
 
     Only the first signal is raised where it comes, so that nothing disturbs who saves after it. Later ones are noted,
     and every end of a `held()` raises again, for a first one that was lost: Python ignores what a destructor raises.
@@ -34,20 +38,20 @@ class Interrupts:
     Parameters
     ----------
     noted : bool
-        Nothing is raised: signals, and SIGUSR1 too, which launchers of MPI pass on, are noted in `waiting` only.
+        Nothing is raised: signals are noted in `waiting` only.
     """
 
     def __init__(self, noted: bool = False) -> None:
         self._waiting: int | None = None
         self._noted = self._held = noted
-        self._signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if noted else [])]
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         self._held = True  # until all handlers are set: __exit__ is not called for what is raised here
         if threading.current_thread() is threading.main_thread():
-            for number in self._signals:
-                self._before[number] = signal.signal(number, self._receive)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) == signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._receive)
         self._held = self._noted
         return self
 

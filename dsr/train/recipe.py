@@ -2,126 +2,95 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass
 from difflib import get_close_matches
 from importlib.resources import files
-from math import inf
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
+from dsr import data
+from dsr.data.options import (
+    AT_LEAST_2,
+    COUNT,
+    NATURAL,
+    NOT_NEGATIVE,
+    PORTION,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Choices,
+    Option,
+    Range,
+    With,
+    check,
+    documented,
+    options,
+)
+from dsr.data.samples import SampleOptions
 from dsr.files.errors import reason
+from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
+from dsr.train.views import Views
 
-NeuronKind = Literal["if", "lif", "relu"]
 OptimizerKind = Literal["sgd", "adam", "muon"]
 ScheduleKind = Literal["cosine", "triangular"]
 
+_SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
+_ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
-@dataclass(frozen=True)
-class Recipe:
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Recipe(SampleOptions):
     """A training run.
 
-    Attributes
-    ----------
-    data, model : str
-        Names in `dsr.data.load` and `dsr.models.names`.
-    width : int
-        Channels of the model's first convolution.
-    dropout : float
-        Probability, where the model has dropout.
-    neuron : {"if", "lif", "relu"}
-        Kind of the spiking layers; "relu" trains the ordinary twin of the network (with `timesteps` 1).
-    timesteps : int
-        T.
-    v_threshold, alpha, v_threshold_lower_bound, tau, delta_t : float
-        Of the neurons; the last two of LIF only.
-    train_threshold : bool
-        Whether thresholds are trained.
-    threshold_gradient_scale : float
-        Factor of the gradients of thresholds.
-    crop_padding, crop_reflect, flip, image_size, random_resized_crop, frames_by, roll, cutout
-        As in `dsr.data.Preparation`.
-    alternate_flip : bool
-        With `flip`: mirror each sample in every other epoch instead of by chance.
-    validation : int
-        Samples drawn from the training set to measure with after each epoch, instead of the test set.
-    epochs, batch_size : int
-        Length of the run.
-    optimizer : {"sgd", "adam", "muon"}
-        SGD has `momentum` and `nesterov`, Muon `momentum`.
-    learning_rate, momentum, nesterov, weight_decay
-        Of the optimiser.
-    bias_rate : float
-        Factor of the learning rate of the biases of batch normalisation.
-    schedule : {"cosine", "triangular"}
-        Of the learning rate, see `dsr.optim.schedule`.
-    warmup_steps : int
-        Steps of linear warm-up.
-    label_smoothing : float
-        Of the loss.
-    clip_norm : float
-        Largest norm of all gradients together, longer ones are scaled; 0: no limit.
-    ema_decay : float
-        Measure with an exponential moving average of the weights, that keeps this share at each step; 0: no average.
-    sync_batch_norm : bool
-        On several ranks (`dsr.train.distributed`): batch normalisation by the statistics of the whole batch, not of
-        each rank's part of it.
-    test_views : {"one", "mirror", "mirror-shift"}
-        Measure with the mean output of each image and its mirror image, or also of both shifted by a pixel each way.
-    keep_mb : int
-        Memory for output currents in training, in MiB (`Network`): more is faster, results are the same.
-    start_quantile : float
-        With weights of a ReLU network to start from: the quantile of its activations that become thresholds.
-    start_batches : int
-        On so many training batches.
-    seed : int
-        Of initial weights, dropout, augmentation and the order of samples.
+    Every field is an option: a line with its type, range, documentation and default, see `dsr.data.options`. Values
+    are checked whenever a recipe is made, also by `dataclasses.replace`; a wrong one is a ValueError.
     """
 
-    data: str
-    model: str
-    width: int = 64
-    dropout: float = 0.0
-    neuron: NeuronKind = "if"
-    timesteps: int = 5
-    v_threshold: float = 6.0
-    alpha: float = 0.5
-    v_threshold_lower_bound: float = 0.01
-    tau: float = 1.0
-    delta_t: float = 0.1
-    train_threshold: bool = True
-    threshold_gradient_scale: float = 1.0
-    crop_padding: int = 0
-    crop_reflect: bool = False
-    flip: bool = False
-    alternate_flip: bool = False
-    image_size: int = 0
-    random_resized_crop: bool = False
-    frames_by: Literal["number", "time"] = "number"
-    roll: int = 0
-    cutout: int = 0
-    validation: int = 0
-    epochs: int = 10
-    batch_size: int = 128
-    optimizer: OptimizerKind = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    bias_rate: float = 1.0
-    schedule: ScheduleKind = "cosine"
-    warmup_steps: int = 0
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    sync_batch_norm: bool = False
-    test_views: Literal["one", "mirror", "mirror-shift"] = "one"
-    keep_mb: int = 128
-    start_quantile: float = 1.0
-    start_batches: int = 4
-    seed: int = 0
+    data: Annotated[str, "The data set: a name of `dsr.data.names()`."]
+    model: Annotated[str, "The network: a name of `dsr.models.names()`."]
+    width: Annotated[int, COUNT, "Channels of the model's first convolution."] = 64
+    dropout: Annotated[float, SHARE, "Probability, where the model has dropout."] = 0.0
+    neuron: Annotated[str, Choices(tuple(NEURONS)), "The neurons; relu: the ordinary twin, with timesteps 1."] = "if"
+    timesteps: Annotated[int, COUNT, "T; of event recordings also the number of frames."] = 5
+    v_threshold: Annotated[float, POSITIVE, _SPIKING, "Initial threshold of the neurons."] = 6.0
+    alpha: Annotated[float, _ALPHA, _SPIKING, "Share of the threshold at which a neuron fires."] = 0.5
+    v_threshold_lower_bound: Annotated[float, POSITIVE, _SPIKING, "Thresholds never fall below it."] = 0.01
+    tau: Annotated[float, POSITIVE, _LEAKY, "Time constant of the neurons."] = 1.0
+    delta_t: Annotated[float, POSITIVE, _LEAKY, "Length of a time step, in the unit of tau."] = 0.1
+    train_threshold: Annotated[bool, _SPIKING, "Whether thresholds are trained."] = True
+    threshold_gradient_scale: Annotated[float, NOT_NEGATIVE, _SPIKING, "Factor of the gradients of thresholds."] = 1.0
+    alternate_flip: Annotated[bool, With("flip"), "Mirror in every other epoch instead of by chance."] = False
+    validation: Annotated[int, NATURAL, "Training samples held out to measure with, instead of the test set."] = 0
+    epochs: Annotated[int, COUNT, "Passes through the training samples."] = 10
+    batch_size: Annotated[int, AT_LEAST_2, "Samples of a step, on all ranks together."] = 128
+    optimizer: Annotated[OptimizerKind, "The optimiser."] = "sgd"
+    learning_rate: Annotated[float, NOT_NEGATIVE, "Largest learning rate."] = 0.1
+    momentum: Annotated[float, SHARE, With("optimizer", ("sgd", "muon")), "Momentum of the optimiser."] = 0.9
+    nesterov: Annotated[bool, With("optimizer", ("sgd",)), "Nesterov's form of momentum."] = False
+    weight_decay: Annotated[float, NOT_NEGATIVE, "Weight decay of the optimiser."] = 5e-4
+    bias_rate: Annotated[float, POSITIVE, "Factor of the learning rate of the biases of batch normalisation."] = 1.0
+    schedule: Annotated[ScheduleKind, "Course of the learning rate, see `dsr.optim.schedule`."] = "cosine"
+    warmup_steps: Annotated[int, NATURAL, "Steps in which the learning rate rises linearly at the start."] = 0
+    label_smoothing: Annotated[float, SHARE, "Share of the target that is spread over all classes."] = 0.0
+    clip_norm: Annotated[float, NOT_NEGATIVE, "Largest norm of all gradients together; 0: no limit."] = 0.0
+    ema_decay: Annotated[float, SHARE, "Measure with a mean of the weights that keeps this share at a step."] = 0.0
+    sync_batch_norm: Annotated[bool, "On several ranks: normalise by the whole batch, not by each part."] = False
+    test_views: Annotated[Views, "Measure with the mean output over views of an image: `dsr.train.views`."] = "one"
+    keep_mb: Annotated[int, NATURAL, "MiB of currents kept for the backward pass: more is faster."] = 128
+    start_quantile: Annotated[float, PORTION, "With --from: quantile of activations that becomes a threshold."] = 1.0
+    start_batches: Annotated[int, COUNT, "With --from: training batches to measure these activations on."] = 4
+    seed: Annotated[int, SEED, "Of initial weights, dropout, augmentation and the order of samples."] = 0
+
+    def __post_init__(self) -> None:
+        check(self, "recipe: key")
+        if self.neuron == "relu" and self.timesteps != 1:
+            raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {self.timesteps}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by key."""
@@ -141,7 +110,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
     name : str
         A name of `names()`, or the path of a TOML file.
     changes : sequence of str
-        ``key=value`` each, the value in TOML's syntax (a bare word is a string).
+        ``key=value`` each, the value in TOML's syntax; strings need no quotes, ``.1`` is 0.1 and ``True`` is true.
 
     Raises
     ------
@@ -160,7 +129,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
             f"recipe {shown(name)}: expected {', '.join(names())} or a path ending in .toml{_nearest(name, names())}"
         )
     try:
-        values = tomllib.loads(content.decode("utf-8"))
+        values = tomllib.loads(content.decode("utf-8-sig"))  # editors on Windows begin files with a byte order mark
         if not changes:
             return from_dict(values)
     except (ValueError, RecursionError) as error:
@@ -169,7 +138,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         key, separator, value = change.partition("=")
         if not separator:
             raise ValueError(f"--set: expected key=value, got {shown(change)}")
-        values[key.strip()] = _toml_value(value.strip())
+        values[key.strip()] = _value(value.strip(), options(Recipe).get(key.strip()))
     return from_dict(values)
 
 
@@ -179,59 +148,68 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     Raises
     ------
     ValueError
-        A key is unknown or missing, or a value is of the wrong type.
+        A key is unknown or missing, or a value is of the wrong type or out of range.
     """
-    hints = get_type_hints(Recipe)
-    known = [field.name for field in fields(Recipe)]
-    checked: dict[str, Any] = {}
-    for key, value in values.items():
+    known = options(Recipe)
+    for key in values:
         if key not in known:
-            raise ValueError(f"recipe: unknown key {shown(key)}{_nearest(key, known)}")
-        kind = hints[key]
-        if kind is float and type(value) is int and abs(value) < 1 << 1023:  # beyond it there is no float
-            value = float(value)
-        choices = get_args(kind)
-        if choices and not (isinstance(value, str) and value in choices):
-            raise ValueError(f"recipe: key '{key}': expected one of {', '.join(choices)}, got {shown(value)}")
-        if not choices and type(value) is not kind:
-            raise ValueError(f"recipe: key '{key}': expected {kind.__name__}, got {shown(value)}")
-        checked[key] = value
-    for key in ("data", "model"):
-        if key not in checked:
+            raise ValueError(f"recipe: unknown key {shown(key)}{_nearest(key, list(known))}")
+    for key, option in known.items():
+        if option.default is MISSING and key not in values:
             raise ValueError(f"recipe: key '{key}' is missing")
-    made = Recipe(**checked)
-    for name, (good, expected) in _RULES.items():
-        if not good(getattr(made, name)):
-            raise ValueError(f"recipe: key '{name}': expected {expected}, got {shown(getattr(made, name))}")
-    if made.neuron == "relu" and made.timesteps != 1:
-        raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {made.timesteps}")
-    return made
+    return Recipe(**values)
 
 
-_Rule = tuple[Callable[[Any], bool], str]
-_COUNT: _Rule = (lambda value: 1 <= value < 2**31, "an integer in [1, 2**31)")
-_NATURAL: _Rule = (lambda value: 0 <= value < 2**31, "an integer in [0, 2**31)")
-_NOT_NEGATIVE: _Rule = (lambda value: 0 <= value < inf, "a number >= 0")
-_SHARE: _Rule = (lambda value: 0 <= value < 1, "a number in [0, 1)")
-_RULES: dict[str, _Rule] = (
-    dict.fromkeys(("width", "timesteps", "epochs", "batch_size", "start_batches"), _COUNT)
-    | dict.fromkeys(("crop_padding", "image_size", "roll", "cutout", "validation", "warmup_steps", "keep_mb"), _NATURAL)
-    | dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "threshold_gradient_scale"), _NOT_NEGATIVE)
-    | dict.fromkeys(("dropout", "label_smoothing", "ema_decay", "momentum"), _SHARE)
-    | {
-        "seed": (lambda value: value >= 0, "an integer >= 0"),
-        "bias_rate": (lambda value: 0 < value < inf, "a number > 0"),
-        "start_quantile": (lambda value: 0 < value <= 1, "a number in (0, 1]"),
-    }
-)
-"""What values mean nothing; those of neurons are checked by the neurons."""
+def text(recipe: Recipe | None = None) -> str:
+    """A recipe as TOML, a line for each key with its documentation; without one the defaults of all keys."""
+    lines = []
+    for name, option in options(Recipe).items():
+        value = option.default if recipe is None else getattr(recipe, name)
+        assigned = f"{name} =" if value is MISSING else f"{name} = {_toml(value)}"
+        lines.append(f"{assigned:32}  # {option.documentation}")
+    return "\n".join(lines)
 
 
-def _toml_value(text: str) -> Any:
+def without_effect(recipe: Recipe, started: bool = False) -> list[str]:
+    """The keys that were changed from their defaults though nothing in the run reads them, and why, a line each.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the run.
+    started : bool
+        Whether the run starts from the weights of a ReLU network.
+    """
+    lines = []
+    unread = options(SampleOptions).keys() - data.reads(recipe.data)
+    for name, option in options(Recipe).items():
+        if getattr(recipe, name) == option.default:
+            continue
+        if name in unread:
+            lines.append(f"{name} has no effect with data = {recipe.data}")
+        elif option.needs is not None and not option.needs.holds(recipe):
+            lines.append(f"{name} has an effect only {option.needs}")
+        elif name.startswith("start_") and not started:
+            lines.append(f"{name} has an effect only with --from")
+    return lines
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
+
+
+def _value(text: str, option: Option | None) -> Any:
+    """What a word on the command line means."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # no TOML; or a number of too many digits, or brackets too deep
-        return text
+    except (ValueError, RecursionError):  # not TOML; or a number of too many digits, or brackets too deep
+        pass
+    kind = option.kind if option else str
+    if kind is float and re.fullmatch(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
+        return float(text)
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return text
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

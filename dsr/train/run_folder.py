@@ -5,45 +5,80 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dsr import data
 from dsr.data import DataSet, Preparation
+from dsr.data.identity import with_classes
+from dsr.data.options import options
 from dsr.files import atomic, checkpoint
 from dsr.files.errors import reason
 from dsr.files.progress import duration
 from dsr.nn.network import Network
-from dsr.train import recipe
 from dsr.train.build import build_network
-from dsr.train.recipe import Recipe
+from dsr.train.recipe import Recipe, from_dict
+
+Result = TypeVar("Result")
 
 CHECKPOINT, BEST = checkpoint.LAST, checkpoint.BEST
 METRICS = "metrics.jsonl"
 TABLE = "metrics.csv"
 
 
-def preparation(run: Recipe, workers: int = 0) -> Preparation:
+def preparation(recipe: Recipe, workers: int = 0) -> Preparation:
     """How the samples of a recipe are made ready."""
-    return Preparation(
-        crop_padding=run.crop_padding,
-        crop_reflect=run.crop_reflect,
-        flip=run.flip,
-        image_size=run.image_size,
-        random_resized_crop=run.random_resized_crop,
-        timesteps=run.timesteps,
-        frames_by=run.frames_by,
-        roll=run.roll,
-        cutout=run.cutout,
-        workers=workers,
-    )
+    wanted = options(Preparation).keys() - {"workers"}
+    return Preparation(workers=workers, **{name: getattr(recipe, name) for name in wanted})
 
 
-def load_data(run: Recipe, path: str | Path | None, workers: int = 0) -> DataSet:
-    """The data set of a recipe."""
-    return data.load(run.data, path, preparation(run, workers))
+def load_data(recipe: Recipe, path: str | Path | None, workers: int = 0) -> DataSet:
+    """The data set of a recipe.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `dsr.data.load`; or there are `workers` for data that no other process decodes.
+    """
+    if workers and "workers" not in data.reads(recipe.data):
+        raise ValueError(
+            f"load_data: argument 'workers': expected 0 with data = {recipe.data}, got {workers}: only images of "
+            "folders are decoded by other processes"
+        )
+    return data.load(recipe.data, path, preparation(recipe, workers))
+
+
+def load_run_data(
+    recipe: Recipe, metadata: Mapping[str, Any], path: str | Path | None = None, workers: int = 0
+) -> DataSet:
+    """The data set of a run, with the class numbers of the run.
+
+    Parameters
+    ----------
+    recipe, metadata
+        As `load_run` gives them.
+    path : path, optional
+        Where the data are; by default where the run had them from. They may have some of the run's classes only.
+    workers : int
+        Processes that decode images of folders.
+
+    Raises
+    ------
+    ValueError
+        The data have classes that the run does not know, or samples of another shape.
+    """
+    if path is None and data.needs_path(recipe.data):
+        path = metadata["data_path"]
+    samples = with_classes(load_data(recipe, path, workers), metadata["classes"])
+    if list(samples.features) != metadata["features"]:
+        raise ValueError(
+            f"the samples of {path or recipe.data} have the shape {tuple(samples.features)}, but the network of the "
+            f"run takes {tuple(metadata['features'])}"
+        )
+    return samples
 
 
 def load_run(
@@ -60,24 +95,77 @@ def load_run(
     timesteps : int, optional
         Another T than trained with.
 
+    Returns
+    -------
+    network : Network
+        With the weights of the checkpoint, of their average where there is one.
+    recipe : Recipe
+        Of the run, with `timesteps`.
+    metadata : dict
+        Among others the run's ``classes``, ``features`` and ``data_path``.
+
     Raises
     ------
     CheckpointError
         The checkpoint is damaged or not of dsr.
+    ValueError
+        `timesteps` is not an integer >= 1, or not 1 for a network without spikes.
     OSError
         There is none.
     """
     path = Path(folder) / (BEST if best else CHECKPOINT)
     arrays, metadata = checkpoint.load(path)
+    recipe = _understood(path, lambda: from_dict(metadata["recipe"]))
+    if timesteps is not None:
+        recipe = replace(recipe, timesteps=timesteps)
+
+    def network() -> Network:
+        made = build_network(recipe, tuple(metadata["features"]), len(metadata["classes"]))
+        made.load_state(part(arrays, "average") or part(arrays, "network"))
+        return made
+
+    return _understood(path, network), recipe, metadata
+
+
+def source_of(path: Path) -> tuple[Recipe, list[str]] | None:
+    """Recipe and classes of a checkpoint of a run; None for other files of weights."""
+    if path.suffix != ".safetensors":
+        return None
     try:
-        run = recipe.from_dict(metadata["recipe"])
-        if timesteps is not None:
-            run = replace(run, timesteps=timesteps)
-        network = build_network(run, tuple(metadata["features"]), len(metadata["classes"]))
-        network.load_state(part(arrays, "average") or part(arrays, "network"))
+        _, metadata = checkpoint.load(path)
+        return from_dict(metadata["recipe"]), list(metadata["classes"])
+    except (AttributeError, KeyError, TypeError, ValueError):  # whoever reads the weights says what is wrong
+        return None
+
+
+def _understood(path: Path, read: Callable[[], Result]) -> Result:
+    """What `read` makes of a checkpoint's content, or a CheckpointError that names the file."""
+    try:
+        return read()
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path}: {reason(error)}") from None
-    return network, run, metadata
+
+
+def version(folder: Path) -> tuple[int, ...] | None:
+    """What changes with each checkpoint that is written into a folder; None where there is none."""
+    try:
+        about = (folder / CHECKPOINT).stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise OSError where a disk has no room for the checkpoints of a run, of about `size` bytes each.
+
+    Three lie there while one is written: the last, the best, and the new one. Quotas are not seen.
+    """
+    there = sum((folder / name).stat().st_size for name in (CHECKPOINT, BEST) if (folder / name).exists())
+    needed, free = 3 * size - there, shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder}: its checkpoints need {needed / 1e6:,.1f} MB, but {free / 1e6:,.1f} MB of the disk are free"
+        )
 
 
 def part(arrays: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -127,16 +215,16 @@ def write_metrics(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     atomic.write(folder / TABLE, text.getvalue().encode())
 
 
-def held_out(run: Recipe) -> str:
+def held_out(recipe: Recipe) -> str:
     """What a run measures with after each epoch: "test", or "validation"."""
-    return "validation" if run.validation else "test"
+    return "validation" if recipe.validation else "test"
 
 
-def describe(metrics: Mapping[str, Any], run: Recipe) -> str:
+def describe(metrics: Mapping[str, Any], recipe: Recipe) -> str:
     """One line for people: loss, accuracies, firing rates and thresholds of the spiking layers."""
-    split = held_out(run)
+    split = held_out(recipe)
     line = (
-        f"epoch {metrics['epoch']:{len(str(run.epochs))}}/{run.epochs}  loss {metrics['loss']:.4f}  "
+        f"epoch {metrics['epoch']:{len(str(recipe.epochs))}}/{recipe.epochs}  loss {metrics['loss']:.4f}  "
         f"train {100 * metrics['train_accuracy']:6.2f} %  {split} {100 * metrics[f'{split}_accuracy']:6.2f} %  "
     )
     if metrics["firing_rate"]:

@@ -1,10 +1,12 @@
-"""Training and evaluation loops."""
+"""The trainer: all epochs of a recipe, with a run folder to go back to."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,104 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data import DataSet, Samples, Subset
+from dsr.data.identity import different_classes, fingerprint
 from dsr.data.samples import Draws, Numbers, epoch_draws
 from dsr.files import checkpoint
+from dsr.files.lock import FolderInUseError, FolderLock
 from dsr.files.progress import progress
-from dsr.nn.currents import Signal
 from dsr.nn.layer import Layer
-from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network, spike_rates
-from dsr.nn.norm import BatchNorm
 from dsr.ops import Values
-from dsr.optim import schedule
+from dsr.ops.arguments import as_number
 from dsr.optim.average import WeightAverage
-from dsr.optim.muon import Muon
-from dsr.optim.optimizers import SGD, Adam, Optimizer, clip_gradients, gradient_norm
+from dsr.optim.optimizers import clip_gradients, gradient_norm
 from dsr.train import hybrid, run_folder, tensorboard
-from dsr.train.build import build_network
+from dsr.train.build import build_network, learning_rate, make_optimizer
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
 from dsr.train.recipe import Recipe, from_dict
-from dsr.train.views import Views, mean_output
+from dsr.train.steps import accuracy, changed_by_passes, compute_gradients
 
-CALIBRATION_SAMPLES = 5000
-"""Training samples that layers are calibrated with."""
-
-
-def compute_gradients(
-    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0, share: float = 1.0
-) -> tuple[float, int]:
-    """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
-
-    With `share` the gradients are multiplied by it: the samples are such a share of a batch of several ranks.
-
-    Raises
-    ------
-    FloatingPointError
-        The loss is not finite; the message names the first layer whose output is not.
-    """
-    rates = network.forward(images, training=True)
-    loss, grad = cross_entropy(rates, labels, label_smoothing)
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss}; {_first_not_finite(network, images)}")
-    network.backward(grad if share == 1 else np.float32(share) * grad)
-    return loss, int((rates.argmax(axis=1) == labels).sum())
-
-
-def train_step(
-    network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
-) -> tuple[float, int]:
-    """`compute_gradients`, and one step of the optimiser.
-
-    A step that raises (MemoryError, FloatingPointError, KeyboardInterrupt) is as if it had not begun: parameters,
-    running statistics, dropout's stream and the optimiser's state are those from before. Only gradients may be new.
-    """
-    before = [(array, array.copy()) for array in _changed_by_passes(network)]
-    try:
-        loss, correct = compute_gradients(network, images, labels, label_smoothing)
-        optimizer.step()
-    except BaseException:
-        for array, kept in before:
-            array[...] = kept
-        raise
-    return loss, correct
-
-
-def _changed_by_passes(network: Network) -> Iterator[NDArray[Any]]:
-    """Arrays that a forward pass in training changes: buffers, and thresholds, which it clamps."""
-    for _, layer in network.body.walk():
-        yield from layer.buffers().values()
-    for _, neuron in network.neurons():
-        yield neuron.v_threshold.value
-
-
-def accuracy(
-    network: Network,
-    samples: Samples,
-    batch_size: int = 256,
-    views: Views = "one",
-    group: Group = ALONE,
-    stop: Callable[[], object] = bool,
-) -> float:
-    """Share of samples classified correctly, in [0, 1]; `views` as in `dsr.train.views.mean_output`.
-
-    The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing.
-
-    Raises
-    ------
-    ValueError
-        There are no samples.
-    """
-    if len(samples) == 0:
-        raise ValueError("accuracy: argument 'samples': expected at least one, got none")
-    numbers = np.arange(len(samples))
-    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
-    right = 0
-    for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
-        right += int((mean_output(network, images, views).argmax(axis=1) == samples.labels[batch]).sum())
-        if stop():
-            break
-    return int(group.total(np.array([right], np.float64))[0]) / len(samples)
+CALIBRATION_SAMPLES, CALIBRATION_BATCH = 5000, 50
+"""Training samples that layers are calibrated with, and how many of them are in memory at a time."""
 
 
 @dataclass
@@ -134,6 +58,9 @@ class Position:
         Of the last step.
     best : float
         Largest accuracy of an epoch so far.
+    steps_per_epoch : int
+        Batches of the run's first epoch, 0 before it: a warm-up of so many steps stays the same part of the run when
+        epochs get another number of steps.
     """
 
     epoch: int = 0
@@ -145,14 +72,16 @@ class Position:
     seconds: float = 0.0
     gradient_norm: float = 0.0
     best: float = -1.0
+    steps_per_epoch: int = 0
 
 
 class Trainer:
     """Trains the network of a recipe and keeps a run folder.
 
-    Checkpoints are written after each epoch, every `save_every` seconds, and when Ctrl-C or SIGTERM ask to stop; the
-    interrupted step is then as if it had not begun. A run that is resumed from any of them gives the same bits as one
-    that was never stopped.
+    Checkpoints are written after each epoch, every `save_every` seconds, and when a signal asks to stop (Ctrl-C, and
+    those of `dsr.train.interrupt`); the interrupted step is then as if it had not begun. A run that is resumed from any
+    of them gives the same bits as one that was never stopped. While it is fitted, no other process can write to the
+    folder (`dsr.files.lock`).
 
     Parameters
     ----------
@@ -161,7 +90,7 @@ class Trainer:
     samples : DataSet
         On what.
     folder : path
-        Where checkpoints and metrics go; made if it does not exist.
+        Where checkpoints and metrics go; made if it does not exist. A new run replaces one that is there already.
     say : callable
         Gets a line an epoch.
     save_every : float
@@ -174,6 +103,13 @@ class Trainer:
     group : Group
         The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 says
         and writes; the others read what it wrote when they resume.
+    lock : FolderLock, optional
+        One of `folder` that this process holds already; by default `fit` takes one.
+
+    Raises
+    ------
+    ValueError
+        The recipe does not fit the samples, or `save_every` is not a number >= 0.
 
     Notes
     -----
@@ -191,10 +127,12 @@ class Trainer:
         data_path: str | Path | None = None,
         build: Callable[[], Network] | None = None,
         group: Group = ALONE,
+        lock: FolderLock | None = None,
     ) -> None:
         self.recipe, self.data, self.folder, self.group = recipe, samples, Path(folder), group
         self.say: Callable[[str], object] = say if group.rank == 0 else str
-        self.save_every, self.data_path = save_every, None if data_path is None else str(Path(data_path).absolute())
+        self.save_every = as_number("Trainer", "save_every", save_every, lambda seconds: seconds >= 0, "a number >= 0")
+        self.data_path = None if data_path is None else str(Path(data_path).absolute())
         self.training, self.held_out = _split(samples, recipe)
         self._build = build or (lambda: build_network(recipe, samples.features, len(samples.classes)))
         self.network = self._build()
@@ -203,6 +141,9 @@ class Trainer:
         self.position = Position()
         self.metrics: list[dict[str, Any]] = []
         self._saved = time.monotonic()
+        self._lock = lock or FolderLock(folder)
+        self._found = run_folder.version(self.folder)
+        self._samples: dict[str, Any] = {}
         # a rank that stopped by itself would leave the others waiting: they agree after a step
         self._interrupts = Interrupts(noted=group.size > 1)
         self._started = False
@@ -219,33 +160,72 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            It is damaged, or of another recipe or data set.
+            It is damaged, or of another recipe, or of other data: classes, shape, number or labels of the samples
+            differ. (Where only the content of samples differs, that is said.)
         OSError
             There is none.
         """
         path = self.folder / run_folder.CHECKPOINT
+        self._found = run_folder.version(self.folder)
         arrays, metadata = checkpoint.load(path)
         try:
-            same = {
-                "recipe": from_dict(metadata["recipe"]) == self.recipe,  # keys of later versions have their defaults
-                "classes": metadata["classes"] == list(self.data.classes),
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise checkpoint.CheckpointError(f"{path}: {error}") from None
-        for key, equal in same.items():
-            if not equal:
-                raise checkpoint.CheckpointError(f"{path}: its {key} differs: it is of another run")
-        try:
+            self._require_same(path, metadata)
             self.network.load_state(run_folder.part(arrays, "network"))
             self.optimizer.load_state(run_folder.part(arrays, "optimizer"))
             if self.average is not None:
                 self.average.average.load_state(run_folder.part(arrays, "average"))
             self.position = Position(**metadata["position"])
-        except (KeyError, TypeError, ValueError) as error:
+            self.metrics = self._metrics_until(self.position.epoch, metadata.get("metrics"))
+        except checkpoint.CheckpointError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path}: {error}") from None
-        self.metrics = [m for m in run_folder.load_metrics(self.folder) if m["epoch"] <= self.position.epoch]
         if (ranks := metadata.get("ranks", 1)) != self.group.size:
             self.say(f"{path} was written on {ranks} ranks: on {self.group.size} the run goes on with other bits")
+
+    def _require_same(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Raise CheckpointError unless a checkpoint is of this recipe and these data."""
+        if from_dict(metadata["recipe"]) != self.recipe:  # keys of later versions have their defaults
+            raise checkpoint.CheckpointError(f"{path}: its recipe differs: it is of another run")
+        if metadata["classes"] != list(self.data.classes):
+            words = different_classes(self.data.classes, metadata["classes"])
+            raise checkpoint.CheckpointError(f"{path}: it is of other data: {words}")
+        if metadata["features"] != list(self.data.features):
+            raise checkpoint.CheckpointError(
+                f"{path}: it is of other data: of samples of shape {tuple(metadata['features'])}, not "
+                f"{tuple(self.data.features)}"
+            )
+        for name, then in metadata.get("samples", {}).items():  # older checkpoints have none
+            now = self._fingerprints()[name]
+            if now["count"] != then["count"]:
+                words = f"it had {then['count']:,} {name} samples, now there are {now['count']:,}"
+            elif now["labels"] != then["labels"]:
+                words = f"the labels of the {name} samples are not those it was trained with"
+            else:
+                if now["content"] != then["content"]:
+                    self.say(f"the {name} samples differ from those that {self.folder} was trained with until now")
+                continue
+            raise checkpoint.CheckpointError(
+                f"{path}: it is of other data: {words}; a run is resumed with its own data"
+            )
+
+    def _metrics_until(self, epoch: int, last: Any) -> list[dict[str, Any]]:
+        """The metrics of all epochs done, from the folder; of the last one from its checkpoint if need be."""
+        metrics = [m for m in run_folder.load_metrics(self.folder) if m["epoch"] <= epoch]
+        missing = sorted(set(range(1, epoch + 1)) - {m["epoch"] for m in metrics})
+        if missing and isinstance(last, dict) and last.get("epoch") == missing[-1] == epoch:
+            metrics.append(last)
+            missing.pop()
+        if missing:
+            listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            self.say(f"{self.folder / run_folder.METRICS} has no metrics of epoch {listed}; they stay missing")
+        return metrics
+
+    def _fingerprints(self) -> dict[str, Any]:
+        if not self._samples:
+            split = run_folder.held_out(self.recipe)
+            self._samples = {"training": fingerprint(self.training), split: fingerprint(self.held_out)}
+        return self._samples
 
     def start_from(self, path: str | Path) -> None:
         """Take the weights of a ReLU network, and thresholds by its activations (hybrid training).
@@ -263,6 +243,9 @@ class Trainer:
             The file cannot be read.
         """
         source = Path(path) / run_folder.BEST if Path(path).is_dir() else Path(path)
+        if not source.exists():
+            raise FileNotFoundError(f"--from: {path}: expected a run folder or a file of weights, found nothing")
+        self._compare_source(source)
         twin = replace(self.recipe, neuron="relu", timesteps=1)
         ann = build_network(twin, self.data.features, len(self.data.classes))
         hybrid.load_weights(ann, source)
@@ -275,35 +258,76 @@ class Trainer:
             self.average.average.load_state(self.network.state())
         self._started = True
 
+    def _compare_source(self, source: Path) -> None:
+        """Of a run to start from: refuse spiking ones, and say so where its classes are others."""
+        about = run_folder.source_of(source)
+        if about is None:
+            return
+        recipe, classes = about
+        if recipe.neuron != "relu":
+            raise ValueError(
+                f"--from: {source} is of {recipe.neuron.upper()} neurons, expected a ReLU network: train one with "
+                "--set neuron=relu --set timesteps=1; a spiking run goes on with --resume"
+            )
+        if classes != list(self.data.classes):
+            self.say(f"--from: {source}: {different_classes(self.data.classes, classes)}")
+
     def fit(self) -> dict[str, Any]:
         """Train for all epochs that are left; the metrics of the last one.
 
         Raises
         ------
         Interrupted
-            Ctrl-C or SIGTERM; the state is saved.
+            A signal asked to stop; the state is saved.
+        FolderInUseError
+            Another process writes to the folder, or did since this trainer was made or resumed.
+        OSError
+            The folder cannot be written to or has too little room, before the first step; or a checkpoint could not be
+            written: then `fit` may be called again, and goes on with the same bits.
         FloatingPointError
             Loss or gradients are not finite; the message says where.
         MemoryError
             The step is as if it had not begun: `save` and `fit` may be called, and the run goes on with the same bits.
         """
         self._require_samples()
-        if self.group.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        if self.position.step == 0 and not self._started:
+        with self._lock if self.group.rank == 0 else nullcontext():
+            if self.group.rank == 0:
+                self._require_folder()
+            self._prepare()
+            with self._interrupts:
+                try:
+                    while self.position.epoch < self.recipe.epochs:
+                        self._epoch()
+                except Interrupted as stop:
+                    self.save()  # undisturbed: further signals are only noted
+                    self.group.barrier()
+                    raise Interrupted(stop.number, self._stopped()) from None
+        return self.metrics[-1] if self.metrics else {}
+
+    def _require_folder(self) -> None:
+        """Raise unless the folder is as this trainer last saw it, and has room for what will be written."""
+        if run_folder.version(self.folder) != self._found:
+            raise FolderInUseError(
+                f"{self.folder}: another run was written into it in the meantime; resume that one, or choose another "
+                "folder"
+            )
+        if self.position.epoch < self.recipe.epochs:
+            run_folder.require_room(self.folder, self._bytes())
+            self._fingerprints()
+
+    def _bytes(self) -> int:
+        """About the size of a checkpoint: weights, their average, and what the optimiser keeps for each."""
+        weights = sum(array.nbytes for _, array in self.network.arrays())
+        kept = {"adam": 2, "sgd": int(self.recipe.momentum > 0), "muon": 1}[self.recipe.optimizer]
+        return weights * (1 + kept + (self.average is not None))
+
+    def _prepare(self) -> None:
+        """What precedes the first step of a new run, on all ranks."""
+        if self.position.step == 0 and not self._started and self.group.rank == 0:
             self._calibrate()
         align(self.group, self.network, self.recipe.sync_batch_norm)
         if self.average is not None:
             align(self.group, self.average.average, self.recipe.sync_batch_norm)
-        with self._interrupts:
-            try:
-                while self.position.epoch < self.recipe.epochs:
-                    self._epoch()
-            except Interrupted as stop:
-                self.save()  # undisturbed: further signals are only noted
-                self.group.barrier()
-                raise Interrupted(stop.number, self._stopped()) from None
-        return self.metrics[-1]
 
     def _stopped(self) -> str:
         """Where a run that was stopped is, for whoever stopped it."""
@@ -330,6 +354,7 @@ class Trainer:
                 "recipe": self.recipe.to_dict(),
                 "features": list(self.data.features),
                 "classes": list(self.data.classes),
+                "samples": self._fingerprints(),
                 "data_path": self.data_path,
                 "position": asdict(self.position),
                 "ranks": self.group.size,
@@ -337,12 +362,21 @@ class Trainer:
             },
         )
         self._saved = time.monotonic()
+        self._found = run_folder.version(self.folder)
 
     def _calibrate(self) -> None:
-        """Show some training samples to layers that are set by data rather than trained."""
-        images = self.training.batch(np.arange(min(len(self.training), CALIBRATION_SAMPLES)))
-        for _, layer in self.network.body.walk():
-            layer.calibrate(images)
+        """Show training samples, drawn by the seed, to layers that are set by data rather than trained.
+
+        On rank 0 alone: `align` gives all ranks its arrays.
+        """
+        layers = [layer for _, layer in self.network.body.walk() if type(layer).calibrate is not Layer.calibrate]
+        if not layers:
+            return
+        count = len(self.training)
+        drawn = np.random.default_rng([self.recipe.seed, 4]).permutation(count)[:CALIBRATION_SAMPLES]
+        parts = [drawn[start : start + CALIBRATION_BATCH] for start in range(0, len(drawn), CALIBRATION_BATCH)]
+        for layer in layers:
+            layer.calibrate(self.training.batches((part, None) for part in parts))
         if self.average is not None:
             self.average.average.load_state(self.network.state())
 
@@ -356,10 +390,11 @@ class Trainer:
 
     def _require_samples(self) -> None:
         least, samples = 2 * self.group.size, min(self.recipe.batch_size, len(self.training))
-        if self.group.size > 1 and samples < least:
+        if samples < least:
+            ranks = f", 2 for each of {self.group.size} ranks" if self.group.size > 1 else ""
+            what = "batch_size" if self.recipe.batch_size < least else "data"
             raise ValueError(
-                f"recipe: key 'batch_size': expected at least {least} samples in a batch, 2 for each of "
-                f"{self.group.size} ranks, got {samples}"
+                f"recipe: key '{what}': expected at least {least} samples in a batch{ranks}, got {samples}"
             )
 
     def _plan(self, batches: list[Numbers]) -> Iterator[tuple[Numbers, Draws]]:
@@ -372,6 +407,9 @@ class Trainer:
     def _epoch(self) -> None:
         position = self.position
         batches = self._batches()
+        if not position.steps_per_epoch:  # a new run; or one of an older version, all of whose epochs were alike
+            done = position.step - position.batch
+            position.steps_per_epoch = done // position.epoch if position.epoch else len(batches)
         left = batches[position.batch :]
         parts = [batch[self.group.rank :: self.group.size] for batch in left]
         steps = zip(left, parts, self.training.batches(self._plan(parts)), strict=True)
@@ -400,7 +438,7 @@ class Trainer:
     def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> None:
         started = time.perf_counter()
         position, recipe = self.position, self.recipe
-        before = [(array, array.copy()) for array in _changed_by_passes(self.network)]
+        before = [(array, array.copy()) for array in changed_by_passes(self.network)]
         done = False
         try:
             share = len(labels) / batch_size
@@ -411,7 +449,7 @@ class Trainer:
             with self._interrupts.held():  # entered within the try: a signal before it undoes what the passes did
                 if recipe.clip_norm:
                     clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
-                self.optimizer.learning_rate = learning_rate(recipe, position.step, steps_per_epoch)
+                self.optimizer.learning_rate = self._learning_rate(position.batch, position.step, steps_per_epoch)
                 self.optimizer.step()  # all or nothing; what follows asks for no memory worth naming
                 done = True
                 if self.average is not None:
@@ -431,6 +469,11 @@ class Trainer:
                 raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
             raise
         self._stop_together(gathered[:, 2])
+
+    def _learning_rate(self, batch: int, step: int, steps_per_epoch: int) -> float:
+        """Of the step that follows so many batches of the epoch, and so many steps."""
+        warmup = Fraction(self.recipe.warmup_steps, self.position.steps_per_epoch)
+        return learning_rate(self.recipe, self.position.epoch + Fraction(batch, steps_per_epoch), step, warmup)
 
     def _stop_together(self, signals: NDArray[Any]) -> None:
         """Raise Interrupted if a signal reached any rank; the same on each."""
@@ -455,7 +498,7 @@ class Trainer:
             "loss": position.loss / position.seen,
             "train_accuracy": position.correct / position.seen,
             f"{run_folder.held_out(self.recipe)}_accuracy": reached,
-            "learning_rate": learning_rate(self.recipe, position.step - 1, position.batch),
+            "learning_rate": self._learning_rate(position.batch - 1, position.step - 1, position.batch),
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,
             "firing_rate": spike_rates(network, self.held_out.batch(first)),
@@ -465,49 +508,34 @@ class Trainer:
     def _finish(self, metrics: dict[str, Any]) -> None:
         """Close the epoch.
 
-        The best comes before the checkpoint: once that counts the epoch, no resumed run comes by here again.
-        TensorBoard's events, which nobody resumes from, come last.
+        The best comes before the checkpoint: once that counts the epoch, no resumed run comes by here again. Where a
+        file cannot be written the epoch stays open, and another `fit` closes it. TensorBoard's events, which nobody
+        resumes from, come last.
         """
+        before = self.position, self.metrics
         reached = metrics[f"{run_folder.held_out(self.recipe)}_accuracy"]
-        is_best = reached > self.position.best
+        best = max(reached, self.position.best)
         self.position = Position(
-            self.position.epoch + 1, step=self.position.step, best=max(reached, self.position.best)
+            self.position.epoch + 1,
+            step=self.position.step,
+            best=best,
+            steps_per_epoch=self.position.steps_per_epoch,
         )
-        self.metrics.append(metrics)
+        self.metrics = [*self.metrics, metrics]
         if self.group.rank > 0:
             return
-        run_folder.write_metrics(self.folder, self.metrics)
-        if is_best:
-            self.save(run_folder.BEST)
-        self.save()
+        try:
+            run_folder.write_metrics(self.folder, self.metrics)
+            if reached > before[0].best:
+                self.save(run_folder.BEST)
+            self.save()
+        except BaseException:
+            self.position, self.metrics = before
+            raise
         if self._scalars is None and tensorboard.available():
             self._scalars = tensorboard.Scalars(self.folder)
         if self._scalars is not None:
             self._scalars.write(metrics)
-
-
-def make_optimizer(recipe: Recipe, network: Network) -> Optimizer:
-    """The optimiser of a recipe."""
-    for _, layer in network.body.walk():
-        if isinstance(layer, BatchNorm):
-            layer.bias.rate = recipe.bias_rate
-    if recipe.optimizer == "adam":
-        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == "muon":
-        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
-    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
-
-
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a recipe at a step."""
-    function = {"cosine": schedule.cosine, "triangular": schedule.triangular}[recipe.schedule]
-    return function(
-        step,
-        base=recipe.learning_rate,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps_per_epoch,
-        warmup_steps=recipe.warmup_steps,
-    )
 
 
 def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
@@ -519,15 +547,3 @@ def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
         raise ValueError(f"recipe: key 'validation': expected less than {count} samples, got {recipe.validation}")
     order = np.random.default_rng([recipe.seed, 3]).permutation(count)
     return Subset(samples.train, order[recipe.validation :]), Subset(samples.train, order[: recipe.validation])
-
-
-def _first_not_finite(network: Network, images: Values) -> str:
-    """Words that name the first layer whose output is not finite."""
-    found: list[str] = []
-
-    def observe(path: str, layer: Layer, output: Signal) -> None:
-        if not found and not layer.children() and not np.isfinite(output.rate()).all():
-            found.append(path)
-
-    network.forward(images, observer=observe)
-    return f"layer {found[0]} is the first whose output is not finite" if found else "all layers are finite"

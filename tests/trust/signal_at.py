@@ -11,6 +11,7 @@ from dsr.train.trainer import Trainer
 
 FILES = (
     "dsr/train/trainer.py",
+    "dsr/train/steps.py",
     "dsr/train/interrupt.py",
     "dsr/files/checkpoint.py",
     "dsr/train/run_folder.py",

@@ -22,7 +22,7 @@ from dsr.files import checkpoint, pickles
 from dsr.inspect import summary
 from dsr.optim import schedule
 from dsr.train import hybrid, recipe
-from dsr.train.trainer import train_step
+from dsr.train.steps import train_step
 from dsr.train.views import mean_output
 
 FILES = Path(__file__).parents[1] / "data"

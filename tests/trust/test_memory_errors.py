@@ -157,7 +157,7 @@ class Case:
 
     def step(self) -> bytes:
         """What is tried: its result, as bytes."""
-        from dsr.train.trainer import train_step
+        from dsr.train.steps import train_step
 
         if not self.training:
             return self.network.forward(self.images).tobytes()

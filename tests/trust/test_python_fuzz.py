@@ -168,13 +168,13 @@ def right_rate(arguments: list[Any], rate: Any) -> None:
 
 
 def schedule_of(function: Callable[..., float]) -> Callable[..., float]:
-    return lambda step, base, epochs, each, warmup: function(
-        step, base=base, epochs=epochs, steps_per_epoch=each, warmup_steps=warmup
+    return lambda epoch, base, epochs, step, warmup: function(
+        epoch, base=base, epochs=epochs, step=step, warmup_steps=warmup
     )
 
 
 def schedule_arguments(rng: np.random.Generator) -> list[Any]:
-    return [int(rng.integers(0, 40)), float(rng.random()), 4, 10, int(rng.integers(0, 10))]
+    return [4 * float(rng.random()), float(rng.random()), 4, int(rng.integers(0, 40)), int(rng.integers(0, 10))]
 
 
 RECIPE = recipe.load("digits").to_dict()
@@ -294,7 +294,7 @@ ENTRIES = {
     ),
     "resize": Entry(resize, lambda rng: [rng.integers(0, 9, (2, 2, 4, 5)), *whole(rng, (1, 7))], ("resize: ",)),
     "Preparation": Entry(
-        data.Preparation, lambda rng: [4, True, 8, False, 3, "number", 2, 2, 0, True], ("Preparation: ",)
+        data.Preparation, lambda rng: [4, True, True, 8, False, "number", 2, 2, 3, 0], ("Preparation: ",)
     ),
     "SpikingClassifier.fit": Entry(
         fit,

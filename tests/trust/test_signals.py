@@ -315,7 +315,7 @@ class Slow(Samples):
 def test_while_data_are_loaded(tmp_path, figure, number):
     small = samples_of("digits", 8)
     trainer_of("digits", tmp_path / "unbroken", 8).fit()
-    slow = Slow(small.train, 4, number)  # the first one calibrates
+    slow = Slow(small.train, 4, number)  # the first one is for the fingerprint
     samples = DataSet("digits", small.classes, small.features, slow, small.test)
     with pytest.raises(Interrupted, match="after 2 batches, and saved") as stop:
         train.Trainer(recipe_of("digits"), samples, tmp_path / "run", str).fit()

@@ -101,7 +101,7 @@ def call_every_entry() -> None:
 def train() -> None:
     """Two steps with each optimiser, and evaluations."""
     import dsr
-    from dsr.train.trainer import train_step
+    from dsr.train.steps import train_step
 
     inner = dsr.Sequential(
         dsr.Conv2d(5, 5, 3, padding=1), dsr.BatchNorm(5), dsr.LIF(0.3), dsr.Conv2d(5, 5, 3, padding=1)

@@ -161,7 +161,6 @@ def _data_set(
     sensor_size: tuple[int, int] | None,
 ) -> DataSet:
     """The data set of files by class, converted where that has not been done before."""
-    _check(preparation)
     jobs = [("train", label, files) for label, files in enumerate(train)]
     jobs += [("test", label, files) for label, files in enumerate(test)]
     total, done = sum(len(files) for *_, files in jobs), 0
@@ -227,18 +226,6 @@ def _convert(
         stored[number] = frames
     about = {"sensor_size": size, "divisor": divisor, "skipped": skipped}
     return {"frames": stored, **{name: np.array(value) for name, value in about.items()}}
-
-
-def _check(preparation: Preparation) -> None:
-    """Raise ValueError unless what applies to events is possible."""
-    for name, least in (("timesteps", 1), ("image_size", 0), ("crop_padding", 0), ("roll", 0), ("cutout", 0)):
-        value = getattr(preparation, name)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"Preparation: argument '{name}': expected an integer >= {least}, got {value!r}")
-    if preparation.frames_by not in ("number", "time"):
-        raise ValueError(
-            f"Preparation: argument 'frames_by': expected 'number' or 'time', got {preparation.frames_by!r}"
-        )
 
 
 def _folder(function: str, path: Path | None) -> Path:

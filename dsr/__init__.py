@@ -8,6 +8,7 @@ the same kernels. `dsr train digits` on the command line trains a first network.
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
 from dsr import functional, nir
 from dsr.nn.layer import Layer, Parameter, Residual, Run, Sequential
@@ -22,8 +23,10 @@ from dsr.ops.memory import keep_freed_memory
 from dsr.ops.threads import get_num_threads, set_num_threads
 from dsr.optim.muon import Muon
 from dsr.optim.optimizers import SGD, Adam
-from dsr.sklearn.classifier import SpikingClassifier
 from dsr.weights.loading import load_state
+
+if TYPE_CHECKING:
+    from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
 
 __version__ = _version("dsr")
 
@@ -47,7 +50,6 @@ __all__ = [
     "Run",
     "Sequential",
     "SpikeTrain",
-    "SpikingClassifier",
     "cross_entropy",
     "functional",
     "get_num_threads",
@@ -57,3 +59,12 @@ __all__ = [
     "set_num_threads",
     "spike_rates",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `SpikingClassifier` when it is first asked for, because it needs scikit-learn."""
+    if name != "SpikingClassifier":
+        raise AttributeError(f"module 'dsr' has no attribute {name!r}")
+    from dsr.sklearn.classifier import SpikingClassifier
+
+    return SpikingClassifier

@@ -21,13 +21,15 @@ _START = 64
 """Bytes that tell the kind of a file."""
 _EXPECTED = "expected a file of safetensors, NumPy (.npz) or PyTorch (torch.save)"
 _OTHERS = {
-    b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "the format of PyTorch before 1.6; with a newer one, save it again: "
+    b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "the format of PyTorch before 1.6; load it with PyTorch and save it again: "
     "torch.save(torch.load(file, map_location='cpu'), file)",
     b"version https://git-lfs": "a pointer of Git LFS in place of the weights; `git lfs pull` fetches them",
     b"\x89HDF\r\n": f"{_EXPECTED}, got HDF5",
     b"\x93NUMPY": "a single array without a name; save it by its name, with numpy.savez",
 }
+"""Bytes near the beginning of other files, and what the message says of them."""
 _SAFETENSORS = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+"""Names in safetensors of the formats that NumPy lacks."""
 
 
 def read_arrays(function: str, source: str | Path) -> Mapping[str, Any]:
@@ -36,15 +38,15 @@ def read_arrays(function: str, source: str | Path) -> Mapping[str, Any]:
     Parameters
     ----------
     function : str
-        What errors name.
+        The name that errors begin with.
     source : path
         The file or the folder.
 
     Returns
     -------
     mapping of str to ndarray
-        bfloat16 and float8 as float32. A tensor that is not read is `Unreadable`; values that are not tensors are as
-        they are.
+        Numbers of bfloat16 and float8 are converted to float32. A tensor that is not read is `Unreadable`; other values
+        of a PyTorch file, such as a number, are returned unchanged.
 
     Raises
     ------

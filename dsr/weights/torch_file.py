@@ -81,7 +81,9 @@ class _Archive:
         names = list(file.files)
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise DataError(f"{shown}: a ZIP archive, but not of torch.save: expected one file NAME/data.pkl in it")
+            raise DataError(
+                f"{shown}: a ZIP archive, not of NumPy or PyTorch: expected files NAME.npy, or one file NAME/data.pkl"
+            )
         self.folder = pickles[0].removesuffix("data.pkl")
         if f"{self.folder}constants.pkl" in names:
             raise DataError(

@@ -12,6 +12,9 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
+from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
+
+# isort: split
 from dsr import functional
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv2d, Linear
@@ -26,7 +29,6 @@ from dsr.nn.pooling import AvgPool2d
 from dsr.nn.relu import ReLU
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
-from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.memory import keep_freed_memory
 from dsr.ops.threads import get_num_threads, set_num_threads
 from dsr.optim.muon import Muon
@@ -34,7 +36,7 @@ from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
     from dsr import bench, data, inspect, models, nir, train
-    from dsr.sklearn.classifier import SpikingClassifier
+    from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.weights.loading import load_state
 
     __version__: str
@@ -60,7 +62,7 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__, *_PARTS, "__version__"})
 
 
 __all__ = [
@@ -83,7 +85,6 @@ __all__ = [
     "Run",
     "Sequential",
     "SpikeTrain",
-    "SpikingClassifier",
     "bench",
     "cross_entropy",
     "data",

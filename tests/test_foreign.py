@@ -20,13 +20,16 @@ import dsr
 from dsr import functional, models
 from dsr.data.events.frames import to_frames
 from dsr.data.events.reading import EVENT, as_events
+from dsr.files.archive import Archive
 from dsr.files.errors import DataError
 from dsr.files.pickles import read_dict
 from dsr.weights.foreign import own_names
 from dsr.weights.loading import load_state
+from dsr.weights.reading import read_arrays
 from dsr.weights.torch_file import read_torch
 
-SMALL = Path(__file__).parent / "data" / "small.pth"
+DATA = Path(__file__).parent / "data"
+SMALL = DATA / "small.pth"
 """A checkpoint as the authors' training script saves it, by PyTorch 2.13; what is in it: `test_a_file_of_pytorch`."""
 
 
@@ -91,12 +94,13 @@ def test_a_file_of_pytorch(tmp_path):
     network = small_network()
     load_state(network, SMALL)
     assert_state(network, expected_state(network))
-    renamed = tmp_path / "weights.pt"
-    renamed.write_bytes(SMALL.read_bytes())
-    again = small_network()
-    load_state(again, str(renamed))
-    assert_state(again, network.state())
-    found = read_torch(SMALL)
+    for name in ("weights.pt", "model_best.pth.tar", "last.ckpt", "pytorch_model.bin", "weights.npz", "weights"):
+        renamed = tmp_path / name
+        renamed.write_bytes(SMALL.read_bytes())
+        again = small_network()
+        load_state(again, str(renamed))
+        assert_state(again, network.state())
+    found = read_torch(Archive(SMALL.read_bytes(), "small.pth"))
     assert (found["epoch"], found["acc"], float(np.asarray(found["best_acc"]))) == (3, 91.5, 92.0)
     assert found["optimizer"]["param_groups"][0]["momentum"] == 0.9
 
@@ -110,9 +114,15 @@ def storage(key="0", count=4, kind="torch\nFloatStorage", mark="storage"):
     return b"(" + plain(mark) + b"c" + kind.encode() + b"\n" + plain(key) + plain("cpu") + plain(count) + b"tQ"
 
 
-def tensor(offset=0, shape=(4,), strides=(1,), **of_storage):
-    numbers = plain(offset) + plain(shape) + plain(strides)
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(**of_storage) + numbers + b"\x89}tR"
+def tensor(offset=0, shape=(4,), strides=(1,), dtype=None, metadata=None, **of_storage):
+    """The opcodes of a tensor; with a dtype, of one that PyTorch has no kind of storage for."""
+    version, more = b"2", b""
+    if dtype is not None:
+        version, more = b"3", b"ctorch\n" + dtype.encode() + b"\n"
+        of_storage = {"kind": "torch.storage\nUntypedStorage", "count": 16} | of_storage
+    more += b"" if metadata is None else plain(metadata)
+    arguments = storage(**of_storage) + plain(offset) + plain(shape) + plain(strides) + b"\x89}" + more
+    return b"ctorch._utils\n_rebuild_tensor_v" + version + b"\n(" + arguments + b"tR"
 
 
 def archive(items=b"", *, program=None, data=None, byteorder=b"little", compression=zipfile.ZIP_STORED):
@@ -129,7 +139,7 @@ def archive(items=b"", *, program=None, data=None, byteorder=b"little", compress
 
 def read(tmp_path, content):
     (tmp_path / "file.pth").write_bytes(content)
-    return read_torch(tmp_path / "file.pth")
+    return read_arrays("load_state", tmp_path / "file.pth")
 
 
 @pytest.mark.parametrize(("byteorder", "mark"), [(b"little", "<"), (b"big", ">"), (None, "<")])
@@ -166,10 +176,20 @@ LAUGHS = b"(" * 12 + b"K\x01" + (b"q\x00" + b"h\x00" * 9 + b"t") * 12
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "expected a ZIP archive"),
-        (b"<html>404", "expected a ZIP archive of torch.save, got b'<html>404'"),
+        (
+            b"",
+            r"expected a file of safetensors, NumPy \(\.npz\) or PyTorch \(torch\.save\), got one that begins with b''",
+        ),
+        (b"<html>404", "got one that begins with b'<html>404'"),
+        (pickle.dumps({"w": 1}, 2), "got one that begins with b'"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", r"before 1\.6; .*torch\.save\(torch\.load"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 4), r"before 1\.6; .*torch\.save\(torch\.load"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS.*git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "expected a file of .*, got HDF5"),
+        (b"\x93NUMPY\1\0" + bytes(99), "a single array without a name"),
+        (bytes(8) + b"{" + bytes(99), "no readable safetensors file"),
         (b"PK\x03\x04" + bytes(99), "damaged or cut short"),
+        (b"PK\x05\x06" + bytes(18), r"expected files NAME\.npy, or one file NAME/data\.pkl"),
         (archive(plain("w") + tensor(count=2**40)), r"data/0: expected 1099511627776 values of 4 bytes, got 16 bytes"),
         (archive(plain("w") + tensor(count=-4)), "expected -4 values"),
         (archive(plain("w") + tensor(count="4")), "expected a int, got a str"),
@@ -177,16 +197,19 @@ LAUGHS = b"(" * 12 + b"K\x01" + (b"q\x00" + b"h\x00" * 9 + b"t") * 12
         (archive(plain("w") + tensor(offset=-1)), "expected offset"),
         (archive(plain("w") + tensor(offset=5, shape=(0,))), "does not lie within"),
         (archive(plain("w") + tensor(shape=(2, 2), strides=(3, 1))), "does not lie within"),
-        (archive(plain("w") + tensor(shape=(10**6, 10**6), strides=(0, 0))), "does not lie within"),
-        (archive(plain("w") + tensor(shape=(2**61, 2**61), strides=(2**61, 1))), "does not lie within"),
+        (archive(plain("w") + tensor(shape=(10**6, 10**6), strides=(1, 0))), "does not lie within"),
+        (archive(plain("w") + tensor(shape=(2**30, 2**30), strides=(0, 0))), "expected a shape of at most"),
+        (archive(plain("w") + tensor(shape=(0, 2**60), strides=(0, 0))), "expected a shape of at most"),
+        (archive(plain("w") + tensor(shape=(2**61, 2**61), strides=(2**61, 1))), "expected a shape of at most"),
+        (archive(plain("w") + tensor(shape=(17,), dtype="float8_e5m2")), "within its storage of 16 values"),
+        (archive(plain("w") + tensor(metadata=[])), "expected a dict, got a list"),
         (archive(plain("w") + tensor(shape=(2,), strides=(-1,), offset=1)), "expected strides"),
         (archive(plain("w") + tensor(shape=(2.0,))), "expected shape"),
         (archive(plain("w") + tensor(shape=(1,) * 99, strides=(1,) * 99)), "expected shape of at most 32"),
         (archive(plain("w") + tensor(strides=())), "as many strides as axes"),
         (archive(plain("w") + tensor(key="1")), "the archive has no data/1"),
         (archive(plain("w") + tensor(key="../data.pkl")), "the archive has no"),
-        (archive(plain("w") + tensor(kind="torch\nComplexFloatStorage")), "torch ComplexFloatStorage"),
-        (archive(plain("w") + tensor(kind="os\nsystem")), "expected a storage of real numbers, got storage os system"),
+        (archive(plain("w") + tensor(kind="os\nsystem")), "expected a storage of numbers, got storage os system"),
         (archive(plain("w") + tensor(mark="module")), "got module"),
         (
             archive(plain("w") + tensor() + plain("v") + tensor(kind="torch\nIntStorage")),
@@ -347,7 +370,18 @@ def test_vgg_folds_the_49_copies_of_a_pixel(rng):
     }
     state = {key: value for key, value in network.state().items() if key.split(".")[0] not in ("linear", "bn")}
     state |= theirs | {"classifier.2.weight": np.ones(4), "classifier.2.bias": np.zeros(4)}
+    before = network.state()
+    wrapped = {name.replace("module.classifier.1", "module._orig_mod.classifier.1"): a for name, a in state.items()}
+    load_state(network, wrapped)
+    compiled = network.state()
+    network.load_state(before)
     load_state(network, state)
+    assert_state(network, compiled)
+    huge = np.broadcast_to(np.float64(1), (1 << 40,))
+    with pytest.raises(
+        ValueError, match=r"of another shape: linear\.bias \(expected \(4,\), got \(1099511627776,\)\)$"
+    ):
+        load_state(network, state | {"module.classifier.1.bias": huge})
     pixels = rng.random((5, channels))
     copies = np.repeat(pixels, 49, axis=1)
     current = copies @ theirs["module.classifier.1.weight"].T + theirs["module.classifier.1.bias"]
@@ -393,6 +427,42 @@ def test_thresholds_may_be_missing_where_that_is_asked_for():
         load_state(network, state)
     load_state(network, state, optional_thresholds=True)
     assert_state(network, state | {k: v for k, v in small_network().state().items() if k.endswith("v_threshold")})
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("_orig_mod.conv1.weight", "conv1.weight"),
+        ("module._orig_mod.layer1.0.bn1.bias", "layer1_0.bn1.bias"),
+        ("_orig_mod.module.layer1.0.relu1.Vth", "layer1_0.neuron1.v_threshold"),
+        ("module.module._orig_mod.fc.bias", "linear.bias"),
+        ("layer1._orig_mod.0._orig_mod.conv2.weight", "layer1_0.residual.body.conv2.weight"),
+        ("_orig_mod.layer1_0._orig_mod.residual.body.conv2.weight", "layer1_0.residual.body.conv2.weight"),
+        ("_fsdp_wrapped_module.layer1.0._fsdp_wrapped_module.conv2.bias", "layer1_0.residual.body.conv2.bias"),
+        ("layer1.0._checkpoint_wrapped_module.conv2.bias", "layer1_0.residual.body.conv2.bias"),
+        ("not_orig_mod.conv1.weight", None),
+        ("_orig_mod_.conv1.weight", None),
+    ],
+)
+def test_the_names_of_wrappers(name, own):
+    """Of a whole network or of layers in it, by torch.compile, DataParallel, sharding and activation checkpoints."""
+    known = [name for name, _ in small_network().arrays()]
+    assert own_names([name], known) == {name: own or name}
+
+
+def test_a_state_dict_of_a_compiled_network():
+    """Some names with one wrapper, some with two, as where layers are compiled in turn; and that of an average."""
+    network = small_network()
+    wanted = {name: np.add(array, 1) for name, array in network.state().items()}
+    prefixes = ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.", ""]
+    given = {prefixes[number % 5] + name: array for number, (name, array) in enumerate(wanted.items())}
+    load_state(network, {"state_dict": given | {"n_averaged": np.array(7)}})
+    assert_state(network, wanted)
+    both = {f"_orig_mod.{name}": array for name, array in wanted.items()} | {
+        "module.linear.bias": wanted["linear.bias"]
+    }
+    with pytest.raises(ValueError, match=r"; given by two names: linear\.bias$"):
+        load_state(network, both)
 
 
 def test_names_that_would_fit_two_arrays_fit_none():
@@ -446,8 +516,6 @@ def test_files_without_a_state_dict(tmp_path):
         (tmp_path / "w.pth").write_bytes(archive(program=program))
         with pytest.raises(ValueError, match=words):
             load_state(small_network(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"expected a \.safetensors, \.npz, \.pth or \.pt file"):
-        load_state(small_network(), tmp_path / "w.h5")
     with pytest.raises(FileNotFoundError):
         load_state(small_network(), tmp_path / "nowhere.pth")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -22,9 +23,25 @@ def test_what_is_not_loaded():
     assert not loaded & {*LATER, "safetensors", "importlib.metadata", "multiprocessing", "sklearn", "nir", "PIL"}
 
 
-@pytest.mark.parametrize("name", [*dsr.__all__, "__version__"])
+@pytest.mark.parametrize("name", [*dsr.__all__, "SpikingClassifier", "__version__"])
 def test_every_name_is_found_at_its_first_use(name):
     assert run(f"import dsr; print(dsr.{name} is dsr.{name})") == "True\n"
+
+
+def test_threads_sleep_while_they_wait():
+    """The policy is set before the compiled part is loaded, and the environment is as it was afterwards."""
+    program = "import os, dsr; print('OMP_WAIT_POLICY' in os.environ)"
+    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    for first in ("dsr", "dsr.functional", "dsr.ops", "dsr._core"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {first}; {program}"],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment | {"OMP_DISPLAY_ENV": "true"},
+        )
+        assert done.stdout == "False\n"
+        assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
 def test_all_names_are_listed():

@@ -1,1 +1,1 @@
-"""The estimator for scikit-learn."""
+"""SpikingClassifier, a spiking network as an estimator of scikit-learn."""

@@ -1,16 +1,12 @@
-"""A spiking network as a classifier in the manner of scikit-learn, which need not be installed.
+"""A spiking network as a classifier of scikit-learn, which ``pip install dsr[sklearn]`` installs.
 
 >>> from sklearn.model_selection import cross_val_score
 >>> cross_val_score(dsr.SpikingClassifier(random_state=0), X, y).mean()
-
-Nothing is inherited from scikit-learn, so that importing dsr does not import it; what it asks of an estimator is here,
-and its classes of errors and tags are used where it is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import signature
 from math import prod
 from typing import Any, Literal, Self
 
@@ -27,60 +23,71 @@ from dsr.nn.norm import BatchNorm
 from dsr.ops import Values
 from dsr.optim.optimizers import SGD
 from dsr.optim.schedule import cosine
-from dsr.sklearn.inputs import as_generator, as_labels, as_samples, column_names, is_whole, of_sklearn, require
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.utils.validation import check_is_fitted
+
+    from dsr.sklearn.inputs import as_classes, as_generator, as_samples, is_integer, require
+except ImportError as error:
+    raise ImportError(
+        f"dsr.SpikingClassifier needs scikit-learn 1.6 or newer: pip install dsr[sklearn] ({error})"
+    ) from None
 
 Model = Callable[[Callable[[], Layer], tuple[int, ...], int], Layer]
-"""Gives the layers of a network for ``make_neuron, sample_shape, classes``, as `dsr.models.digits` does."""
+"""Makes the layers of a network from ``make_neuron, sample_shape, classes``, as `dsr.models.digits` does."""
 
 _BATCH = 256
 
 
-class SpikingClassifier:
+class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify vectors by a network of spiking neurons.
 
     By default the network is ``Linear, BatchNorm, neurons`` for each hidden layer and for the read-out, whose firing
-    rates are the scores of the classes. Features are standardised first, by means and deviations of the training set,
-    and given as the same current at every time step. Training is SGD with a cosine learning rate.
+    rates are the scores of the classes. Features are standardised first, by the means and standard deviations of the
+    training set, and given as the same current at every time step. A feature that is constant there up to rounding is
+    not used: a network cannot learn from it. Training is SGD with a cosine learning rate.
 
     Parameters
     ----------
     hidden_layer_sizes : sequence of int
-        Neurons of each hidden layer.
+        Number of neurons of each hidden layer.
     model : callable, optional
         Makes other layers, ``model(make_neuron, sample_shape, classes)``, such as `dsr.models.digits` or one of your
         own; then `hidden_layer_sizes` is not used.
     sample_shape : tuple of int, optional
-        ``(C, H, W)``, what a row of X is reshaped to for `model`, such as ``(1, 8, 8)``.
+        ``(C, H, W)``, the shape that `model` expects of a sample, such as ``(1, 8, 8)``; rows of X are reshaped to it.
     neuron : {"if", "lif"}
         Kind of the neurons.
     timesteps : int
-        T.
+        Number of time steps, T.
     v_threshold : float
-        Threshold that neurons start with; it is trained. For LIF it is multiplied with `delta_t`, which makes outputs
+        Initial threshold of the neurons; it is trained. For LIF it is multiplied by `delta_t`, which makes outputs
         as large as those of IF.
     alpha : float
         Firing threshold as a share of `v_threshold`.
     tau, delta_t : float
-        Time constant and step of LIF.
+        Time constant and time step of LIF neurons.
     epochs : int
-        Passes over the training set.
+        Number of passes over the training set.
     batch_size : int
-        Samples of a step, at most; but always at least 2.
+        Largest number of samples per step; a step has at least 2.
     learning_rate, momentum, weight_decay : float
-        Of SGD.
+        Options of SGD; the learning rate is that of the first step.
     random_state : int, Generator, RandomState or None
-        Of initial weights, dropout and the order of samples; an integer gives the same network each time.
+        Source of initial weights, dropout and the order of samples; an integer gives the same network each time.
 
     Attributes
     ----------
     classes_ : ndarray, shape (classes,)
         The labels, sorted.
     n_features_in_ : int
-        Columns of X.
+        Number of columns of X.
     feature_names_in_ : ndarray of str
-        Names of the columns, if X was a table whose columns all have one.
+        Names of the columns, if X was a data frame whose columns all have one.
     mean_, scale_ : ndarray, shape (n_features_in_,)
-        What features are standardised by.
+        Mean and standard deviation of each feature; `scale_` is 1 where the feature is constant up to rounding.
     network_ : Network
         The trained network.
     loss_curve_ : list of float
@@ -93,8 +100,6 @@ class SpikingClassifier:
     >>> dsr.SpikingClassifier(random_state=0).fit(X[:1437], y[:1437]).score(X[1437:], y[1437:]) > 0.9
     True
     """
-
-    _estimator_type = "classifier"  # for scikit-learn before 1.6
 
     def __init__(
         self,
@@ -127,97 +132,55 @@ class SpikingClassifier:
         Parameters
         ----------
         X : array_like, shape (samples, features)
-            Real numbers.
+            Finite real numbers, of at least 2 samples.
         y : array_like, shape (samples,)
-            Labels: integers, strings or other values that can be sorted.
+            Labels: integers, booleans or strings, of at least 2 classes.
 
         Returns
         -------
         SpikingClassifier
-            Itself.
+            The fitted estimator itself.
 
         Raises
         ------
         TypeError, ValueError
-            X or y are not such arrays, there are less than two samples or classes, or a parameter is out of range.
+            X or y are not such arrays, or a parameter is out of range.
         FloatingPointError
             The loss is not finite.
         """
-        names = column_names(X)
-        samples = as_samples("fit", X)
-        labels = as_labels(y, len(samples))
-        classes, codes = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"SpikingClassifier.fit: argument 'y': expected at least 2 classes, got 1 class: {classes}"
-            )
+        self.__dict__.pop("network_", None)  # a fit that fails leaves no network of an earlier one
+        samples, spacing = as_samples("fit", self, X)
+        self.classes_, codes = as_classes(y, samples)
         for name in ("timesteps", "epochs", "batch_size"):
-            require(name, getattr(self, name), lambda value: is_whole(value) and value >= 1, "an integer >= 1")
-        vars(self).pop("network_", None)  # a fit that fails leaves no network of an earlier one
-        self.n_features_in_, self.classes_ = samples.shape[1], classes
-        if names is not None:
-            self.feature_names_in_ = names
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.mean_, deviation = samples.mean(axis=0), samples.std(axis=0)
-        if not np.isfinite(deviation).all():
-            raise ValueError("SpikingClassifier.fit: argument 'X': expected numbers whose squares are finite")
-        self.scale_: NDArray[np.float64] = np.where(deviation > 0, deviation, 1)
+            require(name, getattr(self, name), lambda value: is_integer(value) and value >= 1, "an integer >= 1")
+        self._set_scale(samples, spacing)
         rng = as_generator(self.random_state)
-        network = Network(self._layers(len(classes)), int(self.timesteps), seed=int(rng.integers(2**63)))
-        self.loss_curve_ = self._train(network, self._standardised("fit", samples), codes.reshape(-1), rng)
+        network = Network(self._layers(len(self.classes_)), int(self.timesteps), seed=int(rng.integers(2**63)))
+        self.loss_curve_ = self._train(network, self._standardised("fit", samples), codes, rng)
         self.network_ = network
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Softmax of the firing rates of the read-out, shape (samples, classes); columns as in `classes_`."""
-        self._require_fitted("predict_proba")
         return self._probabilities("predict_proba", X)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The label of the largest rate, of several equal ones the first, shape (samples,)."""
-        self._require_fitted("predict")
-        return self.classes_[self._probabilities("predict", X).argmax(axis=1)]
-
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Share of samples whose label is predicted, weighted by `sample_weight`."""
-        self._require_fitted("score")
-        right = self.classes_[self._probabilities("score", X).argmax(axis=1)]
-        weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
-        return float(np.average(right == as_labels(y, len(right), "score"), weights=weights))
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name; `deep` is for scikit-learn and changes nothing."""
-        return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if name != "self"}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change parameters, for the next `fit`."""
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise ValueError(f"SpikingClassifier.set_params: expected one of {', '.join(known)}, got {name!r}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = signature(type(self).__init__).parameters
-        given = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(defaults[k].default)]
-        return f"{type(self).__name__}({', '.join(given)})"
+        """The label with the largest rate, the first of several equal ones, shape (samples,)."""
+        largest = self._probabilities("predict", X).argmax(axis=1)
+        return self.classes_[largest]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
 
-    def __sklearn_tags__(self) -> Any:
-        # only scikit-learn asks
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # type: ignore[import-untyped, import-not-found, unused-ignore]
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            input_tags=InputTags(),
-        )
+    def _set_scale(self, samples: NDArray[np.float64], spacing: float) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = StandardScaler().fit(samples)
+        if not np.isfinite(found.var_).all():
+            raise ValueError("SpikingClassifier.fit: argument 'X': expected numbers whose squares are finite")
+        deviation = np.sqrt(found.var_)
+        # StandardScaler allows for the rounding of its sums in float64, but X may have been rounded to float32 before
+        self._constant = (found.scale_ != deviation) | (deviation <= spacing * np.abs(found.mean_))
+        self.mean_, self.scale_ = found.mean_, np.where(self._constant, 1, deviation)
 
     def _layers(self, classes: int) -> Layer:
         shape = (self.n_features_in_,) if self.sample_shape is None else tuple(self.sample_shape)
@@ -226,8 +189,8 @@ class SpikingClassifier:
         if self.model is not None:
             return self.model(self._make_neuron, shape, classes)
         sizes = self.hidden_layer_sizes
-        whole = isinstance(sizes, Sequence) and all(is_whole(size) and size >= 1 for size in sizes)
-        require("hidden_layer_sizes", sizes, lambda _: whole, "a sequence of integers >= 1")
+        good = isinstance(sizes, Sequence) and all(is_integer(size) and size >= 1 for size in sizes)
+        require("hidden_layer_sizes", sizes, lambda _: good, "a sequence of integers >= 1")
         layers: list[Layer] = []
         before = self.n_features_in_
         for size in (*sizes, classes):
@@ -244,7 +207,7 @@ class SpikingClassifier:
     def _train(self, network: Network, samples: Values, codes: NDArray[Any], rng: np.random.Generator) -> list[float]:
         optimizer = SGD(network.parameters(), self.learning_rate, self.momentum, self.weight_decay)
         count, losses, step = len(samples), [], 0
-        # batches of nearly the same size: a last one of one sample has no variance to normalise by
+        # batches of nearly the same size, because a last one of a single sample has no variance to normalise by
         batches = -(-count // min(self.batch_size, count))
         if count // batches < 2:
             batches = count // 2
@@ -265,30 +228,17 @@ class SpikingClassifier:
     def _standardised(self, function: str, samples: NDArray[np.float64]) -> Values:
         with np.errstate(over="ignore"):
             values = ((samples - self.mean_) / self.scale_).astype(np.float32)
+        values[:, self._constant] = 0
         if not np.isfinite(values).all():
-            raise ValueError(f"SpikingClassifier.{function}: argument 'X': a number is too far from those of fit")
+            raise ValueError(
+                f"SpikingClassifier.{function}: argument 'X': expected numbers like those of fit, got larger ones"
+            )
         return values if self.sample_shape is None else values.reshape(-1, *self.sample_shape)
 
     def _probabilities(self, function: str, X: ArrayLike) -> NDArray[np.float64]:
-        names, seen = column_names(X), getattr(self, "feature_names_in_", None)
-        samples = as_samples(function, X)
-        if samples.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {samples.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input"
-            )
-        if names is not None and seen is not None and list(names) != list(seen):
-            raise ValueError(
-                f"SpikingClassifier.{function}: argument 'X': expected the columns {', '.join(seen)}, "
-                f"got {', '.join(names)}"
-            )
-        values = self._standardised(function, samples)
+        check_is_fitted(self)
+        values = self._standardised(function, as_samples(function, self, X)[0])
         rates = [self.network_.forward(values[i : i + _BATCH]) for i in range(0, len(values), _BATCH)]
         exponentials = np.concatenate(rates).astype(np.float64)
         exponentials = np.exp(exponentials - exponentials.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-    def _require_fitted(self, function: str) -> None:
-        if not self.__sklearn_is_fitted__():
-            error = of_sklearn("NotFittedError", ValueError)
-            raise error(f"SpikingClassifier.{function}: expected a call of fit before it")

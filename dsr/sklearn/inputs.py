@@ -1,79 +1,70 @@
-"""What a classifier is given, checked; in the words of scikit-learn where users and its own checks look for them."""
+"""Checks of what the classifier is given: those of scikit-learn, with function and argument in front of their words."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d, validate_data
 
-from dsr.ops.arguments import as_array, shown
+from dsr.ops.arguments import shown
 
 
-def as_samples(function: str, X: ArrayLike) -> NDArray[np.float64]:
-    """X as a matrix of finite numbers; in the words of scikit-learn where its checks look for them."""
-    place = f"SpikingClassifier.{function}: argument 'X'"
-    if hasattr(X, "tocsr"):
-        raise TypeError(f"{place}: expected a dense array, got a sparse matrix; use X.toarray()")
-    only_dlpack = hasattr(X, "__dlpack__") and not hasattr(X, "__array__")
-    given = as_array(place, "X", X) if only_dlpack else _made_array(place, X)
-    if given.dtype.kind == "c":
-        raise ValueError(f"{place}: Complex data not supported, got {given.dtype}")
+@contextmanager
+def _argument(function: str, name: str) -> Iterator[None]:
+    """Give errors of the checks inside the names of function and argument."""
     try:
-        array = given.astype(np.float64)
-    except Exception as error:  # of an object of the user's
+        yield
+    except Exception as error:  # an object of the user's may raise anything
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{place}: expected real numbers: {error}") from None
-    if array.ndim != 2:
-        raise ValueError(
-            f"{place}: expected shape (samples, features), got {array.shape}. Reshape your data: X.reshape(-1, 1) if "
-            "it has a single feature, X.reshape(1, -1) if it is a single sample"
-        )
-    least = 2 if function == "fit" else 1
-    if len(array) < least:
-        raise ValueError(f"{place}: expected at least {least} samples, got {len(array)} sample(s)")
-    if array.shape[1] == 0:
-        raise ValueError(f"{place}: 0 feature(s) (shape={array.shape}) while a minimum of 1 is required.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{place}: expected finite numbers, got NaN or inf")
-    return array
+        in_a_line = " ".join(str(error).split())  # scikit-learn's messages have several lines
+        raise kind(f"SpikingClassifier.{function}: argument '{name}': {in_a_line}") from None
 
 
-def as_labels(y: ArrayLike | None, count: int, function: str = "fit") -> NDArray[Any]:
-    """Labels of `count` samples as a vector; numbers that are not whole are no labels."""
-    place = f"SpikingClassifier.{function}: argument 'y'"
-    if y is None:
-        raise ValueError(f"{place}: SpikingClassifier requires y to be passed, but the target y is None")
-    labels = _made_array(place, y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        message = "A column-vector y was passed when a 1d array was expected; it is taken as y.ravel()"
-        warnings.warn(message, of_sklearn("DataConversionWarning", UserWarning), stacklevel=3)
-        labels = labels.reshape(-1)
-    if labels.shape != (count,):
-        raise ValueError(f"{place}: expected a label a sample, shape ({count},), got {labels.shape}")
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise ValueError(f"{place}: Input contains NaN or infinity")
-        if (labels != np.floor(labels)).any():
-            raise ValueError(f"{place}: Unknown label type: expected classes, got numbers that are not whole")
-    return labels
+def as_samples(function: str, estimator: Any, X: ArrayLike) -> tuple[NDArray[np.float64], float]:
+    """X as a matrix of finite numbers, and the relative spacing of the floats that it was given in.
+
+    `fit` sets the number and the names of the columns, other functions compare them.
+    """
+    fitting = function == "fit"
+    with _argument(function, "X"):
+        given = validate_data(estimator, X, dtype="numeric", reset=fitting, ensure_min_samples=2 if fitting else 1)
+        spacing = np.finfo(given.dtype).eps if given.dtype.kind == "f" else 0
+        return given.astype(np.float64), float(spacing)
 
 
-def _made_array(place: str, values: ArrayLike) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except Exception as error:  # lists of different lengths; and an object of the user's may raise anything
-        raise ValueError(f"{place}: expected an array, got {type(values).__name__} ({error})") from None
+def as_classes(y: ArrayLike | None, samples: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The labels, sorted, and for each sample the number of its label."""
+    with _argument("fit", "y"):
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        # as objects first: NumPy makes strings of a list of numbers and strings
+        labels = column_or_1d(y if hasattr(y, "dtype") else np.array(y, object), warn=True)
+        if labels.dtype == object:
+            kinds = {_kind(label) for label in labels}
+            if kinds not in ({"number"}, {"str"}):
+                raise ValueError(f"expected labels that are all numbers or all strings, got {', '.join(sorted(kinds))}")
+            labels = np.array(labels.tolist())
+        assert_all_finite(labels, input_name="y")
+        check_consistent_length(samples, labels)
+        check_classification_targets(labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"expected at least 2 classes, got 1 class: {classes}")
+    return classes, codes
 
 
-def column_names(X: Any) -> NDArray[Any] | None:
-    """Names of the columns of a table, if all are strings."""
-    columns = getattr(X, "columns", None)
-    names = None if columns is None else list(columns)
-    return np.array(names, object) if names and all(isinstance(name, str) for name in names) else None
+def _kind(label: Any) -> str:
+    if isinstance(label, str):
+        return "str"
+    if isinstance(label, Real) and label != label:
+        return "NaN"
+    return "number" if isinstance(label, Real | np.bool_) else type(label).__name__
 
 
 def as_generator(random_state: Any) -> np.random.Generator:
@@ -83,22 +74,18 @@ def as_generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))
     if random_state is not None:
-        require("random_state", random_state, lambda s: is_whole(s) and s >= 0, "an integer >= 0, a generator or None")
+        require(
+            "random_state", random_state, lambda s: is_integer(s) and s >= 0, "an integer >= 0, a generator or None"
+        )
     return np.random.default_rng(random_state)
 
 
-def is_whole(value: Any) -> bool:
-    """Whether it is an integer of Python or NumPy."""
+def is_integer(value: Any) -> bool:
+    """Whether `value` is an integer of Python or NumPy."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def require(name: str, value: Any, good: Callable[[Any], bool], expected: str) -> None:
-    """Raise ValueError unless a parameter is good."""
+    """Raise ValueError unless `good` holds for the value of a parameter."""
     if not good(value):
         raise ValueError(f"SpikingClassifier: argument '{name}': expected {expected}, got {shown(value)}")
-
-
-def of_sklearn(name: str, otherwise: type[Any]) -> type[Any]:
-    """A class of ``sklearn.exceptions`` where scikit-learn has been imported, as by everyone who expects it."""
-    kind = getattr(sys.modules.get("sklearn.exceptions"), name, otherwise)
-    return kind if isinstance(kind, type) else otherwise

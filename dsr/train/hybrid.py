@@ -19,7 +19,8 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.relu import ReLU
 from dsr.ops import Values
-from dsr.weights.loading import Arrays, assign, listed, matched
+from dsr.weights.loading import Arrays, assign, matched
+from dsr.weights.reading import listed
 
 _CHUNK = 1 << 20
 

@@ -1,4 +1,4 @@
-"""Third-party weights, including PyTorch files, by dsr's names or the authors'."""
+"""Loads weights, also third-party ones in PyTorch files, by dsr's names or by those of the authors' code."""
 
 from dsr.weights.loading import load_state
 

@@ -1,11 +1,12 @@
-"""Names of others for the arrays of a network: those of the authors' PyTorch code, next to dsr's.
+"""The names that the authors' PyTorch code gives to the arrays of a network, and their names in dsr.
 
 The same array has several names, such as ``layer1.0.relu1.Vth`` and ``layer1_0.neuron1.v_threshold``. `canonical` gives
-one for all of them, so a name fits the array of the network whose own name has the same canonical form.
+one form for all of them; a name belongs to the array of the network whose own name has the same form.
 
 | authors | dsr |
 |---|---|
-| ``module.`` before all (DataParallel) | nothing |
+| ``module.`` at the beginning (DataParallel) | nothing |
+| ``_orig_mod.`` (torch.compile), ``_fsdp_wrapped_module.``, ``_checkpoint_wrapped_module.`` anywhere | nothing |
 | ``layer1.0`` | ``layer1_0`` |
 | ``conv1``, ``bn2``, ... of a block | ``residual.body.conv1``, ... |
 | ``shortcut``; ``downsample.0`` and ``downsample.1`` | ``residual.shortcut``; with ``conv`` and ``bn`` |
@@ -15,8 +16,8 @@ one for all of them, so a name fits the array of the network whose own name has 
 | VGG: ``layer3.4``, ``layer3.5``, ``layer3.6``: numbers of a `Sequential` | ``stage3.conv2``, ``bn2``, ``neuron2`` |
 | VGG: ``classifier.1``, ``classifier.2``, ``classifier.3`` | ``linear``, ``bn``, ``neuron`` |
 
-What names do not tell: the bottleneck blocks of their CIFAR code, which no network of the paper has, are strided in the
-first convolution, those of `dsr.models` in the second.
+Names cannot express one difference: the bottleneck blocks of their CIFAR code, which no network of the paper has, have
+their stride in the first convolution, those of `dsr.models` in the second.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from dsr.nn.norm import BatchNorm
 
 _VGG_LINEAR = "classifier.1.weight"
 _COPIES = 49
-"""Pixels of 7x7 to which the authors' VGG enlarges the last image."""
+"""The authors' VGG enlarges the last image, of one pixel, to 7x7."""
 
 _Replacement = str | Callable[[re.Match[str]], str]
 _VGG_HEAD = {"1": "linear", "2": "bn", "3": "neuron"}
@@ -46,8 +47,12 @@ def _vgg_layer(match: re.Match[str]) -> str:
     return f"stage{match[1]}.{('conv', 'bn', 'neuron', 'dropout')[number % 4]}{number // 4 + 1}.{match[3]}"
 
 
-_RULES: list[tuple[re.Pattern[str], _Replacement]] = [
+_WRAPPERS: list[tuple[re.Pattern[str], _Replacement]] = [
+    (re.compile(r"(?<![^.])_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\."), ""),
     (re.compile(r"^(module\.)+"), ""),
+]
+_RULES: list[tuple[re.Pattern[str], _Replacement]] = [
+    *_WRAPPERS,
     (re.compile(r"\bVth$"), "v_threshold"),
     (re.compile(r"^layer(\d+)\.(\d+)\.([a-z_]+)$"), _vgg_layer),
     (re.compile(r"^classifier\.([123])\."), lambda match: f"{_VGG_HEAD[match[1]]}."),
@@ -62,21 +67,27 @@ _RULES: list[tuple[re.Pattern[str], _Replacement]] = [
 
 
 def canonical(name: str) -> str:
-    """One name for all names of the same array."""
-    for pattern, replacement in _RULES:
+    """One form for all names of the same array."""
+    return _replaced(name, _RULES)
+
+
+def _replaced(name: str, rules: list[tuple[re.Pattern[str], _Replacement]]) -> str:
+    for pattern, replacement in rules:
         name = pattern.sub(replacement, name)
     return name
 
 
 def own_names(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """The network's name for each name that is given; one that fits none, or one that is given itself, stays as it is.
+    """The network's name for each name that is given.
+
+    A name that belongs to no array of the network, or to one that is also given by its own name, stays as it is.
 
     Parameters
     ----------
     given : iterable of str
-        Names of dsr, or of the authors.
+        Names of dsr, or of the authors' code.
     known : iterable of str
-        Names of the network's arrays. Where two of them have one canonical form, they are known by themselves alone.
+        Names of the network's arrays. Where two of them have one canonical form, only their own names are understood.
     """
     names, listed = set(known), list(given)
     often = Counter(map(canonical, names))
@@ -85,35 +96,38 @@ def own_names(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 
 
 def fold_vgg(given: Mapping[str, NDArray[Any]], network: Network) -> dict[str, NDArray[Any]]:
-    """The authors' VGG as `dsr.models.vgg` has it: 49 weights of copies of a pixel become a seventh of their sum.
+    """The authors' VGG in the form of `dsr.models.vgg`: the 49 weights of a pixel's copies become 1/7 of their sum.
 
-    The linear layer then gives a seventh of what it gave; its bias and the statistics of the normalisation behind it
-    are made to fit, so that a forward pass without training is the same function.
+    The linear layer then gives 1/7 of its former output. Its bias and the running statistics of the normalisation
+    behind it are scaled accordingly, so that the evaluation of the network is the same function.
 
     Parameters
     ----------
     given : mapping of str to ndarray
-        Arrays by the authors' names; those of other networks are given back as they are.
+        Arrays by the authors' names; those of other networks are returned as they are.
     network : Network
-        Which they are for.
+        The network that they are meant for.
     """
     layers, arrays = dict(network.body.walk()), dict(given)
-    key = next((name for name in given if re.fullmatch(rf"(module\.)*{re.escape(_VGG_LINEAR)}", name)), None)
+    names = {_replaced(name, _WRAPPERS): name for name in given}
     norm, linear = layers.get("bn"), dict(network.arrays()).get("linear.weight")
-    if key is None or linear is None or not isinstance(norm, BatchNorm):
+    if _VGG_LINEAR not in names or linear is None or not isinstance(norm, BatchNorm):
         return arrays
-    weight = given[key]
-    if weight.shape != (linear.shape[0], _COPIES * linear.shape[1]):
-        return arrays
-    prefix = key.removesuffix("1.weight")
-    folded = weight.astype(np.float64).reshape(len(weight), -1, _COPIES).sum(axis=2) / 7
-    changes: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-        "1.weight": lambda _: folded,
-        "1.bias": lambda bias: bias / 7,
-        "2.running_mean": lambda mean: mean / 7,
-        "2.running_var": lambda variance: (variance + norm.eps) / 49 - norm.eps,
+    classes, channels = linear.shape[:2]
+
+    def folded(weight: NDArray[Any]) -> NDArray[Any]:
+        return weight.reshape(classes, channels, _COPIES).sum(axis=2) / 7
+
+    changes: dict[str, tuple[tuple[int, ...], Callable[[NDArray[Any]], NDArray[Any]]]] = {
+        _VGG_LINEAR: ((classes, _COPIES * channels), folded),
+        "classifier.1.bias": ((classes,), lambda bias: bias / 7),
+        "classifier.2.running_mean": ((classes,), lambda mean: mean / 7),
+        "classifier.2.running_var": ((classes,), lambda variance: (variance + norm.eps) / 49 - norm.eps),
     }
-    for name, change in changes.items():
-        if prefix + name in arrays:
-            arrays[prefix + name] = change(arrays[prefix + name].astype(np.float64))
+    if given[names[_VGG_LINEAR]].shape != changes[_VGG_LINEAR][0]:
+        return arrays
+    for form, (shape, change) in changes.items():
+        name = names.get(form, "")
+        if name in arrays and arrays[name].shape == shape:  # others are refused, with their shape
+            arrays[name] = change(arrays[name].astype(np.float64))
     return arrays

@@ -47,6 +47,8 @@ except ImportError:
     sys.exit("fuzz_parsers: atheris is not installed; pip install atheris (in an environment of its own will do)")
 
 with atheris.instrument_imports(include=["dsr"]):
+    import dsr.nn.layers
+
     import dsr.data.cifar
     import dsr.data.events.recordings
     import dsr.data.folder
@@ -56,13 +58,13 @@ with atheris.instrument_imports(include=["dsr"]):
     import dsr.files.pickles
     import dsr.nir
     import dsr.nn.layer
-    import dsr.nn.layers
     import dsr.nn.network
     import dsr.nn.neurons
     import dsr.train.recipe
-    import dsr.weights.loading
+    import dsr.weights.reading
     import dsr.weights.torch_file
     from dsr.data.events.reading import EVENT, read_events
+    from dsr.files.archive import Archive
     from dsr.files.errors import DataError
 
 
@@ -80,10 +82,10 @@ class Reader(NamedTuple):
 # ---- reading ---------------------------------------------------------------------------------------------------------
 def torch_tensors(path: Path, _: bytes) -> None:
     """All numbers of all tensors."""
-    todo, seen = [dsr.torch_file.read_torch(path)], set()
+    todo, seen = [dsr.weights.torch_file.read_torch(Archive(path.read_bytes(), str(path)))], set()
     while todo:
         value = todo.pop()
-        if isinstance(value, dsr.torch_file.Tensor):
+        if isinstance(value, dsr.weights.torch_file.Tensor):
             np.asarray(value)
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
@@ -245,13 +247,13 @@ READERS = {
     "metadata": Reader(
         ".safetensors", lambda path, _: dsr.checkpoint.load(path), (dsr.checkpoint.CheckpointError,), as_checkpoint
     ),
-    "safetensors": Reader(".safetensors", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG),
-    "npz": Reader(".npz", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG),
+    "safetensors": Reader(".safetensors", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG),
+    "npz": Reader(".npz", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG),
     "npz of weights": Reader(
-        ".npz", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG, in_npz
+        ".npz", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG, in_npz
     ),
     "weights of torch": Reader(
-        ".pth", lambda path, _: dsr.weights.loading.read_arrays("load_state", path), WRONG, in_torch_zip
+        ".pth", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG, in_torch_zip
     ),
     "cache": Reader(".cache", cache_entry, ()),
     "recipe": Reader(".toml", lambda path, _: dsr.recipe.load(str(path)), WRONG, names_file=False),

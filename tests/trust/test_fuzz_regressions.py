@@ -30,7 +30,7 @@ from dsr.files.archive import read_npy
 from dsr.files.errors import DataError
 from dsr.files.pickles import read_dict
 from dsr.train import recipe
-from dsr.weights import loading
+from dsr.weights.reading import read_arrays
 
 LONG = 2**31 - 1
 
@@ -108,7 +108,7 @@ def test_an_npz_whose_table_points_before_its_start(tmp_path):
     moved = content[: end + 12] + struct.pack("<II", size, offset + 100) + content[end + 20 :]
     (tmp_path / "a.npz").write_bytes(moved)
     with pytest.raises(ValueError, match=r"load_state: .*a\.npz"):
-        loading.read_arrays("load_state", tmp_path / "a.npz")
+        read_arrays("load_state", tmp_path / "a.npz")
 
 
 def test_an_integer_of_a_recipe_that_is_no_float(tmp_path):

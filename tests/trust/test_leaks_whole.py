@@ -294,7 +294,7 @@ def test_folders_of_images(tmp_path, times, rng, record):
 
 
 def test_classifier(times, rng, record):
-    pytest.importorskip("sklearn", reason="the classifier's errors are scikit-learn's")
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     X, y = rng.normal(size=(20, 4)), np.arange(20) % 2
     classifier = dsr.SpikingClassifier(hidden_layer_sizes=(5,), epochs=2, random_state=0)
     classifier.fit(X, y)

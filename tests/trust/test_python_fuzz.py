@@ -210,6 +210,7 @@ CLASSIFIER += ("batch_size", "learning_rate", "momentum", "weight_decay", "rando
 
 
 def fit(X: Any, y: Any, *values: Any) -> Any:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     return dsr.SpikingClassifier(**dict(zip(CLASSIFIER, values, strict=True))).fit(X, y)
 
 

@@ -23,6 +23,7 @@ from dsr.data.events.array import LARGEST_SIDE
 from dsr.data.events.augment import FrameTransform
 from dsr.data.events.frames import resize_exactly, to_frames
 from dsr.data.events.reading import read_events
+from dsr.data.layout import check_classes, check_no_samples, class_folders, is_left_behind, read_text, splits
 from dsr.data.samples import DataSet, Draws, Numbers, Preparation, Samples
 from dsr.files.cache import Arrays, cache_folder, cached, sources
 from dsr.files.errors import DataError
@@ -32,6 +33,9 @@ from dsr.ops import Values
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN_RECORDINGS, TEST_RECORDINGS = 900, 100
 """Of each class of CIFAR10-DVS."""
+
+SUFFIXES = (".aedat", ".aedat4", ".bin", ".dat", ".h5", ".hdf5", ".mat", ".npy", ".npz", ".raw")
+"""Of recordings, in formats that can be read and in others; in the folder of a class, every file is a recording."""
 
 VERSION = 1
 """Of what a cache entry holds."""
@@ -89,6 +93,7 @@ def load_dvs_cifar10(path: Path | None, preparation: Preparation) -> DataSet:
         A folder or a recording is missing, or a file is damaged.
     """
     folder = _folder("load_dvs_cifar10", path)
+    check_no_samples(folder, SUFFIXES)
     expected = set(range(TRAIN_RECORDINGS + TEST_RECORDINGS))
     train, test = [], []
     for name in CIFAR10:
@@ -117,38 +122,36 @@ def load_events(path: Path | None, preparation: Preparation) -> DataSet:
     Parameters
     ----------
     path : Path
-        With folders ``train/CLASS`` and ``test/CLASS``; or with folders ``CLASS``, of each of which the last tenth
-        (rounded up) tests, in natural order: file_2 before file_10. Hidden files are passed over. A file
-        ``sensor_size.txt`` in `path`, such as ``128 128`` (columns, rows), tells the size of the sensor where neither
-        the files nor their format do.
+        With folders ``train/CLASS`` and ``val/CLASS``, or ``test/CLASS`` where there is no ``val``, in upper or lower
+        case, as N-MNIST has them; or with folders ``CLASS``, of each of which the last tenth (rounded up) tests, in
+        natural order: file_2 before file_10. Hidden files are passed over. A file ``sensor_size.txt`` in `path`, such
+        as ``128 128`` (columns, rows), tells the size of the sensor where neither the files nor their format do.
     preparation : Preparation
         timesteps, frames_by, image_size, crop_padding, flip, roll and cutout apply.
 
     Raises
     ------
     DataError
-        The folders are not such, a file is damaged, or recordings are of sensors of different sizes.
+        The folders are not like this or have only one class, a file is not in a folder of a class or is damaged, or
+        recordings are of sensors of different sizes.
     """
     folder = _folder("load_events", path)
     size = _sensor_size(folder / "sensor_size.txt")
-    top = _folders(folder)
-    if {"train", "test"} & {entry.name for entry in top}:
-        train, test = _classes(folder / "train"), _classes(folder / "test")
-        if train.keys() != test.keys():
-            raise DataError(
-                f"{folder}: expected the same classes in train and test, but {sorted(train.keys() ^ test.keys())} are "
-                "only in one"
-            )
-        splits = [(files, test[name]) for name, files in train.items()]
+    if found := splits(folder):
+        check_no_samples(folder, SUFFIXES)
+        train, test = map(_classes, found)
+        check_classes(found[0], list(train), (found[1], list(test)))
+        parts = [(_recordings(entry), _recordings(test[name])) for name, entry in train.items()]
     else:
-        train, splits = _classes(folder), []
-        for name, files in train.items():
+        train, parts = _classes(folder), []
+        check_classes(folder, list(train))
+        for entry in train.values():
+            files = _recordings(entry)
             if len(files) < 2:
-                raise DataError(f"{folder / name}: expected at least two recordings to split, found {len(files)}")
+                raise DataError(f"{entry}: expected at least two recordings to split, found {len(files)}")
             last = len(files) - -(-len(files) // 10)
-            splits.append((files[:last], files[last:]))
-    names = list(train)
-    return _data_set("events", folder, names, [a for a, _ in splits], [b for _, b in splits], preparation, size)
+            parts.append((files[:last], files[last:]))
+    return _data_set("events", folder, list(train), [a for a, _ in parts], [b for _, b in parts], preparation, size)
 
 
 def _data_set(
@@ -161,7 +164,6 @@ def _data_set(
     sensor_size: tuple[int, int] | None,
 ) -> DataSet:
     """The data set of files by class, converted where that has not been done before."""
-    _check(preparation)
     jobs = [("train", label, files) for label, files in enumerate(train)]
     jobs += [("test", label, files) for label, files in enumerate(test)]
     total, done = sum(len(files) for *_, files in jobs), 0
@@ -229,18 +231,6 @@ def _convert(
     return {"frames": stored, **{name: np.array(value) for name, value in about.items()}}
 
 
-def _check(preparation: Preparation) -> None:
-    """Raise ValueError unless what applies to events is possible."""
-    for name, least in (("timesteps", 1), ("image_size", 0), ("crop_padding", 0), ("roll", 0), ("cutout", 0)):
-        value = getattr(preparation, name)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"Preparation: argument '{name}': expected an integer >= {least}, got {value!r}")
-    if preparation.frames_by not in ("number", "time"):
-        raise ValueError(
-            f"Preparation: argument 'frames_by': expected 'number' or 'time', got {preparation.frames_by!r}"
-        )
-
-
 def _folder(function: str, path: Path | None) -> Path:
     if path is None:
         raise ValueError(f"{function}: argument 'path': expected the folder of the recordings, got None")
@@ -249,23 +239,14 @@ def _folder(function: str, path: Path | None) -> Path:
     return path
 
 
-def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, in natural order, without hidden ones."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted((e for e in entries if e.is_dir() and not e.name.startswith(".")), key=_natural)
-
-
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Recordings of each class, both in natural order."""
-    classes = {entry.name: _recordings(entry) for entry in _folders(folder)}
-    if not classes:
-        raise DataError(f"{folder}: expected a folder for each class, found none")
-    return classes
+def _classes(folder: Path) -> dict[str, Path]:
+    """The folders of the classes by name, in natural order."""
+    return {entry.name: entry for entry in sorted(class_folders(folder), key=_natural)}
 
 
 def _recordings(folder: Path) -> list[Path]:
     """The files in a folder, in natural order, without hidden ones; a DataError if there are none."""
-    files = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_natural)
+    files = sorted((entry for entry in folder.iterdir() if not is_left_behind(entry.name)), key=_natural)
     for entry in files:
         if entry.is_dir():
             raise DataError(f"{entry}: expected a recording, found a folder")
@@ -284,7 +265,7 @@ def _sensor_size(path: Path) -> tuple[int, int] | None:
     """What sensor_size.txt says; None without it."""
     if not path.exists():
         return None
-    words = path.read_bytes().decode("latin-1").split()
+    words = read_text(path).split()
     if len(words) != 2 or not all(re.fullmatch("[0-9]{1,4}", word) and 0 < int(word) <= LARGEST_SIDE for word in words):
         raise DataError(
             f"{path}: expected two numbers of 1 to {LARGEST_SIDE}, columns and rows of the sensor, such as '128 128'"

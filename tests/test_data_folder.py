@@ -329,14 +329,32 @@ def test_files_of_other_sizes_are_named(small):
     assert load("folder", small, Preparation(image_size=5)).train.batch(np.arange(5)).shape == (5, 3, 5, 5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(20_000, 5_001), (1, 60_000)])
-def test_decompression_bombs(tmp_path, height, width):
-    """A small file that claims many pixels, and one that would have many once its shorter side is resized."""
+def test_decompression_bombs(tmp_path):
+    """A small file that claims many pixels."""
     file = tmp_path / "a.png"
-    Image.new("1", (width, height)).save(file)
+    Image.new("1", (5_001, 20_000)).save(file)
     assert file.stat().st_size < 100_000
-    with pytest.raises(DataError, match=r"a\.png: \d+x\d+ pixels, expected no more than 100,000,000"):
+    with pytest.raises(DataError, match=r"a\.png: 5001x20000 pixels, expected no more than 100,000,000"):
         Decoder(224).one(str(file))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("length", "breadth"), [(3_000, 1), (60_000, 1), (20_000, 7)])
+def test_the_middle_of_a_long_strip(tmp_path, length, breadth, turned):
+    """Resized as a whole it would have 196 million pixels and more; only its middle is needed."""
+    strip = np.zeros((breadth, length, 3), np.uint8)
+    middle = np.arange(length // 2 - 200, length // 2 + 200)
+    strip[:, middle, 0] = np.arange(400) % 256
+    strip[:, :, 1] = 77
+    image = np.ascontiguousarray(strip.transpose(1, 0, 2) if turned else strip)
+    found = Decoder(224).one(str(save(tmp_path / "a.png", image))).transpose(1, 2, 0)
+    # the part of 400 around it, resized as a whole, in which the middle is the same
+    part = Image.fromarray(np.ascontiguousarray(strip[:, middle]))
+    whole = np.asarray(part.resize((400 * 256 // breadth, 256), Image.Resampling.BILINEAR))
+    left = (whole.shape[1] - 224) // 2
+    expected = whole[16:240, left : left + 224]
+    assert abs(found.astype(int) - (expected.transpose(1, 0, 2) if turned else expected)).max() <= 1
+    assert (found[..., 1] == 77).all() and found[..., 0].any()
 
 
 # ------------------------------------------------------------------------------------------------ worker processes

@@ -169,6 +169,20 @@ def test_files_are_read_once_and_again_when_they_change(split, cache, capsys, mo
     assert len(read) == before  # kept beside the others
 
 
+def test_a_recording_that_takes_the_place_of_another_is_read(split):
+    """With its size and time of change, as ``cp -p`` and tar leave them: its frames were those of the old one."""
+    preparation = data.Preparation(timesteps=4)
+    old = data.load("events", split, preparation).train.batch(np.array([2]))
+    file, other = split / "train" / "cat" / "a_2.bin", split / "other"
+    other.write_bytes(nmnist_bytes(some_events(99)))
+    shutil.copystat(file, other)
+    assert other.stat().st_size == file.stat().st_size
+    other.replace(file)
+    new = data.load("events", split, preparation).train.batch(np.array([2]))
+    np.testing.assert_array_equal(new[:, 0], to_frames(some_events(99), 4, (34, 34)))
+    assert (new != old).any()
+
+
 def test_an_interrupted_conversion_goes_on(split, monkeypatch):
     read = []
 

@@ -91,10 +91,14 @@ class Decoder:
             return part.resize((side, side), Resampling.BILINEAR)
         shorter = round(side * 8 / 7)
         scaled = (shorter * width // height, shorter) if height <= width else (shorter, shorter * height // width)
-        _check_size(file, *scaled)
-        picture = picture.resize(scaled, Resampling.BILINEAR)
-        left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
-        return picture.crop((left, top, left + side, top + side))
+        left, top = round((scaled[0] - side) / 2), round((scaled[1] - side) / 2)
+        if scaled[0] * scaled[1] <= LARGEST:
+            whole = picture.resize(scaled, Resampling.BILINEAR)
+            return whole.crop((left, top, left + side, top + side))
+        # of a long strip only the middle is resized; other images keep the bits that the usual order of steps gives
+        across, down = width / scaled[0], height / scaled[1]
+        middle = (left * across, top * down, (left + side) * across, (top + side) * down)
+        return picture.resize((side, side), Resampling.BILINEAR, box=middle)
 
 
 def open_image(file: str) -> Picture:

@@ -49,9 +49,13 @@ def cache_folder() -> Path:
 
 
 def sources(paths: Iterable[Path]) -> list[list[Any]]:
-    """Path, size and time of the last change of files, for a key: an entry is stale once one of them changes."""
+    """What tells a file from any that takes its place, for a key: an entry is stale once one of the files changes.
+
+    That is path, size, inode, and the times of the last change of content and of any change. A copy may keep the size
+    and the first of the times (``cp -p``, tar, ``rsync -t``); nobody can set the last one.
+    """
     stats = [(path.absolute(), path.stat()) for path in paths]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return [[str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] for path, stat in stats]
 
 
 def cached(folder: Path, name: str, key: Mapping[str, Any], build: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:

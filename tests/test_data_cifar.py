@@ -192,6 +192,11 @@ def test_names_are_built_in_where_their_file_is_missing(copy):
     assert len(set(cifar._CIFAR100.classes)) == 100
 
 
+def test_names_behind_a_byte_order_mark(copy):
+    names = "\n".join(reversed(NAMES10)).encode("utf-8-sig")
+    assert list(load("cifar10", copy("cifar-10-batches-bin", {"batches.meta.txt": names})).classes) == NAMES10[::-1]
+
+
 @pytest.mark.parametrize("damage", ["cut", "bit", "text", "tar cut", "other data"])
 @pytest.mark.usefixtures("small")
 def test_damaged_archives(official, tmp_path, damage):

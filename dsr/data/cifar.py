@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.augment import ImageTransform
+from dsr.data.layout import decoded
 from dsr.data.samples import ArraySamples, DataSet, Preparation
 from dsr.files.download import download
 from dsr.files.errors import DataError
@@ -313,9 +314,7 @@ def _pickled(kind: _Kind, content: bytes, shown: str, count: int) -> tuple[NDArr
 
 def _names(kind: _Kind, form: _Format, content: bytes, shown: str) -> tuple[str, ...]:
     """The names of the classes in a file."""
-    entries: Any = (
-        content.decode("latin-1").split() if form is kind.binary else read_dict(content, shown).get(kind.names)
-    )
+    entries: Any = decoded(content, shown).split() if form is kind.binary else read_dict(content, shown).get(kind.names)
     if not isinstance(entries, list) or not all(isinstance(entry, bytes | str) for entry in entries):
         raise DataError(f"{shown}: '{kind.names}': expected a list of names")
     names = [entry.decode("latin-1") if isinstance(entry, bytes) else entry for entry in entries]

@@ -15,18 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dsr.data import layout
 from dsr.data.augment import ImageTransform
 from dsr.data.images import Decoder, need_pillow, open_image
-from dsr.data.layout import (
-    NOTES,
-    check_classes,
-    check_no_samples,
-    class_folders,
-    is_left_behind,
-    read_text,
-    some,
-    splits,
-)
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.workers import call_ahead
 from dsr.files.errors import DataError
@@ -67,8 +58,8 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     if preparation.random_resized_crop and preparation.crop_padding:
         raise ValueError("load_folder: expected crop_padding 0 with random_resized_crop, got both")
     train, test = _splits(Path(path))
-    folders, test_folders = ([entry.name for entry in class_folders(split)] for split in (train, test))
-    check_classes(train, folders, (test, test_folders))
+    folders, test_folders = ([entry.name for entry in layout.class_folders(split)] for split in (train, test))
+    layout.check_classes(train, folders, (test, test_folders))
     files, labels = _files(train, folders)
     test_files, test_labels = _files(test, folders)
     height = width = preparation.image_size
@@ -134,10 +125,10 @@ class FolderSamples(Samples):
 def _splits(path: Path) -> tuple[Path, Path]:
     if not path.is_dir():
         raise FileNotFoundError(f"load_folder: {path} is not a folder")
-    found = splits(path)
+    found = layout.splits(path)
     if found is None:
         raise DataError(f"{path}: expected the folders 'train' and 'val' (or 'test') in it")
-    check_no_samples(path, SUFFIXES)
+    layout.check_no_samples(path, SUFFIXES)
     return found
 
 
@@ -158,7 +149,7 @@ def _images(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()
-            if is_left_behind(entry.name) or suffix in NOTES:
+            if layout.is_left_behind(entry.name) or suffix in layout.NOTES:
                 continue
             if entry.is_dir():
                 yield from _images(entry.path)
@@ -174,7 +165,7 @@ def _names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
     if not file.is_file():
         return tuple(folders)
     known, names = set(folders), dict[str, str]()
-    for line in map(str.strip, read_text(file).splitlines()):
+    for line in map(str.strip, layout.decoded(file.read_bytes(), file).splitlines()):
         # the name of a folder may have spaces, and begin with that of another folder
         ends = [len(line), *reversed([space.start() for space in re.finditer(r"\s", line)])]
         folder = next((line[:end] for end in ends if line[:end] in known), None)
@@ -183,5 +174,5 @@ def _names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
             if names.setdefault(folder, name) != name:
                 raise DataError(f"{file}: two names of the folder '{folder}': '{names[folder]}' and '{name}'")
     if unknown := [folder for folder in folders if folder not in names]:
-        raise DataError(f"{file}: no line begins with {some(unknown)}")
+        raise DataError(f"{file}: no line begins with {layout.some(unknown)}")
     return tuple(names[folder] for folder in folders)

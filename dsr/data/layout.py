@@ -101,20 +101,19 @@ def _files(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def read_text(file: Path) -> str:
-    """A text in UTF-8, or of any kind that its byte order mark tells, without the mark.
+def decoded(content: bytes, shown: str | Path) -> str:
+    """The text of a file: in UTF-8, or in UTF-16 where a byte order mark says so; without the mark.
 
     Raises
     ------
     DataError
-        It is not such a text.
+        It is not such a text; the message begins with `shown`.
     """
-    content = file.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a text in UTF-8 ({error})") from None
+        raise DataError(f"{shown}: not a text in UTF-8 ({error})") from None
 
 
 def some(names: Sequence[str]) -> str:

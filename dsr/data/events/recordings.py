@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.data import layout
 from dsr.data.events.array import LARGEST_SIDE
 from dsr.data.events.augment import FrameTransform
 from dsr.data.events.frames import resize_exactly, to_frames
 from dsr.data.events.reading import read_events
-from dsr.data.layout import check_classes, check_no_samples, class_folders, is_left_behind, read_text, splits
 from dsr.data.samples import DataSet, Draws, Numbers, Preparation, Samples
 from dsr.files.cache import Arrays, cache_folder, cached, sources
 from dsr.files.errors import DataError
@@ -93,7 +93,7 @@ def load_dvs_cifar10(path: Path | None, preparation: Preparation) -> DataSet:
         A folder or a recording is missing, or a file is damaged.
     """
     folder = _folder("load_dvs_cifar10", path)
-    check_no_samples(folder, SUFFIXES)
+    layout.check_no_samples(folder, SUFFIXES)
     expected = set(range(TRAIN_RECORDINGS + TEST_RECORDINGS))
     train, test = [], []
     for name in CIFAR10:
@@ -137,14 +137,14 @@ def load_events(path: Path | None, preparation: Preparation) -> DataSet:
     """
     folder = _folder("load_events", path)
     size = _sensor_size(folder / "sensor_size.txt")
-    if found := splits(folder):
-        check_no_samples(folder, SUFFIXES)
+    if found := layout.splits(folder):
+        layout.check_no_samples(folder, SUFFIXES)
         train, test = map(_classes, found)
-        check_classes(found[0], list(train), (found[1], list(test)))
+        layout.check_classes(found[0], list(train), (found[1], list(test)))
         parts = [(_recordings(entry), _recordings(test[name])) for name, entry in train.items()]
     else:
         train, parts = _classes(folder), []
-        check_classes(folder, list(train))
+        layout.check_classes(folder, list(train))
         for entry in train.values():
             files = _recordings(entry)
             if len(files) < 2:
@@ -241,12 +241,12 @@ def _folder(function: str, path: Path | None) -> Path:
 
 def _classes(folder: Path) -> dict[str, Path]:
     """The folders of the classes by name, in natural order."""
-    return {entry.name: entry for entry in sorted(class_folders(folder), key=_natural)}
+    return {entry.name: entry for entry in sorted(layout.class_folders(folder), key=_natural)}
 
 
 def _recordings(folder: Path) -> list[Path]:
     """The files in a folder, in natural order, without hidden ones; a DataError if there are none."""
-    files = sorted((entry for entry in folder.iterdir() if not is_left_behind(entry.name)), key=_natural)
+    files = sorted((entry for entry in folder.iterdir() if not layout.is_left_behind(entry.name)), key=_natural)
     for entry in files:
         if entry.is_dir():
             raise DataError(f"{entry}: expected a recording, found a folder")
@@ -265,7 +265,7 @@ def _sensor_size(path: Path) -> tuple[int, int] | None:
     """What sensor_size.txt says; None without it."""
     if not path.exists():
         return None
-    words = read_text(path).split()
+    words = layout.decoded(path.read_bytes(), path).split()
     if len(words) != 2 or not all(re.fullmatch("[0-9]{1,4}", word) and 0 < int(word) <= LARGEST_SIDE for word in words):
         raise DataError(
             f"{path}: expected two numbers of 1 to {LARGEST_SIDE}, columns and rows of the sensor, such as '128 128'"

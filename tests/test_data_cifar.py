@@ -164,7 +164,7 @@ GOOD10, GOOD100 = made_up(100, (10,), 3), made_up(100, (20, 100), 3)
         ("10-batches-bin", "data_batch_2.bin", GOOD10.tobytes()[:-1], ["record 99 is cut", "byte 304,227"]),
         ("10-batches-bin", "data_batch_2.bin", GOOD10.tobytes() + b"x", ["got 307,301"]),
         ("10-batches-bin", "data_batch_2.bin", b"", ["got 0"]),
-        ("10-batches-bin", "data_batch_2.bin", None, ["missing of cifar10: data_batch_2"]),
+        ("10-batches-bin", "data_batch_2.bin", None, ["files of cifar10 are missing: data_batch_2"]),
         ("10-batches-bin", "data_batch_2.bin", with_byte(GOOD10, 7 * 3073, 10), ["byte 21,511", "label 10", "0 to 9"]),
         ("10-batches-bin", "batches.meta.txt", b"cat dog", ["10 classes, got 2"]),
         ("100-binary", "test.bin", with_byte(GOOD100, 3074, 20), ["byte 3,074", "coarse_label 20", "0 to 19"]),
@@ -221,7 +221,7 @@ def test_paths(tmp_path):
         load("cifar10")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load("cifar100", tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no cifar10 there"):
+    with pytest.raises(DataError, match="cifar10 not found there"):
         load("cifar10", tmp_path)
 
 

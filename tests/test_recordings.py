@@ -293,7 +293,7 @@ def test_records_that_are_no_events_are_reported(tmp_path, capsys):
     second_class(tmp_path / "set", aedat2_bytes)
     for _ in range(2):
         data.load("events", tmp_path / "set", data.Preparation(timesteps=2))
-        assert "events: 2 records of the files are no events of pixels and were left out\n" in capsys.readouterr().out
+        assert "events: 2 records of the files are not events of pixels and were left out\n" in capsys.readouterr().out
 
 
 def cut(path):

@@ -1,4 +1,4 @@
-"""Images in folders, a folder a class, as ImageNet is laid out: decoded when they are needed.
+"""Images in folders, one folder per class, as ImageNet is laid out; they are decoded when they are needed.
 
     PATH/train/CLASS/*.JPEG    PATH/val/CLASS/*.JPEG (or PATH/test)    PATH/classes.txt (optional)
 
@@ -29,14 +29,14 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_folder(path: Path | None = None, preparation: Preparation | None = None) -> DataSet:
-    """Labelled images of two folders, ``train`` and ``val`` (or ``test``, where there is no ``val``).
+    """Labelled images in two folders, ``train`` and ``val`` (or ``test``, if there is no ``val``).
 
     Normalised with ImageNet's mean and standard deviation.
 
     Parameters
     ----------
     path : Path
-        The folder that holds both.
+        The folder that contains both.
     preparation : Preparation
         `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip` and `workers` apply. The two crops
         exclude each other. Without `image_size` all images must have one size.
@@ -52,9 +52,9 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     preparation = preparation or Preparation()
     need_pillow("load_folder")
     if path is None:
-        raise ValueError("load_folder: argument 'path': expected the folder that holds train and val, got none")
+        raise ValueError("load_folder: argument 'path': expected the folder that contains train and val, got None")
     if preparation.random_resized_crop and not preparation.image_size:
-        raise ValueError("load_folder: random_resized_crop needs image_size, the side that parts are resized to; got 0")
+        raise ValueError("load_folder: random_resized_crop needs image_size, the side to which it resizes; got 0")
     if preparation.random_resized_crop and preparation.crop_padding:
         raise ValueError("load_folder: expected crop_padding 0 with random_resized_crop, got both")
     train, test = _splits(Path(path))
@@ -83,15 +83,15 @@ class FolderSamples(Samples):
     Parameters
     ----------
     files : sequence of str
-        One a sample.
+        One per sample.
     labels : ndarray of int64
         Classes.
     decoder : Decoder
-        Makes bytes of files.
+        Decodes files to bytes.
     transform : ImageTransform
-        Makes a batch of bytes.
+        Makes a batch from bytes.
     workers : int
-        Processes that decode during `batches`; 0: this one does.
+        Processes that decode during `batches`; 0: decode in this process.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class FolderSamples(Samples):
         self.files, self.labels, self.decoder, self.transform, self.workers = files, labels, decoder, transform, workers
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
-        """Decoded in this process."""
+        """Some images, decoded in this process."""
         return self.transform(self.decoder.batch(self._task(numbers, draws)), draws)
 
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
-        """Decoded ahead by the worker processes, a batch each; the same values for any number of them."""
+        """Batches, decoded ahead by worker processes, one batch each; the values do not depend on their number."""
         if self.workers == 0:
             yield from super().batches(plan)
             return
@@ -133,7 +133,7 @@ def _splits(path: Path) -> tuple[Path, Path]:
 
 
 def _files(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:
-    """Files in the order of classes and names, and their labels."""
+    """The files, by class and then by name, and their labels."""
     files: list[str] = []
     counts: list[int] = []
     for folder in folders:

@@ -51,7 +51,7 @@ def read_events(path: str | Path, sensor_size: Sequence[int] | None = None) -> E
     path : path
         Of the file.
     sensor_size : sequence of int, optional
-        ``(W, H)`` or ``(W, H, 2)``, where neither the file nor its format knows it.
+        ``(W, H)`` or ``(W, H, 2)``; needed if neither the file nor its format contains it.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""Data sets of event recordings: folders of files, turned into frames once.
+"""Data sets of event recordings: folders of files, converted to frames once.
 
-The frames are kept in the cache (`dsr.files.cache`), an entry a class, so that the memory holds those of one class
-while they are made, and an interrupted conversion goes on where it was. Entries hold whole numbers in the smallest
-dtype that fits: event counts, or, where frames are resized, counts times bilinear weights with their common denominator
-(36 for 128x128 to 48x48). Batches are divided by it, so that storing costs no exactness.
+The frames are kept in the cache (`dsr.files.cache`), one entry per class, so that only the frames of one class are in
+memory while they are made, and an interrupted conversion continues where it was. Entries contain integers in the
+smallest dtype that fits: event counts or, if frames are resized, counts times bilinear weights with their common
+denominator (36 for 128x128 to 48x48). Batches are divided by it, so nothing is lost to rounding.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from dsr.ops import Values
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN_RECORDINGS, TEST_RECORDINGS = 900, 100
-"""Of each class of CIFAR10-DVS."""
+"""Recordings of each class of CIFAR10-DVS."""
 
 SUFFIXES = (".aedat", ".aedat4", ".bin", ".dat", ".h5", ".hdf5", ".mat", ".npy", ".npz", ".raw")
-"""Of recordings, in formats that can be read and in others; in the folder of a class, every file is a recording."""
+"""Of recordings, in formats that can be read and in others. In the folder of a class, every file is a recording."""
 
 VERSION = 1
-"""Of what a cache entry holds."""
+"""Version of the content of a cache entry."""
 
 Files = Sequence[Path]
 
@@ -49,11 +49,11 @@ class FrameSamples(Samples):
     Parameters
     ----------
     parts : sequence of ndarray of unsigned int, shape (N, T, 2, H, W)
-        Frames, a part a class.
+        Frames, one part per class.
     labels : sequence of int
         Class of each part.
     transform : FrameTransform
-        Makes a batch of them.
+        Makes a batch from them.
     """
 
     def __init__(self, parts: Sequence[NDArray[Any]], labels: Sequence[int], transform: FrameTransform) -> None:
@@ -63,7 +63,7 @@ class FrameSamples(Samples):
         self._starts = np.array([0, *accumulate(counts)])
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
-        """Frames of recordings, augmented if there are draws: ``(T, B, 2, H, W)``."""
+        """Frames of some recordings, augmented if there are draws: ``(T, B, 2, H, W)``."""
         wanted = np.arange(len(self.labels))[numbers]
         chosen = np.searchsorted(self._starts, wanted, side="right") - 1
         frames = np.empty((len(wanted), *self.parts[0].shape[1:]), np.result_type(*self.parts))
@@ -76,14 +76,14 @@ def load_dvs_cifar10(path: Path | None, preparation: Preparation) -> DataSet:
     """CIFAR10-DVS: 10,000 recordings of a DVS128, in a folder for each class.
 
     H. Li et al., "CIFAR10-DVS: An Event-Stream Dataset for Object Classification", Frontiers in Neuroscience, 2017,
-    https://doi.org/10.6084/m9.figshare.4724671. It has no official split; this is that of the published code of DSR:
-    of each class, recordings 0 to 899 train, and 900 to 999 test.
+    https://doi.org/10.6084/m9.figshare.4724671. It has no official split; this is the one in the published code of DSR:
+    recordings 0 to 899 of each class for training, and 900 to 999 for testing.
 
     Parameters
     ----------
     path : Path
-        Holds the folders airplane to truck, each with cifar10_airplane_0.aedat and so on, all 1,000 (or with files of
-        these names in another format).
+        Contains the folders airplane to truck, each with all 1,000 files: cifar10_airplane_0.aedat and so on (or files
+        of these names in another format).
     preparation : Preparation
         timesteps, frames_by, image_size, crop_padding, flip, roll and cutout apply.
 
@@ -123,9 +123,9 @@ def load_events(path: Path | None, preparation: Preparation) -> DataSet:
     ----------
     path : Path
         With folders ``train/CLASS`` and ``val/CLASS``, or ``test/CLASS`` where there is no ``val``, in upper or lower
-        case, as N-MNIST has them; or with folders ``CLASS``, of each of which the last tenth (rounded up) tests, in
-        natural order: file_2 before file_10. Hidden files are passed over. A file ``sensor_size.txt`` in `path`, such
-        as ``128 128`` (columns, rows), tells the size of the sensor where neither the files nor their format do.
+        case, as in N-MNIST; or with folders ``CLASS``, of each of which the last tenth (rounded up) is for testing, in
+        natural order: file_2 before file_10. Hidden files are ignored. A file ``sensor_size.txt`` in `path`, such as
+        ``128 128`` (columns, rows), gives the size of the sensor if neither the files nor their format contain it.
     preparation : Preparation
         timesteps, frames_by, image_size, crop_padding, flip, roll and cutout apply.
 
@@ -163,7 +163,7 @@ def _data_set(
     preparation: Preparation,
     sensor_size: tuple[int, int] | None,
 ) -> DataSet:
-    """The data set of files by class, converted where that has not been done before."""
+    """The data set of files by class, converted to frames if that has not been done before."""
     jobs = [("train", label, files) for label, files in enumerate(train)]
     jobs += [("test", label, files) for label, files in enumerate(test)]
     total, done = sum(len(files) for *_, files in jobs), 0
@@ -172,7 +172,7 @@ def _data_set(
     kind = f"T{preparation.timesteps}-{preparation.frames_by}-{preparation.image_size}"
 
     def steps() -> Iterator[None]:
-        # starts with the first recording that is not in the cache; done is then what was
+        # this starts at the first recording that is not in the cache; `done` then counts those that were
         print(f"{name}: making frames of {total - done} recordings, to be kept in {cache_folder()}")
         yield from progress(repeat(None), f"{name} to frames", total, done, unit="recording")
 
@@ -190,7 +190,7 @@ def _data_set(
         found = ", ".join(f"{where} of {size[0]}x{size[1]}" for size, where in sizes.items())
         raise DataError(f"{folder}: expected one size of sensors, found {found}")
     if skipped:
-        print(f"{name}: {skipped} records of the files are no events of pixels and were left out")
+        print(f"{name}: {skipped} records of the files are not events of pixels and were left out")
     training = FrameTransform(divisor, preparation.crop_padding, preparation.flip, preparation.roll, preparation.cutout)
     return DataSet(
         name,
@@ -204,7 +204,7 @@ def _data_set(
 def _convert(
     files: Files, preparation: Preparation, sensor_size: tuple[int, int] | None, steps: Iterator[None]
 ) -> Arrays:
-    """Frames of recordings as whole numbers, what to divide them by, and what there is to know about them."""
+    """Frames of recordings as integers, the number by which to divide them, sensor size and skipped records."""
     stored: NDArray[Any] = np.empty(0)
     size, divisor, skipped = (0, 0, 2), 1, 0
     for number, file in enumerate(files):

@@ -66,7 +66,7 @@ def test_another_key_is_another_entry(tmp_path):
 
 
 def test_sources_change_with_their_files(tmp_path):
-    file = tmp_path / "data.bin"
+    file, other = tmp_path / "data.bin", tmp_path / "other.bin"
     file.write_bytes(b"abc")
     before = sources([file])
     assert sources([file]) == before
@@ -74,6 +74,32 @@ def test_sources_change_with_their_files(tmp_path):
     assert sources([file]) != before
     with pytest.raises(FileNotFoundError):
         sources([tmp_path / "none"])
+    other.write_bytes(b"abc")
+    assert sources([file]) != sources([other])
+
+
+@pytest.mark.parametrize("how", ["cp -p", "mv", "tar", "in place", "touch -r"])
+def test_sources_change_where_size_and_time_are_kept(tmp_path, how):
+    """Another file in the place of one was read as the old one."""
+    file, other = tmp_path / "data.bin", tmp_path / "new" / "data.bin"
+    other.parent.mkdir()
+    for path, content in ((file, b"old"), (other, b"new")):
+        path.write_bytes(content)
+        os.utime(path, ns=(10**18, 10**18))
+    before = sources([file])
+    if how == "in place":
+        file.write_bytes(b"new")
+        os.utime(file, ns=(10**18, 10**18))
+    elif how == "tar":
+        subprocess.run(["tar", "cf", "a.tar", "-C", "new", "data.bin"], cwd=tmp_path, check=True)
+        subprocess.run(["tar", "xf", "a.tar"], cwd=tmp_path, check=True)
+    elif how == "touch -r":
+        file.write_bytes(b"new")
+        subprocess.run(["touch", "-r", other, file], check=True)
+    else:
+        subprocess.run([*how.split(), other, file], check=True)
+    assert file.read_bytes() == b"new" and (file.stat().st_size, file.stat().st_mtime_ns) == (3, 10**18)
+    assert sources([file]) != before
 
 
 def test_damage_anywhere_is_noticed(tmp_path):

@@ -164,17 +164,17 @@ GOOD10, GOOD100 = made_up(100, (10,), 3), made_up(100, (20, 100), 3)
         ("10-batches-bin", "data_batch_2.bin", GOOD10.tobytes()[:-1], ["record 99 is cut", "byte 304,227"]),
         ("10-batches-bin", "data_batch_2.bin", GOOD10.tobytes() + b"x", ["got 307,301"]),
         ("10-batches-bin", "data_batch_2.bin", b"", ["got 0"]),
-        ("10-batches-bin", "data_batch_2.bin", None, ["missing of cifar10: data_batch_2"]),
+        ("10-batches-bin", "data_batch_2.bin", None, ["files of cifar10 are missing: data_batch_2"]),
         ("10-batches-bin", "data_batch_2.bin", with_byte(GOOD10, 7 * 3073, 10), ["byte 21,511", "label 10", "0 to 9"]),
         ("10-batches-bin", "batches.meta.txt", b"cat dog", ["10 classes, got 2"]),
         ("100-binary", "test.bin", with_byte(GOOD100, 3074, 20), ["byte 3,074", "coarse_label 20", "0 to 19"]),
         ("100-binary", "test.bin", with_byte(GOOD100, 3075, 100), ["byte 3,075", "fine_label 100", "0 to 99"]),
-        ("10-batches-py", "data_batch_2", pickled(batch10(GOOD10))[:-1000], ["byte", "no readable pickle"]),
+        ("10-batches-py", "data_batch_2", pickled(batch10(GOOD10))[:-1000], ["byte", "not a readable pickle"]),
         ("10-batches-py", "data_batch_2", pickled(batch10(GOOD10[:9])), ["(100, 3072)", "(9, 3072)"]),
         ("10-batches-py", "data_batch_2", pickled(batch10(GOOD10) | {"labels": [10] * 100}), ["entry 0", "got 10"]),
         ("10-batches-py", "data_batch_2", pickled(batch10(GOOD10) | {"labels": [1] * 9}), ["list of 100", "got 9"]),
         ("10-batches-py", "data_batch_2", pickled({"labels": []}), ["'data'", "NoneType"]),
-        ("10-batches-py", "data_batch_2", b"<!DOCTYPE html>", ["no readable pickle"]),
+        ("10-batches-py", "data_batch_2", b"<!DOCTYPE html>", ["not a readable pickle"]),
         ("10-batches-py", "batches.meta", pickled({"label_names": NAMES10[:9]}), ["10 classes, got 9"]),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",
@@ -190,6 +190,11 @@ def test_what_is_not_whole_is_an_error_that_names_the_file(copy, folder, file, c
 def test_names_are_built_in_where_their_file_is_missing(copy):
     assert list(load("cifar10", copy("cifar-10-batches-bin", {"batches.meta.txt": None})).classes) == NAMES10
     assert len(set(cifar._CIFAR100.classes)) == 100
+
+
+def test_names_behind_a_byte_order_mark(copy):
+    names = "\n".join(reversed(NAMES10)).encode("utf-8-sig")
+    assert list(load("cifar10", copy("cifar-10-batches-bin", {"batches.meta.txt": names})).classes) == NAMES10[::-1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "text", "tar cut", "other data"])
@@ -216,7 +221,7 @@ def test_paths(tmp_path):
         load("cifar10")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load("cifar100", tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no cifar10 there"):
+    with pytest.raises(DataError, match="cifar10 not found there"):
         load("cifar10", tmp_path)
 
 
@@ -231,7 +236,7 @@ class Hostile:
         return os.mkdir, (str(self.file),)
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_run_nothing(tmp_path, protocol):
     mark = tmp_path / "mark"
     content = pickle.dumps({"data": Hostile(mark)}, protocol)
@@ -242,13 +247,15 @@ def test_pickles_run_nothing(tmp_path, protocol):
     assert mark.exists()  # what the standard reader would have done
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_of_every_protocol(rng, protocol):
     value = {
         "data": np.asfortranarray(rng.integers(256, size=(3, 4), dtype=np.uint8)),
         "numbers": [0, 255, 65536, -1, 2**40],
         "names": ["a", "é"],
         "wide": np.array([1.5, 2.5], ">f8"),
+        "long": rng.integers(256, size=(1 << 20) + 1, dtype=np.uint8),  # from 1 MiB on, content is not copied
+        "parts": rng.integers(256, size=(3, 4), dtype=np.uint8)[:, ::2],
     }
     found = read_dict(pickle.dumps(value, protocol), "file")
     assert found.keys() == value.keys()

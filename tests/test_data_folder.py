@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,30 @@ def test_names_for_people(small):
     (small / "classes.txt").write_text("b big dog\n")
     with pytest.raises(DataError, match=r"classes\.txt: no line begins with a"):
         load("folder", small)
+    (small / "classes.txt").write_text("a\nb big dog\nb small dog\n")
+    with pytest.raises(DataError, match=r"classes\.txt: two names of the folder 'b': 'big dog' and 'small dog'"):
+        load("folder", small)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("separator", [" ", "\t", "   ", "\t\t"])
+def test_names_of_folders_with_spaces(tmp_path, separator, encoding):
+    """Some begin like others; and the separator may be a tab."""
+    names = {"sea": "water", "sea lion": "Zalophus californianus", "sea lion  2": "", "Größe": "ümlaut"}
+    for split in ("train", "val"):
+        for folder in names:
+            save(tmp_path / split / folder / "1.png", smooth(8, 6))
+    text = "".join(f"{folder}{separator if name else ''}{name}\r\n" for folder, name in names.items())
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (tmp_path / "classes.txt").write_bytes(mark + text.encode(encoding))
+    found = load("folder", tmp_path)
+    assert found.classes == ("ümlaut", "water", "Zalophus californianus", "sea lion  2")
+
+
+def test_names_in_no_unicode(small):
+    (small / "classes.txt").write_bytes(b"a caf\xe9\nb\n")
+    with pytest.raises(DataError, match=r"classes\.txt: not a text in UTF-8 \(.*position 5"):
+        load("folder", small)
 
 
 def test_val_is_preferred_to_test_and_test_will_do(small):
@@ -88,13 +113,59 @@ def test_val_is_preferred_to_test_and_test_will_do(small):
         load("folder", small)
 
 
+def one_class(path: Path, name: str) -> None:
+    for folder in path.glob("*/*"):
+        if folder.name != name:
+            shutil.rmtree(folder)
+
+
+def one_level_more(split: Path) -> None:
+    split.rename(split.with_name("images"))
+    split.mkdir()
+    split.with_name("images").rename(split / "images")
+
+
+@pytest.mark.parametrize("names", [("Train", "VAL"), ("TRAIN", "Test"), ("train", "test")])
+def test_names_of_splits_in_upper_and_lower_case(small, names):
+    (small / "train").rename(small / names[0])
+    (small / "val").rename(small / names[1])
+    found = load("folder", small)
+    assert (found.classes, len(found.train), len(found.test)) == (("a", "b"), 5, 2)
+
+
+def test_what_may_lie_beside_classes(small):
+    """Notes, archives that were unpacked, and what file managers leave behind."""
+    for name in ("notes.txt", "labels.CSV", "a.tar.gz", "b.zip", "Thumbs.db", ".DS_Store"):
+        (small / name).touch()
+        (small / "train" / name).touch()
+    (small / "train" / "__MACOSX").mkdir()
+    assert load("folder", small).classes == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda path: (path / "val").rename(path / "other"), "expected the folders 'train' and 'val'"),
+        (
+            lambda path: (path / "val").rename(path / "other"),
+            r"'val' \(or 'test'\), found only train",
+        ),
+        (
+            lambda path: [(path / s).rename(path / f"{s}s") for s in ("train", "val")],
+            "expected the folders 'train' and",
+        ),
+        (lambda path: (path / "Train").mkdir(), "expected one folder 'train', found Train and train"),
         (lambda path: (path / "train" / "c").mkdir(), "differ in classes: only one has c"),
-        (lambda path: [(path / s / "c").mkdir() for s in ("train", "val")], "train/c: no images"),
+        (lambda path: [(path / s / "c").mkdir() for s in ("train", "val")], "train/c: no images in it"),
         (lambda path: (path / "train" / "a" / "scan.tif").write_bytes(b"II"), "scan.tif: expected an image"),
+        (lambda path: save(path / "train" / "2.png", smooth(8, 6)), "train/2.png: expected only folders of classes"),
+        (lambda path: save(path / "val" / "2.JPG", smooth(8, 6)), "val/2.JPG: expected only folders of classes"),
+        (lambda path: (path / "val" / "film.gif").touch(), "val/film.gif: expected only folders of classes"),
+        (lambda path: save(path / "2.webp", smooth(8, 6)), "2.webp: expected it in the folder of a class"),
+        (lambda path: one_class(path, "b"), r"train: expected two classes or more, found only 'b'$"),
+        (
+            lambda path: [one_level_more(path / split) for split in ("train", "val")],
+            "train: .*, found only 'images'; perhaps the classes are the folders in it, such as a$",
+        ),
     ],
 )
 def test_layouts_that_are_refused(small, change, words):
@@ -118,7 +189,7 @@ def test_preparations_that_are_refused(small, preparation, words):
 def test_paths(tmp_path):
     with pytest.raises(ValueError, match="load_folder: argument 'path'"):
         load("folder")
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         load("folder", tmp_path / "nowhere")
 
 
@@ -246,26 +317,44 @@ def test_damaged_files_are_named(small, kind):
     damaged(kind, file)
     samples = load("folder", small).train
     samples.batch(np.array([0, 4]))
-    with pytest.raises(DataError, match=r"train/b/x\.JPEG: (no whole image|an empty file)") as caught:
+    with pytest.raises(DataError, match=r"train/b/x\.JPEG: (not a complete image|the file is empty)") as caught:
         samples.batch(np.array([0, 3]))
     assert "BufferedReader" not in str(caught.value)
 
 
 def test_files_of_other_sizes_are_named(small):
     save(small / "train" / "b" / "x.JPEG", smooth(6, 8))
-    with pytest.raises(DataError, match=r"x\.JPEG: 6x8 pixels, but the first image has 8x6; image_size"):
+    with pytest.raises(DataError, match=r"x\.JPEG: 6x8 pixels, but the first image has 8x6; set image_size"):
         load("folder", small).train.batch(np.arange(5))
     assert load("folder", small, Preparation(image_size=5)).train.batch(np.arange(5)).shape == (5, 3, 5, 5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(20_000, 5_001), (1, 60_000)])
-def test_decompression_bombs(tmp_path, height, width):
-    """A small file that claims many pixels, and one that would have many once its shorter side is resized."""
+def test_decompression_bombs(tmp_path):
+    """A small file that claims many pixels."""
     file = tmp_path / "a.png"
-    Image.new("1", (width, height)).save(file)
+    Image.new("1", (5_001, 20_000)).save(file)
     assert file.stat().st_size < 100_000
-    with pytest.raises(DataError, match=r"a\.png: \d+x\d+ pixels, expected no more than 100,000,000"):
+    with pytest.raises(DataError, match=r"a\.png: 5001x20000 pixels, expected no more than 100,000,000"):
         Decoder(224).one(str(file))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("length", "breadth"), [(3_000, 1), (60_000, 1), (20_000, 7)])
+def test_the_middle_of_a_long_strip(tmp_path, length, breadth, turned):
+    """Resized as a whole it would have 196 million pixels and more; only its middle is needed."""
+    strip = np.zeros((breadth, length, 3), np.uint8)
+    middle = np.arange(length // 2 - 200, length // 2 + 200)
+    strip[:, middle, 0] = np.arange(400) % 256
+    strip[:, :, 1] = 77
+    image = np.ascontiguousarray(strip.transpose(1, 0, 2) if turned else strip)
+    found = Decoder(224).one(str(save(tmp_path / "a.png", image))).transpose(1, 2, 0)
+    # the part of 400 around it, resized as a whole, in which the middle is the same
+    part = Image.fromarray(np.ascontiguousarray(strip[:, middle]))
+    whole = np.asarray(part.resize((400 * 256 // breadth, 256), Image.Resampling.BILINEAR))
+    left = (whole.shape[1] - 224) // 2
+    expected = whole[16:240, left : left + 224]
+    assert abs(found.astype(int) - (expected.transpose(1, 0, 2) if turned else expected)).max() <= 1
+    assert (found[..., 1] == 77).all() and found[..., 0].any()
 
 
 # ------------------------------------------------------------------------------------------------ worker processes
@@ -312,7 +401,7 @@ def test_errors_of_workers_reach_the_caller(small):
     samples = load("folder", small, Preparation(workers=2)).train
     batches = samples.batches([(np.array([0]), None), (np.array([3]), None), (np.array([1]), None)])
     next(batches)
-    with pytest.raises(DataError, match=r"b/x\.JPEG: no whole image"):
+    with pytest.raises(DataError, match=r"b/x\.JPEG: not a complete image"):
         next(batches)
     assert multiprocessing.active_children() == []
 

@@ -124,7 +124,7 @@ def test_another_file_in_place_is_kept(server, tmp_path):
 
 def test_missing_files_and_unreachable_servers(server, tmp_path):
     target = tmp_path / "file.bin"
-    with pytest.raises(OSError, match=r"/missing: the server answers 404 Not Found; .*save it as .*file\.bin"):
+    with pytest.raises(OSError, match=r"/missing: the server answers 404 Not Found: try .* save it as .*file\.bin"):
         download(server + "/missing", target, SHA256)
     with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/x cannot be reached \(.*refused.*save it as .*file\.bin"):
         download("http://127.0.0.1:9/x", target, SHA256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from shared_events import aedat2_bytes, nmnist_bytes, recordings
@@ -46,6 +48,10 @@ def split(tmp_path):
     return root
 
 
+def second_class(root, make=nmnist_bytes):
+    write(root / "b", ["1.bin", "2.bin"], make, first=50)
+
+
 def frames_of(path, timesteps=4):
     return to_frames(read_events(path), timesteps)
 
@@ -73,6 +79,33 @@ def test_one_folder_a_class_is_split_in_natural_order(tmp_path):
     for number in range(3):
         expected = frames_of(tmp_path / "set" / "x" / f"r{18 + number}.bin", 2)
         np.testing.assert_array_equal(loaded.test.batch(np.array([number]))[:, 0], expected)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "val"), ("TRAIN", "Val")])
+def test_the_layout_of_nmnist(split, names):
+    """``Train/0/*.bin`` and ``Test/0/*.bin``, in upper or lower case, and ``val`` in the place of ``test``."""
+    expected = data.load("events", split, data.Preparation(timesteps=2))
+    (split / "train").rename(split / names[0])
+    (split / "test").rename(split / names[1])
+    found = data.load("events", split, data.Preparation(timesteps=2))
+    assert found.classes == expected.classes
+    for part, other in ((found.train, expected.train), (found.test, expected.test)):
+        assert part.labels.tolist() == other.labels.tolist()
+        numbers = np.arange(len(part))
+        np.testing.assert_array_equal(part.batch(numbers), other.batch(numbers))
+
+
+def test_val_is_preferred_to_test(split):
+    write(split / "val" / "cat", ["c.bin", "d.bin"])
+    write(split / "val" / "ant", ["e.bin"])
+    assert data.load("events", split, data.Preparation(timesteps=2)).test.labels.tolist() == [0, 1, 1]
+
+
+def test_one_folder_too_many(split):
+    (split / "train").rename(split / "classes")
+    shutil.rmtree(split / "test")
+    with pytest.raises(DataError, match=r"set: .* 'classes'; perhaps the classes are the folders in it, such as ant"):
+        data.load("events", split)
 
 
 def test_frames_by_time_and_resized_are_exact(split):
@@ -134,6 +167,20 @@ def test_files_are_read_once_and_again_when_they_change(split, cache, capsys, mo
     before = len(read)
     data.load("events", split, data.Preparation(timesteps=4))
     assert len(read) == before  # kept beside the others
+
+
+def test_a_recording_that_takes_the_place_of_another_is_read(split):
+    """With its size and time of change, as ``cp -p`` and tar leave them: its frames were those of the old one."""
+    preparation = data.Preparation(timesteps=4)
+    old = data.load("events", split, preparation).train.batch(np.array([2]))
+    file, other = split / "train" / "cat" / "a_2.bin", split / "other"
+    other.write_bytes(nmnist_bytes(some_events(99)))
+    shutil.copystat(file, other)
+    assert other.stat().st_size == file.stat().st_size
+    other.replace(file)
+    new = data.load("events", split, preparation).train.batch(np.array([2]))
+    np.testing.assert_array_equal(new[:, 0], to_frames(some_events(99), 4, (34, 34)))
+    assert (new != old).any()
 
 
 def test_an_interrupted_conversion_goes_on(split, monkeypatch):
@@ -206,6 +253,10 @@ def test_cifar10_dvs_in_npz_without_a_size(small_cifar):
         ),
         (lambda root: (root / "dog" / "cifar10_dog_11.aedat").touch(), "dog_11.aedat: expected one file"),
         (lambda root: (root / "dog" / "cifar10_dog_3.npz").touch(), r"dog_3.(npz|aedat): expected one file"),
+        (
+            lambda root: (root / "cifar10_dog_3.aedat").touch(),
+            r"cifar10_dog_3.aedat: expected it in the folder",
+        ),
     ],
 )
 def test_cifar10_dvs_must_be_whole(small_cifar, change, message):
@@ -223,13 +274,15 @@ def test_cifar10_dvs_is_that_of_the_paper():
 
 def test_the_size_of_the_sensor_can_be_told(tmp_path):
     for number in range(4):
-        (tmp_path / "set" / "a").mkdir(parents=True, exist_ok=True)
-        np.save(tmp_path / "set" / "a" / f"{number}.npy", some_events(number))
+        folder = tmp_path / "set" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number}.npy", some_events(number))
     with pytest.raises(DataError, match=r"0.npy: the size of the sensor .* in the file sensor_size.txt in its folder"):
         data.load("events", tmp_path / "set", data.Preparation(timesteps=2))
-    (tmp_path / "set" / "sensor_size.txt").write_text("40 36\n")
-    loaded = data.load("events", tmp_path / "set", data.Preparation(timesteps=2))
-    assert loaded.features == (2, 36, 40)
+    for encoding in ("ascii", "utf-8-sig", "utf-16"):  # the last two begin with a byte order mark
+        (tmp_path / "set" / "sensor_size.txt").write_text("40 36\n", encoding)
+        loaded = data.load("events", tmp_path / "set", data.Preparation(timesteps=2))
+        assert loaded.features == (2, 36, 40)
     (tmp_path / "set" / "sensor_size.txt").write_text("40x36\n")
     with pytest.raises(DataError, match=r"sensor_size.txt: expected two numbers"):
         data.load("events", tmp_path / "set", data.Preparation(timesteps=2))
@@ -237,9 +290,10 @@ def test_the_size_of_the_sensor_can_be_told(tmp_path):
 
 def test_records_that_are_no_events_are_reported(tmp_path, capsys):
     write(tmp_path / "set" / "a", ["1.aedat", "2.aedat"], lambda e: aedat2_bytes(e) + bytes.fromhex("0000800000ffffff"))
+    second_class(tmp_path / "set", aedat2_bytes)
     for _ in range(2):
         data.load("events", tmp_path / "set", data.Preparation(timesteps=2))
-        assert "events: 2 records of the files are no events of pixels and were left out\n" in capsys.readouterr().out
+        assert "events: 2 records of the files are not events of pixels and were left out\n" in capsys.readouterr().out
 
 
 def cut(path):
@@ -261,10 +315,21 @@ def larger(path):
     ("change", "message"),
     [
         (lambda root: cut(root / "test" / "cat" / "c.bin"), r"c.bin: byte 295: 4 bytes left, but an event has 5"),
-        (lambda root: (root / "test" / "ant").rename(root / "bug"), r"same classes in train and test, but \['ant'\]"),
-        (lambda root: (root / "test").rename(root / "val"), "test: expected a folder for each class, found none"),
+        (
+            lambda root: (root / "test" / "ant").rename(root / "bug"),
+            "test differ in classes: only one has ant",
+        ),
+        (lambda root: (root / "test").rename(root / "vol"), r"'train' and 'val' \(or 'test'\), found only train"),
+        (lambda root: (root / "train").rename(root / "Test"), "expected one folder 'test', found Test and test"),
         (lambda root: (root / "train" / "cat" / "more").mkdir(), "more: expected a recording, found a folder"),
-        (lambda root: (root / "train" / "dog").mkdir(), "dog: expected recordings, found none"),
+        (lambda root: [(root / s / "dog").mkdir() for s in ("train", "test")], "dog: expected recordings, found none"),
+        (lambda root: write(root / "train", ["1.bin"]), "train/1.bin: expected only folders of classes"),
+        (lambda root: write(root / "test", ["x"]), "test/x: expected only folders of classes"),
+        (lambda root: write(root, ["1.NPZ"]), "1.NPZ: expected it in the folder of a class"),
+        (
+            lambda root: [shutil.rmtree(root / s / "ant") for s in ("train", "test")],
+            "train: expected two classes or more, found only 'cat'$",
+        ),
         (lambda root: (root / "train" / "cat" / "notes.txt").write_text("hello"), "notes.txt: byte 0: expected AEDAT"),
         (
             lambda root: larger(root / "train" / "cat" / "a_2.bin"),
@@ -290,6 +355,7 @@ def test_arguments(tmp_path):
         with pytest.raises(DataError, match="none: expected a folder of recordings, found nothing"):
             data.load(name, tmp_path / "none")
     write(tmp_path / "one" / "a", ["1.bin"])
+    second_class(tmp_path / "one")
     with pytest.raises(DataError, match="a: expected at least two recordings to split, found 1"):
         data.load("events", tmp_path / "one")
 

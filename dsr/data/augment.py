@@ -3,12 +3,12 @@
 | column of `draws` | decides |
 |---|---|
 | 0 | flip: mirrored where it is below 1/2 |
-| 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its part of the image lies |
-| 3, 4 | area and shape of `resized_crop` |
+| 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its crop lies |
+| 3, 4 | area and aspect ratio of `resized_crop` |
 | 5, 6 | row and column of the centre of a cutout |
 
-Frames of events read some of them otherwise: `dsr.data.events.augment`.
-`random_crop` and `resized_crop` share columns: no data set uses both.
+Frames of events use some of the columns in another way: see `dsr.data.events.augment`. `random_crop` and
+`resized_crop` share columns, because no data set uses both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRIES = 10
 
 
 def random_crop(images: NDArray[Any], padding: int, draws: Draws, reflect: bool = False) -> NDArray[Any]:
-    """Shift each image by at most `padding` pixels; what comes in from outside is 0, black, or the image reflected.
+    """Shift each image by at most `padding` pixels; what moves in is 0 (black), or the image reflected.
 
     Columns 1 and 2 of `draws`: all ``2 * padding + 1`` positions of rows and of columns are equally likely.
     """
@@ -78,18 +78,18 @@ def normalise(images: Bytes, mean: Sequence[float], deviation: Sequence[float]) 
 
 
 def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
-    """A random part of an image: its first row and column, height and width.
+    """A random crop of an image: its first row and column, height and width.
 
-    Area and shape are uniform in `AREA` and log-uniform in `SHAPE`. Like the usual implementation (torchvision's
-    ``RandomResizedCrop``) it draws again where the part does not fit into the image, at most `TRIES` times, and takes
-    the largest part in the middle after that.
+    Its area is uniform in `AREA`, and its aspect ratio log-uniform in `SHAPE`. Like the usual implementation
+    (torchvision's ``RandomResizedCrop``), it draws again if the crop does not fit into the image, at most `TRIES`
+    times, and after that takes the largest crop in the middle.
 
     Parameters
     ----------
     height, width : int
         Of the image.
     draws : ndarray of float64, shape (DRAWS,)
-        Of the sample. Further tries take numbers that follow from columns 3 and 4.
+        Of the sample. Further tries use random numbers seeded by columns 3 and 4.
     """
     area, shape = draws[3], draws[4]
     further = None

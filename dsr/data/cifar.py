@@ -4,10 +4,10 @@ A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html. Read from the official files: the binary version or the Python version
 (pickles, of which nothing is executed: `dsr.files.pickles`), unpacked or still in the ``.tar.gz``.
 
-Files must be whole: every batch is there, each with exactly the official number of images. A set cut short between two
-records would train without a word and give other figures than the ones it is compared with, so it is an error.
+The files must be complete: every batch with exactly the official number of images. A set that is cut short between two
+records would train without a message and give other figures than those it is compared with, so it is an error.
 
-Normalised with the constants of the DSR authors' code, crops are taken before that, from an image with a black border.
+Images are normalised with the constants of the DSR authors' code, after random crops from an image with a black border.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.augment import ImageTransform
+from dsr.data.layout import decoded
 from dsr.data.samples import ArraySamples, DataSet, Preparation
 from dsr.files.download import download
 from dsr.files.errors import DataError
@@ -56,9 +57,9 @@ class _Kind:
     Attributes
     ----------
     batches : dict
-        File of images (without suffix): split, number of its first image in the split, number of its images.
+        By file of images (without suffix): split, number of its first image in the split, number of its images.
     labels : dict
-        Label of an image, in the order of the bytes before its pixels, as named in pickles: number of classes. The last
+        Number of classes by label, in the order of the bytes before the pixels, named as in the pickles. The last label
         is the one that is learnt.
     names : str
         Key of the names of the classes in the pickle of names.
@@ -150,7 +151,7 @@ def load_cifar10(path: Path | None = None, preparation: Preparation | None = Non
     Raises
     ------
     DataError
-        A file is missing, cut short or damaged, or not of CIFAR-10.
+        A file is missing, cut short, damaged or not of CIFAR-10.
     OSError
         A file cannot be read.
     """
@@ -163,21 +164,21 @@ def load_cifar100(path: Path | None = None, preparation: Preparation | None = No
 
 
 def download_cifar(name: str, folder: str | Path, say: Callable[[str], object] = print) -> Path:
-    """Get the official archive of the binary version, about 170 MB, from its author's site.
+    """Download the official archive of the binary version, about 170 MB, from its author's site.
 
     Parameters
     ----------
     name : {"cifar10", "cifar100"}
-        Which.
+        Which data set.
     folder : path
-        Where to; made if it does not exist.
+        Where to save it; the folder is made if it does not exist.
     say : callable
-        Gets lines of progress.
+        Called with lines of progress.
 
     Returns
     -------
     Path
-        The archive, checked; the loaders read it as it is.
+        The archive, with its checksum checked; the loaders read it without unpacking.
     """
     if name not in _KINDS:
         raise ValueError(f"download_cifar: argument 'name': expected one of {', '.join(_KINDS)}, got {name!r}")
@@ -202,14 +203,14 @@ def _load(kind: _Kind, path: Path | None, preparation: Preparation) -> DataSet:
             continue
         batch = file.removesuffix(form.suffix)
         if batch not in missing:
-            raise DataError(f"{shown}: {batch} of {kind.name} is there twice")
+            raise DataError(f"{shown}: found {batch} of {kind.name} twice")
         missing.remove(batch)
         split, first, count = kind.batches[batch]
         part = slice(first, first + count)
         read = _binary if form is kind.binary else _pickled
         images[split][part], labels[split][part] = read(kind, content, shown, count)
     if missing:
-        raise DataError(f"{place}: missing of {kind.name}: {', '.join(sorted(missing))}")
+        raise DataError(f"{place}: files of {kind.name} are missing: {', '.join(sorted(missing))}")
     transform = ImageTransform(kind.mean, kind.deviation, preparation)
     train, test = (ArraySamples(images[split], labels[split], transform) for split in ("train", "test"))
     return DataSet(kind.name, classes, (3, 32, 32), train, test)
@@ -228,13 +229,13 @@ def _find(kind: _Kind, path: Path) -> Path:
         if (path / form.archive).is_file():
             return path / form.archive
     raise DataError(
-        f"{path}: no {kind.name} there: expected {kind.binary.folder} or {kind.python.folder}, the files that belong "
-        f"into one of them, or {kind.binary.archive} or {kind.python.archive}"
+        f"{path}: {kind.name} not found there: expected {kind.binary.folder} or {kind.python.folder}, the files of one "
+        f"of these folders, or {kind.binary.archive} or {kind.python.archive}"
     )
 
 
 def _files(kind: _Kind, place: Path) -> Iterator[tuple[_Format, str, str, bytes]]:
-    """Of each file that is wanted: the form, its plain name, its name for messages, its content."""
+    """For each file that is needed: the form, its plain name, its name for messages, its content."""
     names = {
         form: [batch + form.suffix for batch in kind.batches] + [form.names] for form in (kind.binary, kind.python)
     }
@@ -252,7 +253,7 @@ def _files(kind: _Kind, place: Path) -> Iterator[tuple[_Format, str, str, bytes]
 
 
 def _members(archive: Path, wanted: set[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Name, name for messages and content of the wanted files of an archive, which is read to its end: its checksum."""
+    """Name, name for messages and content of some files of an archive, read to its end to check its checksum."""
     try:
         with gzip.open(archive) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
@@ -265,7 +266,7 @@ def _members(archive: Path, wanted: set[str]) -> Iterator[tuple[str, str, bytes]
             while stream.read(1 << 20):
                 pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{archive}: no whole .tar.gz archive ({error})") from None
+        raise DataError(f"{archive}: not a complete .tar.gz archive ({error})") from None
 
 
 def _check_size(size: int, shown: str) -> None:
@@ -274,7 +275,7 @@ def _check_size(size: int, shown: str) -> None:
 
 
 def _binary(kind: _Kind, content: bytes, shown: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images and labels of a file of records: a byte for each label, then the planes of red, green and blue."""
+    """Images and labels of a file of records: one byte per label, then the planes of red, green and blue."""
     size = len(kind.labels) + PIXELS
     if len(content) != count * size:
         whole, rest = divmod(len(content), size)
@@ -313,9 +314,7 @@ def _pickled(kind: _Kind, content: bytes, shown: str, count: int) -> tuple[NDArr
 
 def _names(kind: _Kind, form: _Format, content: bytes, shown: str) -> tuple[str, ...]:
     """The names of the classes in a file."""
-    entries: Any = (
-        content.decode("latin-1").split() if form is kind.binary else read_dict(content, shown).get(kind.names)
-    )
+    entries: Any = decoded(content, shown).split() if form is kind.binary else read_dict(content, shown).get(kind.names)
     if not isinstance(entries, list) or not all(isinstance(entry, bytes | str) for entry in entries):
         raise DataError(f"{shown}: '{kind.names}': expected a list of names")
     names = [entry.decode("latin-1") if isinstance(entry, bytes) else entry for entry in entries]

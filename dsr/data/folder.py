@@ -1,19 +1,21 @@
-"""Images in folders, a folder a class, as ImageNet is laid out: decoded when they are needed.
+"""Images in folders, one folder per class, as ImageNet is laid out; they are decoded when they are needed.
 
     PATH/train/CLASS/*.JPEG    PATH/val/CLASS/*.JPEG (or PATH/test)    PATH/classes.txt (optional)
 
-Classes are the names of folders, sorted. ``classes.txt`` may give them other names for people, a line each: the name of
-the folder, a space, the name. Images may lie deeper in the folder of their class.
+The folders of the classes are sorted by name. ``classes.txt`` may give the classes names to be shown, a line each: the
+name of the folder, a space or tab, the name. Images may lie deeper in the folder of their class.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dsr.data import layout
 from dsr.data.augment import ImageTransform
 from dsr.data.images import Decoder, need_pillow, open_image
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
@@ -22,21 +24,19 @@ from dsr.files.errors import DataError
 from dsr.ops import Values
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-NOTES = (".txt", ".csv", ".json", ".xml", ".md")
-"""Files beside images that are no images. Any other kind is an error, lest images be left out without a word."""
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_folder(path: Path | None = None, preparation: Preparation | None = None) -> DataSet:
-    """Labelled images of two folders, ``train`` and ``val`` (or ``test``, where there is no ``val``).
+    """Labelled images in two folders, ``train`` and ``val`` (or ``test``, if there is no ``val``).
 
     Normalised with ImageNet's mean and standard deviation.
 
     Parameters
     ----------
     path : Path
-        The folder that holds both.
+        The folder that contains both.
     preparation : Preparation
         `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip` and `workers` apply. The two crops
         exclude each other. Without `image_size` all images must have one size.
@@ -44,23 +44,22 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     Raises
     ------
     DataError
-        Folders that are missing, empty or differ in classes; and, when a batch is decoded, a file that is damaged, no
-        image, or of another size.
+        Folders are missing or empty, differ in classes or have only one, or a file is not in a folder of a class or not
+        an image. When a batch is decoded: a file is damaged, or of another size.
     ImportError
         Pillow is not installed.
     """
     preparation = preparation or Preparation()
     need_pillow("load_folder")
     if path is None:
-        raise ValueError("load_folder: argument 'path': expected the folder that holds train and val, got none")
+        raise ValueError("load_folder: argument 'path': expected the folder that contains train and val, got None")
     if preparation.random_resized_crop and not preparation.image_size:
-        raise ValueError("load_folder: random_resized_crop needs image_size, the side that parts are resized to; got 0")
+        raise ValueError("load_folder: random_resized_crop needs image_size, the side to which it resizes; got 0")
     if preparation.random_resized_crop and preparation.crop_padding:
         raise ValueError("load_folder: expected crop_padding 0 with random_resized_crop, got both")
     train, test = _splits(Path(path))
-    folders, test_folders = _class_folders(train), _class_folders(test)
-    if differ := sorted(set(folders) ^ set(test_folders)):
-        raise DataError(f"{path}: {train.name} and {test.name} differ in classes: only one has {_some(differ)}")
+    folders, test_folders = ([entry.name for entry in layout.class_folders(split)] for split in (train, test))
+    layout.check_classes(train, folders, (test, test_folders))
     files, labels = _files(train, folders)
     test_files, test_labels = _files(test, folders)
     height = width = preparation.image_size
@@ -84,15 +83,15 @@ class FolderSamples(Samples):
     Parameters
     ----------
     files : sequence of str
-        One a sample.
+        One per sample.
     labels : ndarray of int64
         Classes.
     decoder : Decoder
-        Makes bytes of files.
+        Decodes files to bytes.
     transform : ImageTransform
-        Makes a batch of bytes.
+        Makes a batch from bytes.
     workers : int
-        Processes that decode during `batches`; 0: this one does.
+        Processes that decode during `batches`; 0: decode in this process.
     """
 
     def __init__(
@@ -101,11 +100,11 @@ class FolderSamples(Samples):
         self.files, self.labels, self.decoder, self.transform, self.workers = files, labels, decoder, transform, workers
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
-        """Decoded in this process."""
+        """Some images, decoded in this process."""
         return self.transform(self.decoder.batch(self._task(numbers, draws)), draws)
 
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
-        """Decoded ahead by the worker processes, a batch each; the same values for any number of them."""
+        """Batches, decoded ahead by worker processes, one batch each; the values do not depend on their number."""
         if self.workers == 0:
             yield from super().batches(plan)
             return
@@ -125,28 +124,22 @@ class FolderSamples(Samples):
 
 def _splits(path: Path) -> tuple[Path, Path]:
     if not path.is_dir():
-        raise FileNotFoundError(f"load_folder: {path} is no folder")
-    found = [path / name for name in ("val", "test") if (path / name).is_dir()]
-    if not found or not (path / "train").is_dir():
+        raise FileNotFoundError(f"load_folder: {path} is not a folder")
+    found = layout.splits(path)
+    if found is None:
         raise DataError(f"{path}: expected the folders 'train' and 'val' (or 'test') in it")
-    return path / "train", found[0]
-
-
-def _class_folders(split: Path) -> list[str]:
-    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise DataError(f"{split}: expected a folder for each class, found none")
-    return names
+    layout.check_no_samples(path, SUFFIXES)
+    return found
 
 
 def _files(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:
-    """Files in the order of classes and names, and their labels."""
+    """The files, by class and then by name, and their labels."""
     files: list[str] = []
     counts: list[int] = []
     for folder in folders:
         of_class = sorted(_images(str(split / folder)))
         if not of_class:
-            raise DataError(f"{split / folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
+            raise DataError(f"{split / folder}: no images in it; expected files ending in {', '.join(SUFFIXES)}")
         files += of_class
         counts.append(len(of_class))
     return files, np.repeat(np.arange(len(folders)), counts)
@@ -156,7 +149,7 @@ def _images(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.name.startswith(".") or suffix in NOTES or entry.name in ("Thumbs.db", "desktop.ini"):
+            if layout.is_left_behind(entry.name) or suffix in layout.NOTES:
                 continue
             if entry.is_dir():
                 yield from _images(entry.path)
@@ -167,19 +160,19 @@ def _images(folder: str) -> Iterator[str]:
 
 
 def _names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    """Names for people, from classes.txt where it is."""
+    """The names to be shown, from classes.txt where it exists."""
     file = path / "classes.txt"
     if not file.is_file():
         return tuple(folders)
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: no UTF-8 text ({error})") from None
-    known = {folder: name.strip() or folder for folder, _, name in (line.partition(" ") for line in lines)}
-    if unknown := [folder for folder in folders if folder not in known]:
-        raise DataError(f"{file}: no line begins with {_some(unknown)}")
-    return tuple(known[folder] for folder in folders)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    known, names = set(folders), dict[str, str]()
+    for line in map(str.strip, layout.decoded(file.read_bytes(), file).splitlines()):
+        # the name of a folder may have spaces, and begin with that of another folder
+        ends = [len(line), *reversed([space.start() for space in re.finditer(r"\s", line)])]
+        folder = next((line[:end] for end in ends if line[:end] in known), None)
+        if folder is not None:
+            name = line[len(folder) :].strip() or folder
+            if names.setdefault(folder, name) != name:
+                raise DataError(f"{file}: two names of the folder '{folder}': '{names[folder]}' and '{name}'")
+    if unknown := [folder for folder in folders if folder not in names]:
+        raise DataError(f"{file}: no line begins with {layout.some(unknown)}")
+    return tuple(names[folder] for folder in folders)

@@ -1,4 +1,4 @@
-"""Image files as uint8 arrays of one size: decoding, random part or middle part, resizing. Needs Pillow."""
+"""Image files as uint8 arrays of one size: decoding, random crop or middle crop, resizing. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 LARGEST = 100_000_000
-"""Pixels of an image; a file of a few bytes may claim any number of them."""
+"""Most pixels of an image; a file of a few bytes may claim any number of them."""
 PNG_PIXELS = 8 * 1032
-"""Most pixels that a byte of a PNG file can hold: deflate makes at most 1,032 bytes of one."""
+"""Most pixels that a byte of a PNG file can hold: deflate expands a byte to at most 1,032."""
 
 
 def need_pillow(function: str) -> None:
-    """Raise an ImportError that says what to install, where Pillow is missing."""
+    """Raise an ImportError that says what to install if Pillow is missing."""
     if find_spec("PIL") is None:
         raise ImportError(f"{function}: Pillow is not installed; pip install dsr[images]")
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Image files to batches of uint8 ``(B, 3, H, W)``, red, green and blue.
+    """Decodes image files to batches of uint8 ``(B, 3, H, W)``, red, green and blue.
 
-    Files are decoded as they are stored: like the usual loaders (torchvision) it ignores EXIF orientation and
-    drops transparency. Of 16-bit grey images the upper 8 bits are taken.
+    Files are decoded as they are stored: like the usual loaders (torchvision), it ignores the EXIF orientation and
+    drops transparency. From 16-bit grey images it takes the upper 8 bits.
 
     Attributes
     ----------
     image_size : int
-        Side of the result. 0: as the files are, which must all be of `size`.
+        Side of the result. 0: the size of the files, which must all be of `size`.
     random_resized_crop : bool
-        Where there are draws: resize the part that `dsr.data.augment.resized_crop` chooses. Otherwise: resize the
-        shorter side to 8/7 of `image_size` (256 for 224) and take the middle.
+        With draws: resize the crop that `dsr.data.augment.resized_crop` chooses. Without: resize the shorter side to
+        8/7 of `image_size` (256 for 224) and take the middle.
     size : tuple of int, optional
-        Height and width that all files must have, with `image_size` 0.
+        Height and width that all files must have if `image_size` is 0.
     """
 
     image_size: int = 0
@@ -57,7 +57,7 @@ class Decoder:
     size: tuple[int, int] | None = None
 
     def batch(self, task: tuple[Sequence[str], Draws | None]) -> Bytes:
-        """The images of some files, with the draws of each."""
+        """The images of some files, given with the draws of each."""
         files, draws = task
         return np.stack([self.one(file, None if draws is None else draws[row]) for row, file in enumerate(files)])
 
@@ -67,9 +67,9 @@ class Decoder:
         Raises
         ------
         DataError
-            The file is no image of the kinds in `FORMATS`, cut short, damaged, too large, or not of `size`.
+            The file is not an image of one of the `FORMATS`, cut short, damaged, too large, or not of `size`.
         OSError
-            It cannot be read.
+            The file cannot be read.
         """
         picture = open_image(file)
         if self.image_size:
@@ -77,7 +77,7 @@ class Decoder:
         elif self.size is not None and (picture.height, picture.width) != self.size:
             raise DataError(
                 f"{file}: {picture.height}x{picture.width} pixels, but the first image has {self.size[0]}x"
-                f"{self.size[1]}; image_size brings images to one size"
+                f"{self.size[1]}; set image_size to resize all images to one size"
             )
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
@@ -91,21 +91,25 @@ class Decoder:
             return part.resize((side, side), Resampling.BILINEAR)
         shorter = round(side * 8 / 7)
         scaled = (shorter * width // height, shorter) if height <= width else (shorter, shorter * height // width)
-        _check_size(file, *scaled)
-        picture = picture.resize(scaled, Resampling.BILINEAR)
-        left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
-        return picture.crop((left, top, left + side, top + side))
+        left, top = round((scaled[0] - side) / 2), round((scaled[1] - side) / 2)
+        if scaled[0] * scaled[1] <= LARGEST:
+            whole = picture.resize(scaled, Resampling.BILINEAR)
+            return whole.crop((left, top, left + side, top + side))
+        # of a long strip, only the middle is resized; for all other images the usual order of steps decides the bits
+        across, down = width / scaled[0], height / scaled[1]
+        middle = (left * across, top * down, (left + side) * across, (top + side) * down)
+        return picture.resize((side, side), Resampling.BILINEAR, box=middle)
 
 
 def open_image(file: str) -> Picture:
-    """An image file, decoded to RGB; errors as of `Decoder.one`."""
+    """An image file, decoded to RGB; it raises what `Decoder.one` raises."""
     from PIL import Image
 
-    # from memory: of a file, Pillow reads as many bytes as a chunk says it has, or fails to have the room for them
+    # decoded from memory: from a file, Pillow would allocate as many bytes as a chunk claims to have
     content = Path(file).read_bytes()
     stream = io.BytesIO(content)
     with warnings.catch_warnings():
-        # Pillow warns of odd EXIF data, of transparency that is dropped, and of sizes, which are checked here
+        # Pillow warns about odd EXIF data, dropped transparency, and large sizes, which are checked here
         warnings.simplefilter("ignore")
         try:
             with Image.open(stream, formats=FORMATS) as picture:
@@ -120,9 +124,9 @@ def open_image(file: str) -> Picture:
             raise
         except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files
             if os.path.getsize(file) == 0:
-                raise DataError(f"{file}: an empty file") from None
+                raise DataError(f"{file}: the file is empty") from None
             reason = str(error).replace(f"{stream!r}", "the content")
-            raise DataError(f"{file}: no whole image of the kinds {', '.join(FORMATS)} ({reason})") from None
+            raise DataError(f"{file}: not a complete image in {', '.join(FORMATS)} format ({reason})") from None
 
 
 def _check_size(file: str, width: int, height: int) -> None:

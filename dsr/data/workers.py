@@ -1,10 +1,14 @@
-"""Calls of a function in other processes: results in order, a bounded number ahead, and nothing that can hang.
+"""Calls a function in worker processes: results come in order, a bounded number of tasks runs ahead, nothing hangs.
 
-Each process has a pipe of its own and at most one task: call ``i`` goes to process ``i % workers``, which gets its next
-task when its result is taken. So no more results are under way than there are processes, whichever process is slow the
-order is the same, and the death of either side ends the pipe, which the other one sees.
+Each process has its own pipe and at most one task: call ``i`` goes to process ``i % workers``, which gets its next task
+when its result is taken. So there are never more results in progress than processes, the order does not depend on which
+process is slow, and when one side dies, the pipe ends and the other side sees it.
 
-The processes are started afresh ("spawn"): a fork would copy the state of the threads of OpenMP, and hang.
+The processes are started afresh ("spawn"): a fork would copy the state of OpenMP's threads, and hang.
+
+`concurrent.futures.ProcessPoolExecutor` was tried in the place of this. A program that ends while tasks are running
+waits for them (12 s for tasks of 12 s, here none), it does not tell how a worker died, and after a SIGKILL of the
+program its workers wait for ever unless they watch the program themselves.
 """
 
 from __future__ import annotations
@@ -37,9 +41,9 @@ def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], worker
     function : callable
         Of a module, or a method of an object that can be pickled.
     tasks : iterable
-        Taken as they are needed, one a process ahead.
+        Taken as they are needed, one ahead for each process.
     workers : int
-        Processes, at least 1. They end with the generator.
+        Number of processes, at least 1. They end when the generator does.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], worker
     finally:
         for process, connection in pool:
             connection.close()
-            process.kill()  # it has nothing to lose, and may be in the middle of a task that nobody waits for
+            process.kill()  # it may be in the middle of a task, whose result nobody waits for any more
         for process, _ in pool:
             process.join()
             process.close()
@@ -85,10 +89,10 @@ def _start(function: Callable[[Any], Any]) -> _Worker:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits for the end, and a process that is started here does not get it before it can ignore it."""
-    resource_tracker.ensure_running()  # else the start of a process does it, and lets interrupts through after that
+    """Delay Ctrl-C until the block ends, and keep it from a process started in it until that process ignores it."""
+    resource_tracker.ensure_running()  # otherwise the start of a process does it, and unblocks interrupts after that
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what the new process inherits
-    # the mask is of this thread only: another one may take the signal, for which this process then runs its handler
+    # the mask is of this thread only: another thread may get the signal, and then this process runs its handler
     main = threading.current_thread() is threading.main_thread()
     waiting: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number)) if main else None
@@ -103,7 +107,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _work(function: Callable[[Any], Any], connection: Connection[Any, Any]) -> None:
-    """The life of a worker: it ends when the other side of the pipe does."""
+    """What a worker process runs, until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:

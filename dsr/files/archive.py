@@ -1,17 +1,19 @@
-"""What is in ZIP archives (.npz, .pth) and NumPy's .npy, with sizes that are checked before anything is made.
+"""Reads ZIP archives (.npz, .pth) and NumPy's .npy files, and checks each size before memory is taken for it.
 
-Nothing that an archive says of itself is believed: a file in it is a part of the archive, or what the part
-decompresses to, and its checksum has to fit.
+The standard library's zipfile parses archives and expands what is compressed, and NumPy parses the headers of arrays.
+``numpy.load`` alone would not do: it takes the memory that a header of 192 bytes asks for before it looks for the
+content, and 500 MiB for 0.5 MiB of compressed zeros.
 """
 
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
-import zlib
 from math import prod
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +23,11 @@ from dsr.files.errors import DataError, reason
 _MOST_FILES = 20_000
 _MOST_GROWTH = 20
 _MOST_GROWN = 64 << 20
-"""Compressed files may come to this many times the archive, and so many bytes more: zeros come to 1,000 times."""
-_PIECE = 1 << 16
+"""Compressed files may expand to this many times the archive, and this many bytes more; deflate itself allows 1,032."""
+_PIECE = 1 << 20
 _HEADER = 30
 _LONGEST_HEADER = 16384
-"""Bytes of a .npy file that hold its header; NumPy itself reads none beyond 10,000."""
+"""Bytes at the start of a .npy file that hold its header; NumPy reads no header of more than 10,000."""
 
 
 class Archive:
@@ -51,16 +53,17 @@ class Archive:
 
     def __init__(self, data: bytes, shown: str) -> None:
         self.shown, self._data, self._grown = shown, memoryview(data), 0
-        if data.count(b"PK\1\2") > _MOST_FILES:
+        if data.count(b"PK\1\2") > _MOST_FILES:  # of which zipfile would take some 600 bytes each
             raise DataError(f"{shown}: a ZIP archive of more than {_MOST_FILES:,} files")
         try:
-            with ZipFile(io.BytesIO(data)) as archive:
-                listed = archive.infolist()
-        except Exception as error:  # zipfile raises a dozen kinds of errors
-            raise DataError(f"{shown}: no readable ZIP archive, damaged or cut short ({reason(error)})") from None
-        self.files: dict[str, ZipInfo] = {entry.filename: entry for entry in listed}
-        if len(self.files) != len(listed):
-            raise DataError(f"{shown}: a ZIP archive in which two files have one name")
+            self._zip = ZipFile(io.BytesIO(data))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DataError(f"{shown}: not a readable ZIP archive, damaged or cut short ({reason(error)})") from None
+        self.files: dict[str, ZipInfo] = {entry.filename: entry for entry in self._zip.infolist()}
+        if len(self.files) != len(self._zip.infolist()):
+            raise DataError(f"{shown}: a ZIP archive in which two files have the same name")
 
     def read(self, name: str) -> memoryview:
         """The content of a file; a part of the archive's own bytes where it is not compressed.
@@ -68,43 +71,41 @@ class Archive:
         Raises
         ------
         DataError
-            It is damaged, cut short, or compressed in another way than by NumPy, or to less than its 20th part.
+            It is damaged or cut short, compressed by another method than NumPy's, or too large for the archive.
         """
         entry = self.files[name]
-        header = self._data[entry.header_offset : entry.header_offset + _HEADER] if entry.header_offset >= 0 else b""
-        if len(header) != _HEADER or header[:4] != b"PK\3\4" or entry.flag_bits & 1:
-            raise self._failed(name, "no such file where the directory says")
-        start = entry.header_offset + _HEADER + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
-        content = self._data[start : start + entry.compress_size]
-        if len(content) != entry.compress_size:
-            raise self._failed(name, f"{entry.compress_size} bytes expected, {len(content)} left")
-        if entry.compress_type == ZIP_DEFLATED:
-            content = self._decompressed(name, content, entry.file_size)
-        elif entry.compress_type != ZIP_STORED:
-            raise self._failed(name, f"compressed by the unknown method {entry.compress_type}")
-        if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
-            raise self._failed(name, "its length or checksum does not match")
+        try:
+            if entry.compress_type == ZIP_STORED:
+                content = self._stored(entry)
+            elif entry.compress_type == ZIP_DEFLATED:
+                content = self._expanded(entry)
+            else:
+                raise ValueError(f"compressed by the unknown method {entry.compress_type}")
+            if len(content) != entry.file_size or crc32(content) != entry.CRC:
+                raise ValueError("its length or checksum does not match")
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile raises a dozen kinds of errors
+            raise DataError(f"{self.shown}: {name}: damaged or cut short ({reason(error)})") from None
         return content
 
-    def _decompressed(self, name: str, content: memoryview, size: int) -> memoryview:
-        self._grown += size
+    def _stored(self, entry: ZipInfo) -> memoryview:
+        """A view: zipfile would copy, and a load would take three times the size of the file, not twice."""
+        header = self._data[entry.header_offset : entry.header_offset + _HEADER] if entry.header_offset >= 0 else b""
+        if len(header) != _HEADER or header[:4] != b"PK\3\4" or entry.flag_bits & 1:
+            raise ValueError("no such file where the directory says")
+        start = entry.header_offset + _HEADER + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+        return self._data[start : start + entry.compress_size]
+
+    def _expanded(self, entry: ZipInfo) -> memoryview:
+        self._grown += entry.file_size
         most = _MOST_GROWTH * len(self._data) + _MOST_GROWN
         if self._grown > most:
-            raise self._failed(name, f"files of {self._grown:,} bytes in all, expected no more than {most:,}")
-        made, engine, place = bytearray(size), zlib.decompressobj(-zlib.MAX_WBITS), 0
-        try:
-            for start in range(0, len(content), _PIECE):
-                piece: bytes | memoryview = content[start : start + _PIECE]
-                while piece and place < size:  # piece by piece, lest the content be in memory twice
-                    part = engine.decompress(piece, min(size - place, 16 * _PIECE))
-                    made[place : place + len(part)] = part
-                    place, piece = place + len(part), engine.unconsumed_tail
-        except zlib.error as error:
-            raise self._failed(name, reason(error)) from None
-        return memoryview(made)[:place]
-
-    def _failed(self, name: str, why: str) -> DataError:
-        return DataError(f"{self.shown}: {name}: damaged or cut short ({why})")
+            raise ValueError(f"files of {self._grown:,} bytes in all, expected no more than {most:,}")
+        content = io.BytesIO()
+        with self._zip.open(entry) as file:  # which yields no more than `file_size` bytes
+            shutil.copyfileobj(file, content, _PIECE)
+        return content.getbuffer().toreadonly()
 
 
 def read_npy(data: bytes | memoryview, shown: str) -> NDArray[Any]:
@@ -120,7 +121,7 @@ def read_npy(data: bytes | memoryview, shown: str) -> NDArray[Any]:
     Raises
     ------
     DataError
-        It is damaged or cut short, or holds objects, which would have to be unpickled.
+        It is damaged or cut short, or holds Python objects, which would have to be unpickled.
     """
     file = io.BytesIO(data[:_LONGEST_HEADER])
     try:
@@ -130,16 +131,16 @@ def read_npy(data: bytes | memoryview, shown: str) -> NDArray[Any]:
             warnings.simplefilter("ignore")  # of headers by Python 2, and of odd ones
             shape, by_columns, dtype = read(file)
     except Exception as error:  # NumPy's parser of headers raises a dozen kinds of errors
-        raise DataError(f"{shown}: a damaged .npy header: {reason(error)}") from None
+        raise DataError(f"{shown}: not a readable .npy header ({reason(error)})") from None
     if dtype.hasobject:
-        raise DataError(f"{shown}: expected numbers, got Python objects ({str(dtype)[:80]}): nothing is unpickled")
+        raise DataError(f"{shown}: expected numbers, got Python objects ({str(dtype)[:80]}), which are not unpickled")
     count, start = prod(shape), file.tell()
     if min(shape, default=0) < 0 or dtype.itemsize == 0 or count * dtype.itemsize != len(data) - start:
         raise DataError(
-            f"{shown}: expected the bytes of an array of shape {str(shape)[:80]} and {str(dtype)[:80]} after the "
-            f"header, got {len(data) - start}: cut short?"
+            f"{shown}: the header describes an array of shape {str(shape)[:80]} and dtype {str(dtype)[:80]}, but "
+            f"{len(data) - start:,} bytes follow it: damaged or cut short"
         )
     try:
         return np.frombuffer(data, dtype, count, start).reshape(shape, order="F" if by_columns else "C")
     except (TypeError, ValueError) as error:  # more axes than NumPy has, sides that are True, or no bytes
-        raise DataError(f"{shown}: no array of shape {str(shape)[:80]}: {reason(error)}") from None
+        raise DataError(f"{shown}: not a shape of an array: {str(shape)[:80]} ({reason(error)})") from None

@@ -2,14 +2,18 @@
 
     arrays = cached(cache_folder(), "nmnist-T10", {"sources": sources(paths), "timesteps": 10}, build)
 
-`build` runs where there is no entry of this name and key, or where the entry is damaged; an entry with another key is
-replaced, so what is to be kept side by side goes into the name. An entry holds all its arrays in ONE file, because one
-file can be replaced in one step: whoever reads sees the old entry or the new one. Two processes that build at the same
-time both succeed; the file of the last one stays.
+`build` is called if there is no entry of this name and key, or if the entry is damaged. An entry with another key is
+replaced, so whatever is to be kept side by side belongs into the name. An entry holds all its arrays in ONE file,
+because one file can be replaced in one step: a reader sees the old entry or the new one. If two processes build at the
+same time, both succeed, and the file of the last one stays.
 
 Layout: `MAGIC`; length and CRC-32 of the header (little-endian, 8 and 4 bytes); the header in JSON: version, key, and
 name, dtype, shape and CRC-32 of each array; then the arrays in the order of the header, each in C order and at the next
 multiple of 64 bytes.
+
+These are not safetensors files, because its reader copies arrays: the frames of a whole data set would be in memory,
+256 MiB of a file as 256 MiB more. Its writer either takes twice the arrays (``save``) or replaces the file that
+`dsr.files.atomic` has locked (``save_file``).
 """
 
 from __future__ import annotations
@@ -49,29 +53,40 @@ def cache_folder() -> Path:
 
 
 def sources(paths: Iterable[Path]) -> list[list[Any]]:
-    """Path, size and time of the last change of files, for a key: an entry is stale once one of them changes."""
+    """What tells a file from any that takes its place, for a key: an entry is stale once one of the files changes.
+
+    That is path, size, inode, and the times of the last change of content and of any change. A copy may keep the size
+    and the first of the times (``cp -p``, tar, ``rsync -t``); nobody can set the last one.
+    """
     stats = [(path.absolute(), path.stat()) for path in paths]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return [[str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] for path, stat in stats]
 
 
 def cached(folder: Path, name: str, key: Mapping[str, Any], build: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
-    """The arrays of an entry, built if need be.
+    """The arrays of an entry, which is built if necessary.
 
     Parameters
     ----------
     folder : Path
-        Where entries are; made if it does not exist.
+        Where the entries are; it is made if it does not exist.
     name : str
-        Of the entry, fit for a file name.
+        Of the entry; a plain file name.
     key : mapping
-        Everything that decides the arrays, in values that JSON holds: sources, parameters, a version of the code.
+        Everything that the arrays depend on, in values that JSON can hold: sources, parameters, a version of the code.
     build : callable
-        Gives the arrays, of numbers or booleans; called without arguments.
+        Returns the arrays, of numbers or booleans; called without arguments.
 
     Returns
     -------
     dict of str to ndarray
-        Read-only memory maps. In memory, with a RuntimeWarning, where the file cannot be written.
+        Read-only memory maps; arrays in memory, with a RuntimeWarning, if the file cannot be written.
+
+    Raises
+    ------
+    ValueError
+        `name` is not a plain file name.
+    TypeError
+        An array holds neither numbers nor booleans.
     """
     if not name or name != Path(name).name or name.startswith("."):
         raise ValueError(f"cached: argument 'name': expected a plain file name, got {name!r}")
@@ -99,7 +114,7 @@ def cached(folder: Path, name: str, key: Mapping[str, Any], build: Callable[[], 
 
 
 def _write(path: Path, entry: str, arrays: Arrays) -> Arrays:
-    """Write an entry, map it, and only then give it its place."""
+    """Write an entry, map it, and only then put it in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = {
         label: {"dtype": array.dtype.str, "shape": array.shape, "crc32": zlib.crc32(_bytes(array))}
@@ -119,7 +134,7 @@ def _write(path: Path, entry: str, arrays: Arrays) -> Arrays:
 
 
 def _read(path: Path, entry: str) -> Arrays | None:
-    """The arrays of a file, or None where there is none, it is of another key, or not what was once written."""
+    """The arrays of a file, or None if there is no file, it has another key, or it is not what was written."""
     try:
         with open(path, "rb") as file:
             data = np.memmap(file, np.uint8, "r")
@@ -136,11 +151,11 @@ def _read(path: Path, entry: str) -> Arrays | None:
         content = json.loads(header)
         return _arrays(data, start + length, content["arrays"]) if content["entry"] == entry else None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError):
-        return None  # a header that somebody else wrote
+        return None  # not a header that `_write` wrote
 
 
 def _arrays(data: NDArray[np.uint8], position: int, table: Mapping[str, Any]) -> Arrays | None:
-    """The arrays of a table from a byte on; None where they are not what was once written."""
+    """The arrays of a table, from a byte on; None if they are not what was written."""
     arrays: Arrays = {}
     for label, about in table.items():
         position += -position % ALIGNMENT

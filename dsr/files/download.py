@@ -27,23 +27,23 @@ _DIGITS = {"md5": 32, "sha256": 64}
 def download(
     url: str, target: str | Path, checksum: str, size: int | None = None, say: Callable[[str], object] = print
 ) -> Path:
-    """Get a file; nothing is sent for if it is there already and its checksum is right.
+    """Download a file, unless it is already there and its checksum is right.
 
-    What has arrived is kept beside the target, with ``.part`` behind its name, when the connection breaks or the
-    program is stopped; the next call goes on from there where the server can.
+    If the connection breaks or the program is stopped, what has arrived stays beside the target under its name and
+    ``.part``; the next call continues from there if the server can.
 
     Parameters
     ----------
     url : str
-        From where: http or https.
+        Where the file is: http or https.
     target : path
-        Where to; its folder is made if it does not exist.
+        Where to save it; the folder is made if it does not exist.
     checksum : str
         ``"sha256:..."`` or ``"md5:..."``, in hexadecimal digits.
     size : int, optional
-        Bytes, where they are known.
+        Bytes of the file, if they are known.
     say : callable
-        Gets lines of progress.
+        Called with lines of progress.
 
     Returns
     -------
@@ -53,9 +53,11 @@ def download(
     Raises
     ------
     DataError
-        What arrived, or was there, is not the file that the checksum belongs to.
+        What arrived, or was already there, does not have this checksum or size.
     OSError
         The server cannot be reached or does not have the file, the connection broke, or the disk is full.
+    ValueError
+        `url` or `checksum` is not as described.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"download: argument 'url': expected http:// or https://, got {url!r}")
@@ -64,8 +66,8 @@ def download(
     if target.exists():
         if _digest(target, kind) != digits:
             raise DataError(
-                f"download: {target} exists, but its {kind} is not {digits}: another or a damaged file; "
-                "remove it to get it again"
+                f"download: {target} exists, but its {kind} is not {digits}: it is damaged or another file; "
+                "remove it to download it again"
             )
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +91,11 @@ def download(
 
 @contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
-    """The file, at its end, while no other process writes it."""
+    """The file, open at its end and locked against other processes that would write it."""
     with open(part, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who had the lock before may have moved the file to its place
+            # the process that had the lock before may have moved the file to its place
             mine = part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))
         except BlockingIOError:
             mine = False
@@ -103,17 +105,19 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
 
 
 def _receive(url: str, target: Path, file: BinaryIO, size: int | None, say: Callable[[str], object]) -> None:
-    """What is missing of a file, behind what has arrived before."""
-    by_hand = f"or get it in another way and save it as {target}"
+    """Append what is missing of a file to what has arrived before."""
+    by_hand = f"or download it in another way and save it as {target}"
     done = file.tell()
     headers = {"User-Agent": "dsr"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS_OF_SILENCE)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416 and done:  # nothing is missing, or else the checksum will tell
+            if error.code == 416 and done:  # nothing is missing; if something is, the checksum will show it
                 return
-            raise OSError(f"download: {url}: the server answers {error.code} {error.reason}; {by_hand}") from None
+            raise OSError(
+                f"download: {url}: the server answers {error.code} {error.reason}: try again later, {by_hand}"
+            ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise OSError(f"download: {url} cannot be reached ({reason}): try again later, {by_hand}") from None
@@ -138,7 +142,7 @@ def _receive(url: str, target: Path, file: BinaryIO, size: int | None, say: Call
             file.flush()
             os.fsync(file.fileno())
     if broken:
-        raise OSError(f"download: {url}: the connection {broken}; call again to go on from there, {by_hand}")
+        raise OSError(f"download: {url}: the connection {broken}; call again to continue from there, {by_hand}")
 
 
 class _Broken(Exception):
@@ -157,7 +161,7 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 
 def _goes_on(response: Any, done: int) -> bool:
-    """Whether the answer is the rest of the file, not all of it."""
+    """Whether the answer is the rest of the file, and not the whole file."""
     return response.status == 206 and str(response.headers.get("Content-Range", "")).startswith(f"bytes {done}-")
 
 

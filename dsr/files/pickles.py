@@ -1,10 +1,14 @@
 """Reads plain values and arrays from pickles, and runs nothing that is in them.
 
 A pickle is a program: `pickle.load` imports and calls what the file names. Here the file is only parsed
-(`pickletools.genops`, which executes nothing), and a small stack machine builds lists, tuples, dicts, numbers and
-strings. A name in the file is kept as text, never imported. Of calls it understands those that the reader of a kind of
-file lists by name, each with what stands for it here; anything else is a DataError. `read_dict` knows NumPy's array and
-dtype, and ``_codecs.encode``, by which Python 3 writes bytes for Python 2.
+(`pickletools`, which executes nothing), and a small stack machine builds lists, tuples, dicts, numbers and strings. A
+name in the file is kept as text and never imported. The only calls that are understood are those that the caller lists
+by name, each with its replacement here; any other is a DataError. `read_dict` knows NumPy's array and dtype, and
+``_codecs.encode``, by which Python 3 writes bytes for Python 2.
+
+A `pickle.Unpickler` whose ``find_class`` refuses every name is not safe enough, whatever its size is bounded to: with
+a key of tuples nested a million deep it crashes the interpreter (Python 3.11), a file of 9 bytes makes it take 4 GiB
+for its memo, and 16 MiB of empty dicts take 1.2 GiB.
 """
 
 from __future__ import annotations
@@ -59,12 +63,12 @@ def read_pickle(
                 raise ValueError(f"more than {_MOST_STEPS:,} steps")
             machine.step(opcode, argument)
         if position + 1 != len(data):
-            raise ValueError(f"{len(data) - position - 1} bytes follow the end of the pickle")
+            raise ValueError(f"{len(data) - position - 1:,} bytes follow the end of the pickle")
         (value,) = machine.stack
         return value
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
-            f"{shown}: no readable pickle of {what}, byte {position} of {len(data)}: {reason(error)}"
+            f"{shown}: not a readable pickle of {what}, byte {position:,} of {len(data):,}: {reason(error)}"
         ) from None
 
 
@@ -77,7 +81,7 @@ def _opcodes(data: bytes) -> Iterator[tuple[str, Any, int]]:
         code = stream.read(1)
         opcode = _OPCODES.get(code)
         if opcode is None:
-            raise ValueError(f"there is no opcode {code!r}" if code else "the end is missing")
+            raise ValueError(f"{code!r} is not an opcode" if code else "cut short: the end is missing")
         name, argument = opcode.name, None
         start = position + 1 + _WIDTHS.get(name, 0)
         length = int.from_bytes(data[position + 1 : start], "little")
@@ -108,11 +112,11 @@ def read_dict(data: bytes, shown: str | Path) -> dict[str, Any]:
     """
     value = read_pickle(data, shown, _NUMPY, what="a dict of NumPy arrays")
     if not isinstance(value, dict):
-        raise DataError(f"{shown}: no readable pickle of a dict: it holds a {type(value).__name__}")
+        raise DataError(f"{shown}: expected a pickle of a dict, got one of a {type(value).__name__}")
     try:
         return {_text(key): item.value if isinstance(item, _Array) else item for key, item in value.items()}
     except TypeError as error:
-        raise DataError(f"{shown}: no readable pickle of a dict: {error}") from None
+        raise DataError(f"{shown}: expected a pickle of a dict with strings as keys: {error}") from None
 
 
 @dataclass
@@ -123,7 +127,7 @@ class Name:
 
 
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
-_WIDTHS = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8}
+_WIDTHS = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}
 """Opcodes with bytes behind a length of so many bytes."""
 _LONG = 1 << 20
 """Bytes from which on they are not copied: then they are those of an array."""
@@ -146,7 +150,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 _VALUES = """
 INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
-BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
 """
 _LITERALS = frozenset(_VALUES.split())
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -211,13 +215,13 @@ class _Machine:
         elif name == "BINPERSID" and self.persistent is not None:
             stack.append(self.persistent(stack.pop()))
         elif name not in _IGNORED:
-            raise ValueError(f"opcode {name} has no place in a pickle of {self.what}")
+            raise ValueError(f"expected {self.what}, got the opcode {name}")
 
     def _call(self, called: Any, arguments: Any) -> Any:
         name = of_kind(called, Name).text
         if name not in self.calls:
             shown = name.replace(" ", ".")
-            raise ValueError(f"the file would call '{shown}'; nothing but {self.what} is read, nothing is run")
+            raise ValueError(f"the file would call '{shown}'; expected {self.what}, and nothing in a file is run")
         self._count_text(of_kind(arguments, tuple))
         return self.calls[name](*arguments)
 
@@ -260,13 +264,17 @@ class _Array:
 
     def set_state(self, state: Any) -> None:
         _, shape, kind, fortran, content = state
-        dtype = of_kind(kind, _Type).value
-        content = _content(content)
-        if not all(type(length) is int for length in of_kind(shape, tuple)):
-            raise TypeError("expected a shape of integers")
-        if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(content):
-            raise ValueError(f"an array of shape {shape} and dtype {dtype} does not have {len(content)} bytes")
-        self.value = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+        self.value = _from_buffer(content, kind, shape, "F" if fortran else "C")
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
+    """An array as protocol 5 has it: in one call."""
+    dtype, content = of_kind(kind, _Type).value, _content(content)
+    if not all(type(length) is int for length in of_kind(shape, tuple)):
+        raise TypeError("expected a shape of integers")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} does not have {len(content)} bytes")
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
 class _Type:
@@ -284,7 +292,7 @@ class _Type:
 
 def _content(value: Any) -> Any:
     """Bytes of numbers, which Python 2 has as text."""
-    if isinstance(value, memoryview):
+    if isinstance(value, bytearray | memoryview):
         return value
     return value.encode("latin-1") if isinstance(value, str) else of_kind(value, bytes)
 
@@ -311,6 +319,8 @@ NUMPY_SCALARS: Calls = {
 _NUMPY: Calls = {
     "numpy.core.multiarray _reconstruct": _Array,
     "numpy._core.multiarray _reconstruct": _Array,
+    "numpy.core.numeric _frombuffer": _from_buffer,
+    "numpy._core.numeric _frombuffer": _from_buffer,
     **NUMPY_SCALARS,
 }
 

@@ -109,7 +109,7 @@ def cifar_names(path: Path, data: bytes) -> None:
 def cache_entry(path: Path, _: bytes) -> None:
     """An entry that is damaged is built again, and holds what was built."""
     made = np.arange(12, dtype=np.float32).reshape(3, 4)
-    found = dsr.data.cache.cached(path.parent, path.stem, {"a": 1}, lambda: {"made": made})
+    found = dsr.files.cache.cached(path.parent, path.stem, {"a": 1}, lambda: {"made": made})
     np.testing.assert_array_equal(found["made"], made)
 
 
@@ -119,7 +119,7 @@ def image(path: Path, _: bytes) -> None:
 
 def texts(path: Path, _: bytes) -> None:
     try:
-        dsr.data.recordings._sensor_size(path)
+        dsr.data.events.recordings._sensor_size(path)
     except DataError:
         shutil.copy(path, path.with_name("classes.txt"))
         dsr.data.folder._names(path.parent, ["n01", "n02"])
@@ -238,14 +238,19 @@ READERS = {
     "npz of events": Reader(".npz", lambda path, _: read_events(path, (128, 128)), (DataError,), in_npz),
     "torch": Reader(".pth", torch_tensors, (DataError,)),
     "pickle of torch": Reader(".pth", torch_tensors, (DataError,), in_torch_zip),
-    "pickle": Reader(".pkl", lambda path, data: dsr.data.pickles.read_dict(data, path), (DataError,)),
+    "pickle": Reader(".pkl", lambda path, data: dsr.files.pickles.read_dict(data, path), (DataError,)),
     "batch of cifar": Reader(".pkl", cifar_batch, (DataError,)),
     "names of cifar": Reader(".pkl", cifar_names, (DataError,)),
     "archive of cifar": Reader(".tar.gz", cifar_archive, (DataError,)),
     "tar of cifar": Reader(".tar.gz", cifar_archive, (DataError,), in_tar),
-    "checkpoint": Reader(".safetensors", lambda path, _: dsr.checkpoint.load(path), (dsr.checkpoint.CheckpointError,)),
+    "checkpoint": Reader(
+        ".safetensors", lambda path, _: dsr.files.checkpoint.load(path), (dsr.files.checkpoint.CheckpointError,)
+    ),
     "metadata": Reader(
-        ".safetensors", lambda path, _: dsr.checkpoint.load(path), (dsr.checkpoint.CheckpointError,), as_checkpoint
+        ".safetensors",
+        lambda path, _: dsr.files.checkpoint.load(path),
+        (dsr.files.checkpoint.CheckpointError,),
+        as_checkpoint,
     ),
     "safetensors": Reader(".safetensors", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG),
     "npz": Reader(".npz", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG),
@@ -256,7 +261,7 @@ READERS = {
         ".pth", lambda path, _: dsr.weights.reading.read_arrays("load_state", path), WRONG, in_torch_zip
     ),
     "cache": Reader(".cache", cache_entry, ()),
-    "recipe": Reader(".toml", lambda path, _: dsr.recipe.load(str(path)), WRONG, names_file=False),
+    "recipe": Reader(".toml", lambda path, _: dsr.train.recipe.load(str(path)), WRONG, names_file=False),
     "texts": Reader(".txt", texts, (DataError,), names_file=False),
     "image": Reader(".png", image, (DataError,), needs="PIL"),
     "nir": Reader(".nir", lambda path, _: dsr.nir.load(path), (*NIR, OSError), needs="nir", names_file=False),
@@ -301,7 +306,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         whole = kind == "torch"
         yield kind, in_torch_zip(tensor) if whole else tensor
         yield kind, small.read_bytes() if whole else program
-    for protocol in (0, 2, 4):
+    for protocol in (0, 2, 5):
         for labels in ("labels", "fine_labels"):
             batch = {
                 "data": np.zeros((2, 3072), np.uint8)[:, :4],
@@ -323,10 +328,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "archive of cifar", gzip.compress(tar_bytes, mtime=0)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "seed")
-        dsr.checkpoint.save(file, {"network.w": np.ones((2, 3), np.float32), "n": np.array(3)}, {"epoch": 1})
+        dsr.files.checkpoint.save(file, {"network.w": np.ones((2, 3), np.float32), "n": np.array(3)}, {"epoch": 1})
         yield "checkpoint", file.read_bytes()
         yield "safetensors", file.read_bytes()
-        dsr.data.cache.cached(
+        dsr.files.cache.cached(
             Path(folder), "seed", {"a": 1}, lambda: {"made": np.arange(12, dtype=np.float32).reshape(3, 4)}
         )
         yield "cache", Path(folder, "seed.cache").read_bytes()
@@ -356,8 +361,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
             yield "image", buffer.getvalue()
     if find_spec("nir"):
         with tempfile.TemporaryDirectory() as folder:
-            network = dsr.network.Network(
-                dsr.layer.Sequential(linear=dsr.layers.Linear(3, 2), neuron=dsr.neurons.IF()), 2
+            network = dsr.nn.network.Network(
+                dsr.nn.layer.Sequential(linear=dsr.nn.layers.Linear(3, 2), neuron=dsr.nn.neurons.IF()), 2
             )
             dsr.nir.save(network, (3,), Path(folder, "seed.nir"))
             yield "nir", Path(folder, "seed.nir").read_bytes()

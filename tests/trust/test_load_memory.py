@@ -217,6 +217,8 @@ HUGE: dict[str, dict[str, Callable[[], bytes]]] = {
     "pickle": {
         "text": lambda: b"\x80\2T\xff\xff\xff\x7fabc.",
         "bytes": lambda: b"\x80\4\x8e" + b"\xff" * 7 + b"\x7fabc.",
+        "bytearray": lambda: b"\x80\5\x96" + b"\xff" * 7 + b"\x7fabc.",
+        "memo": lambda: b"\x80\2Nr\xff\xff\xff\x7f.",
         "dicts": lambda: b"\x80\2" + b"}" * (16 << 20) + b".",
         "encoded": lambda: (
             b"\x80\2X"

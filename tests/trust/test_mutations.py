@@ -124,7 +124,7 @@ def images(ending: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         from PIL import Image
 
-        for place in ("train/a/x", "val/a/x"):
+        for place in ("train/a/x", "train/b/x", "val/a/x", "val/b/x"):
             (folder / place).parent.mkdir(parents=True)
             pixels = np.random.default_rng(0).integers(256, size=(12, 10, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{place}.{ending}")

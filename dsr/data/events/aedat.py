@@ -9,21 +9,22 @@ AEDAT 2.0
     | 0 | 0: on, 1: off |
     | 1 to 7 | 127 - x |
     | 8 to 14 | y |
-    | 15, 31 | not of a pixel: external trigger, other special event; skipped and counted |
-    | 16 to 30 | 0 unless bit 31 is set, else the file is not of a DVS128 |
+    | 15, 31 | not an event of a pixel: external trigger or other special event; skipped and counted |
+    | 16 to 30 | 0 unless bit 31 is set; otherwise the file is not from a DVS128 |
 
     So ``x = 127 - bits``, ``y = bits`` and ``p = 1 - bit``, as in jAER's DVS128 and in the published code of DSR.
-    Row 0 is the bottom line of jAER's display. (Later versions of SpikingJelly turn the image by exchanging x and y.)
-    The counter of times has 32 bits: after its end, times go on beyond 2**32.
+    Row 0 is the bottom line of jAER's display. (Later versions of SpikingJelly transpose the image by exchanging x and
+    y.) The counter of times has 32 bits: when it overflows, times continue beyond 2**32.
 
 AEDAT 3.1
     Header lines up to ``#!END-HEADER``, then packets, little-endian: a header of 28 bytes and `capacity` events of
     `size` bytes. Of packets of type 1, polarity, each event is a word and a time of 31 bits, to which the packet's
     overflow counter adds ``counter * 2**31``. Bit 0 of the word: valid (others are skipped and counted); bit 1: on;
-    bits 2 to 16: y from the top; bits 17 to 31: x. Other packets hold triggers, frames or inertia and are passed over.
+    bits 2 to 16: y from the top; bits 17 to 31: x. Other packets contain triggers, frames or inertial data and are
+    skipped.
 
-Both formats allow that times go back, after a reset of the camera's clock or from old hardware. Events keep the order
-of the file, which is all that frames by number need; frames by time refuse such a recording (`dsr.data.events.frames`).
+Both formats allow times that go back, after a reset of the camera's clock or from old hardware. Events keep the order
+of the file, which is enough for frames by number; frames by time refuse such a recording (`dsr.data.events.frames`).
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ _SENSORS = {"DVS128": (128, 128), "DAVIS240": (240, 180), "DAVIS346": (346, 260)
 
 
 def read_aedat2(data: bytes, path: str, given: SensorSize | None) -> Events:
-    """Events of an AEDAT 2.0 file of a DVS128."""
+    """Events of an AEDAT 2.0 file from a DVS128."""
     start, lines = _header(data, path, end=None)
     for line in lines:
         chip = re.match(r"#\s*AEChip:\s*(\S+)", line)
         if chip and not chip[1].endswith(("DVS128", "Tmpdiff128")):
-            raise DataError(f"{path}: recorded with {chip[1]}; of AEDAT 2.0, only files of a DVS128 can be read")
+            raise DataError(f"{path}: recorded with {chip[1]}; AEDAT 2.0 files are read only if they are from a DVS128")
     size = known_size(path, (128, 128, 2), given)
     records = whole_records(data, path, start, 8).view(">u4").reshape(-1, 2)
     found = join(_parts_of_aedat2(records, path, start, size), len(records), size)
     if not len(found):
-        raise DataError(f"{path}: holds no events of pixels, only {len(records)} external triggers")
+        raise DataError(f"{path}: contains no events of pixels, only {len(records)} external triggers")
     return found
 
 
@@ -87,13 +88,13 @@ def read_aedat31(data: bytes, path: str, given: SensorSize | None) -> Events:
         sources.add(source)
         most += len(slots)
     if not sources:
-        raise DataError(f"{path}: holds no polarity events")
+        raise DataError(f"{path}: contains no polarity events")
     if len(sources) > 1:
-        raise DataError(f"{path}: holds events of {len(sources)} cameras, {sorted(sources)}; expected one")
+        raise DataError(f"{path}: contains events of {len(sources)} cameras, {sorted(sources)}; expected one")
     size = known_size(path, _source_size(lines, sources.pop()), given)
     found = join(_parts_of_aedat31(data, path, start, size), most, size)
     if not len(found):
-        raise DataError(f"{path}: holds no valid polarity events")
+        raise DataError(f"{path}: contains no valid polarity events")
     return found
 
 
@@ -111,7 +112,7 @@ def _parts_of_aedat31(data: bytes, path: str, start: int, size: SensorSize) -> I
 
 
 def _polarity_packets(data: bytes, path: str, position: int) -> Iterator[tuple[int, int, NDArray[np.uint32], int]]:
-    """Of each packet the number of its camera, the byte of its first event, words and times, and the overflows."""
+    """For each packet: the number of its camera, the byte of its first event, words and times, and the overflows."""
     while position < len(data):
         if len(data) - position < _PACKET.size:
             raise DataError(f"{path}: byte {position}: cut short in the header of a packet")
@@ -129,20 +130,20 @@ def _polarity_packets(data: bytes, path: str, position: int) -> Iterator[tuple[i
                 raise DataError(f"{path}: byte {position}: expected polarity events of 8 bytes, got {each}")
             slots = np.frombuffer(data, "<u4", 2 * capacity, first).reshape(-1, 2)
             if (slots[count:, 0] & 1).any():
-                raise DataError(f"{path}: byte {position}: a packet of {count} events holds more")
+                raise DataError(f"{path}: byte {position}: a packet of {count} events contains more")
             yield source, first, slots[:count], overflow
         position = first + each * capacity
 
 
 def known_size(path: str, own: SensorSize | None, given: SensorSize | None) -> SensorSize:
-    """The sensor size that a file, its format or else the caller knows; a DataError if nobody does, or they differ."""
+    """The sensor size, from the file, its format or the caller; a DataError if it is missing or they differ."""
     if own is not None and given is not None and own != given:
         raise DataError(f"{path}: the sensor has {own[0]}x{own[1]} pixels, but sensor_size says {given[0]}x{given[1]}")
     size = own or given
     if size is None:
         raise DataError(
             f"{path}: the size of the sensor is not in the file: give it as read_events(path, sensor_size=(W, H)), or "
-            "of a data set in the file sensor_size.txt in its folder, such as '128 128'"
+            "for a data set in the file sensor_size.txt in its folder, such as '128 128'"
         )
     return size
 
@@ -151,14 +152,14 @@ def whole_records(data: bytes, path: str, start: int, each: int) -> NDArray[np.u
     """The bytes after the header as rows of `each` bytes."""
     count, rest = divmod(len(data) - start, each)
     if rest:
-        raise DataError(f"{path}: byte {len(data) - rest}: {rest} bytes left, but an event has {each}: cut short?")
+        raise DataError(f"{path}: byte {len(data) - rest}: {rest} bytes left, but an event has {each}: cut short")
     if not count:
-        raise DataError(f"{path}: byte {start}: holds no events")
+        raise DataError(f"{path}: byte {start}: contains no events")
     return np.frombuffer(data, np.uint8, count * each, start).reshape(count, each)
 
 
 def _header(data: bytes, path: str, end: str | None) -> tuple[int, list[str]]:
-    """Where the header ends, and its lines; up to a line `end`, or else as long as lines start with '#'."""
+    """The byte at which the header ends, and its lines: up to the line `end`, or while lines start with '#'."""
     position, lines = 0, []
     while data.startswith(b"#", position):
         stop = data.find(b"\n", position)
@@ -174,7 +175,7 @@ def _header(data: bytes, path: str, end: str | None) -> tuple[int, list[str]]:
 
 
 def _source_size(lines: list[str], source: int) -> SensorSize | None:
-    """Sensor size of the camera of a number by the header; of the only camera, whatever its number."""
+    """The sensor size of a camera according to the header, by its number; of the only camera whatever its number."""
     found = [match for line in lines if (match := re.match(r"#\s*Source\s+([0-9]+):\s*(\S+)", line))]
     named = {match[1]: match[2] for match in found}
     name = named.get(str(source), next(iter(named.values())) if len(named) == 1 else "")
@@ -185,5 +186,5 @@ def _source_size(lines: list[str], source: int) -> SensorSize | None:
 
 
 def places(path: str, offsets: NDArray[np.int64]) -> Fail:
-    """The error for an event of a file, given the bytes at which events begin."""
+    """Makes the error for an event of a file, given the bytes at which the events begin."""
     return lambda number, what: DataError(f"{path}: byte {offsets[number]}: {what}")

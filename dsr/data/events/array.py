@@ -1,4 +1,4 @@
-"""Events of a dynamic vision sensor as one structured array, with the checks that all readers share."""
+"""Events of a dynamic vision sensor as one structured array, and the checks that all readers share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bo
 """Column, row, time in microseconds, and polarity (True: brighter, "on"): the fields and dtypes of tonic's arrays."""
 
 LARGEST_SIDE = 4096
-"""Pixels; a size beyond it is not that of a sensor, and frames of it would fill the memory."""
+"""Pixels; no sensor is larger, and frames of a larger size would fill the memory."""
 
 LARGEST_TIME = 1 << 62
 
 SensorSize = tuple[int, int, int]
 Fail = Callable[[int, str], ValueError]
-"""The error for what is wrong with the event of a number: a place in a file, or in an argument."""
+"""Makes an error from the number of an event and what is wrong with it; it adds the place, in a file or argument."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Events:
     sensor_size : tuple of int
         ``(W, H, 2)``: columns, rows and polarities, as in tonic.
     skipped : int
-        Records of the file that are no events of pixels, such as external triggers; they are not in `events`.
+        Number of records of the file that are not events of pixels, such as external triggers; not in `events`.
     """
 
     events: NDArray[np.void]
@@ -49,22 +49,23 @@ class Events:
 def as_events(
     array: Events | NDArray[np.void] | Mapping[str, ArrayLike], sensor_size: Sequence[int] | None = None
 ) -> Events:
-    """Events that are in memory, checked.
+    """Check events that are in memory.
 
     Parameters
     ----------
     array : Events, structured array or mapping
-        With the fields x, y, t and p in any order and dtype, such as an array of tonic or a dict of SpikingJelly. It
-        is taken as it is, without a copy, where its dtype is `EVENT`.
+        With the fields x, y, t and p in any order and dtype, such as an array of tonic or a dict of SpikingJelly. An
+        array of dtype `EVENT` is not copied.
     sensor_size : sequence of int
         ``(W, H)`` or ``(W, H, 2)``; may be left out for `Events`.
 
     Raises
     ------
     TypeError
-        It is no such array, or a field holds no numbers.
+        `array` is of another kind, or a field does not contain numbers.
     ValueError
-        A field is missing or too short, a number is not whole, or an event is outside the sensor. Times may go back.
+        A field is missing or too short, a number is not an integer, or an event is outside the sensor. Times may go
+        back.
     """
     if isinstance(array, Events):
         if sensor_size is None or check_size("as_events", sensor_size) == array.sensor_size:
@@ -83,7 +84,7 @@ def as_events(
     try:
         fields = {name: np.asarray(array[name]) for name in EVENT.names or ()}
     except Exception as error:  # an object of the user's may raise anything
-        raise TypeError("as_events: x, y, t or p: expected numbers, got what is no array") from error
+        raise TypeError("as_events: x, y, t or p: expected numbers, got something that is not an array") from error
     events = pack(fields, size, 0, lambda number, what: ValueError(f"as_events: event {number}: {what}"))
     if isinstance(array, np.ndarray) and array.dtype == EVENT:
         return Events(array, size)
@@ -91,7 +92,7 @@ def as_events(
 
 
 def shown_size(size: Any) -> str:
-    """A size in a message, in a line."""
+    """A size for a message, in one line."""
     if not isinstance(size, tuple | list):
         return shown(size)
     return f"({', '.join(map(shown, size))}{',' * (len(size) == 1)})"
@@ -116,12 +117,12 @@ def check_size(function: str, sensor_size: Sequence[int]) -> SensorSize:
 
 
 def pack(fields: Mapping[str, NDArray[Any]], size: SensorSize, skipped: int, fail: Fail) -> Events:
-    """`Events` of whole numbers x, y, t and p; raises ``fail(number, what is wrong with the event)``."""
+    """`Events` from integers x, y, t and p; raises ``fail(number, what is wrong with the event)``."""
     limits = {
         "x": (0, size[0] - 1, f"outside the sensor of {size[0]}x{size[1]}"),
         "y": (0, size[1] - 1, f"outside the sensor of {size[0]}x{size[1]}"),
-        "t": (-LARGEST_TIME, LARGEST_TIME, "no time in microseconds"),
-        "p": (0, 1, "no polarity (0 or 1)"),
+        "t": (-LARGEST_TIME, LARGEST_TIME, "not a time in microseconds"),
+        "p": (0, 1, "not a polarity (0 or 1)"),
     }
     count = len(fields["x"]) if fields["x"].ndim == 1 else 0
     packed = np.empty(count, EVENT)
@@ -130,7 +131,7 @@ def pack(fields: Mapping[str, NDArray[Any]], size: SensorSize, skipped: int, fai
         if values.dtype.kind not in "biuf":
             raise TypeError(str(fail(0, f"{name}: expected numbers, got {values.dtype}")))
         if values.shape != (count,):
-            raise fail(0, f"{name}: expected one value an event, {count}, got shape {values.shape}")
+            raise fail(0, f"{name}: expected one value per event, {count}, got shape {values.shape}")
         if values.dtype.kind == "f":
             values = values.astype(np.float64)
         bad = ~((values >= least) & (values <= most))  # catches NaN, too
@@ -139,22 +140,22 @@ def pack(fields: Mapping[str, NDArray[Any]], size: SensorSize, skipped: int, fai
             raise fail(number, f"{name} = {values[number]} is {wrong}")
         if values.dtype.kind == "f" and (broken := values != np.floor(values)).any():
             number = int(broken.argmax())
-            raise fail(number, f"{name} = {values[number]} is no whole number")
+            raise fail(number, f"{name} = {values[number]} is not an integer")
         packed[name] = values
     return Events(packed, size, skipped)
 
 
 BLOCK = 1 << 17
-"""Events that are decoded at once: the numbers on the way take many times the memory of a file."""
+"""Number of events that are decoded at once: intermediate results take many times the memory of the file."""
 
 
 def blocks(count: int) -> Iterator[slice]:
-    """Parts of so many events."""
+    """The parts, of `BLOCK` events each, in which `count` events are decoded."""
     return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
 def join(parts: Iterable[Events], most: int, size: SensorSize) -> Events:
-    """One recording of its parts, which have at most so many events together."""
+    """Join the parts of a recording, which together have at most `most` events."""
     events, count, skipped = np.empty(most, EVENT), 0, 0
     for part in parts:
         events[count : count + len(part)] = part.events
@@ -163,6 +164,6 @@ def join(parts: Iterable[Events], most: int, size: SensorSize) -> Events:
 
 
 def first_step_back(times: NDArray[Any]) -> int | None:
-    """Number of the first event that is earlier than the one before it; None where time never goes back."""
+    """Number of the first event that is earlier than the one before it; None if time never goes back."""
     back = times[1:] < times[:-1]
     return int(back.argmax()) + 1 if back.any() else None

@@ -1,4 +1,4 @@
-"""Augmentation of batches of frames ``(B, T, 2, H, W)``: one choice a sample, the same for all its steps.
+"""Augmentation of batches of frames ``(B, T, 2, H, W)``: one choice per sample, the same for all its time steps.
 
 | column of `draws` | decides |
 |---|---|
@@ -6,9 +6,9 @@
 | 1, 2 | rows and columns of a random crop (`dsr.data.augment`) |
 | 3, 4 | row and column of the centre of a cutout |
 | 5, 6 | columns and rows by which a roll shifts |
-| 7 | cutout: there is one where it is below 1/2 |
+| 7 | cutout: applied where it is below 1/2 |
 
-In this order: crop, flip, roll, cutout. Columns 3 to 6 have another meaning for images.
+The order is crop, flip, roll, cutout. Columns 3 to 6 have another meaning for images.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class FrameTransform:
     Attributes
     ----------
     divisor : int
-        What to divide the stored whole numbers by.
+        By which the stored integers are divided.
     crop_padding, flip, roll, cutout
-        As in `dsr.data.Preparation`; they apply where there are draws.
+        As in `dsr.data.Preparation`; they apply only with draws.
     """
 
     divisor: int = 1

@@ -1,20 +1,20 @@
 """Event files of N-MNIST (.bin) and Prophesee (.dat), and of NumPy (.npz, .npy).
 
 N-MNIST (.bin)
-    5 bytes an event: x; y; polarity in bit 7 (1: on) and 23 bits of time in microseconds, high byte first. A record
-    with y = 240 is none of a pixel: from there on, times are 8192 microseconds later (it is skipped and counted). The
-    sensor has 34x34 pixels, unless another size is given, as for the N-Caltech101 files of this layout.
+    5 bytes per event: x; y; polarity in bit 7 (1: on) and 23 bits of time in microseconds, high byte first. A record
+    with y = 240 is not an event of a pixel: it adds 8192 microseconds to all later times (it is skipped and counted).
+    The sensor has 34x34 pixels unless another size is given, as for the files of N-Caltech101, which have this layout.
 
 Prophesee (.dat)
     Header lines that start with ``%``; a byte for the kind of events (0 or 12: changes of pixels), one for their size
-    (8); then of each event time and address, little-endian, 32 bits each. Version 2 packs x in bits 0 to 13, y in bits
-    14 to 27, polarity in bits 28 to 31 (1: on); version 1 has 9, 8 and 1 bits.
+    (8); then for each event its time and address, little-endian, 32 bits each. Version 2 has x in bits 0 to 13, y in
+    bits 14 to 27, polarity in bits 28 to 31 (1: on); version 1 has 9, 8 and 1 bits.
 
 NumPy (.npz, .npy)
     Arrays ``x``, ``y``, ``t`` and ``p``, or one structured array with these fields (in an .npz it is called
-    ``events``), which may come with ``sensor_size``, (W, H). Nothing is unpickled.
+    ``events``), optionally with ``sensor_size``, (W, H). Nothing is unpickled.
 
-In the first two, times never go back; a file in which they do is refused.
+In the first two formats times never go back; a file in which they do is refused.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _DAT_BITS = {1: (9, 8, 1), 2: (14, 14, 4)}
 
 
 _Part = tuple[dict[str, NDArray[Any]], int, NDArray[np.int64]]
-"""Of some events the fields, the records that were skipped, and the bytes at which they begin."""
+"""For some events: the fields, the number of records that were skipped, and the bytes at which the events begin."""
 
 
 def read_nmnist(data: bytes, path: str, given: SensorSize | None) -> Events:
-    """Events of a .bin file of N-MNIST."""
+    """Events of a .bin file of N-MNIST's layout."""
     records, size = whole_records(data, path, 0, 5), given or (34, 34, 2)
     return _in_order(_parts_of_nmnist(records), len(records), size, path)
 
@@ -100,7 +100,7 @@ def _parts_of_dat(
         offsets = start + 8 * (block.start + np.arange(len(rest)))
         if rest.any():
             place = offsets[int((rest != 0).argmax())]
-            raise DataError(f"{path}: byte {place}: an address that is none of version {version}")
+            raise DataError(f"{path}: byte {place}: not an address of version {version}")
         yield fields, 0, offsets
 
 
@@ -121,15 +121,15 @@ def read_npz(data: bytes, path: str, given: SensorSize | None) -> Events:
         events = arrays["events"]
         arrays = {name: events[name] for name in events.dtype.names or ()}
     if not arrays and "frames" in names:
-        raise DataError(f"{path}: holds frames; expected events, arrays x, y, t and p")
+        raise DataError(f"{path}: contains frames; expected events, that is arrays x, y, t and p")
     return _fields(arrays, path, known_size(path, own, given))
 
 
 def _in_order(parts: Iterable[_Part], most: int, size: SensorSize, path: str) -> Events:
-    """Checked events of a format in which times never go back; they are at most so many."""
+    """Checked events of a format in which times never go back; there are at most `most` of them."""
     events = join(_checked(parts, size, path), most, size)
     if not len(events):
-        raise DataError(f"{path}: holds no events")
+        raise DataError(f"{path}: contains no events")
     return events
 
 
@@ -150,21 +150,21 @@ def _fields(fields: dict[str, NDArray[Any]], path: str, size: SensorSize) -> Eve
     """Checked events of arrays in a file."""
     missing = [name for name in EVENT.names or () if name not in fields]
     if missing:
-        raise DataError(f"{path}: expected arrays x, y, t and p, found no {', '.join(missing)}")
+        raise DataError(f"{path}: expected arrays x, y, t and p, but missing: {', '.join(missing)}")
     try:
         events = pack(fields, size, 0, lambda number, what: DataError(f"{path}: event {number}: {what}"))
-    except TypeError as error:  # a field that holds no numbers
+    except TypeError as error:  # a field that does not contain numbers
         raise DataError(str(error)) from error
     if not len(events):
-        raise DataError(f"{path}: holds no events")
+        raise DataError(f"{path}: contains no events")
     return events
 
 
 def _array(data: bytes | memoryview, what: str) -> NDArray[Any]:
-    """The array of .npy bytes, one value an event."""
+    """The array of .npy bytes, with one value per event."""
     array = npy.read_npy(data, what)
     if array.ndim > 1:
-        raise DataError(f"{what}: expected one value an event, got shape {array.shape} of {array.dtype}")
+        raise DataError(f"{what}: expected one value per event, got shape {array.shape} of {array.dtype}")
     return array.reshape(-1)
 
 
@@ -177,7 +177,7 @@ def _size(path: str, size: Any) -> SensorSize:
 
 
 def _number(about: dict[str, str], name: str, path: str) -> int | None:
-    """A number of the header; None where it is not there."""
+    """A number of the header; None if it is missing."""
     text = about.get(name)
     if text is not None and not re.fullmatch("[0-9]{1,9}", text):
         raise DataError(f"{path}: header: expected a number for {name}, got {text[:40]!r}")

@@ -1,4 +1,4 @@
-"""Frames: the events of a recording counted by pixel, polarity and time step; and their change of size."""
+"""Frames: the events of a recording, counted by pixel, polarity and time step; and how frames are resized."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def to_frames(
     sensor_size: Sequence[int] | None = None,
     by: Literal["number", "time"] = "number",
 ) -> Counts:
-    """Count events, a frame a time step; each event is in exactly one frame.
+    """Count events, one frame per time step; each event is in exactly one frame.
 
     Parameters
     ----------
     events : Events, structured array or mapping
         As for `dsr.data.events.as_events`.
     timesteps : int
-        T.
+        T, the number of frames.
     sensor_size : sequence of int, optional
-        ``(W, H)`` or ``(W, H, 2)``; may be left out for `Events`.
+        ``(W, H)`` or ``(W, H, 2)``; it may be left out for `Events`.
     by : {"number", "time"}
         As in the published code of DSR and in SpikingJelly:
 
-        - number: ``N // T`` events a frame in the order of the recording, and the last frame has the remainder, too;
-          with less than T events it has them all.
-        - time: frames of ``(t[-1] - t[0]) // T`` microseconds, and the last one reaches to the end and includes it;
-          it has all events of a recording shorter than T microseconds.
+        - number: ``N // T`` events per frame in the order of the recording; the last frame has the remainder, too.
+          If there are fewer than T events, the last frame has all of them.
+        - time: frames of ``(t[-1] - t[0]) // T`` microseconds; the last one extends to the end and includes it. If the
+          recording is shorter than T microseconds, the last frame has all events.
 
     Returns
     -------
@@ -48,7 +48,8 @@ def to_frames(
     Raises
     ------
     TypeError, ValueError
-        `events` are none (see `as_events`), another argument is not as said, or times go back and `by` is "time".
+        `events` are not valid (see `as_events`), another argument is not as described, or times go back and `by` is
+        "time".
     """
     recording = as_events(events, sensor_size)
     if not isinstance(timesteps, int | np.integer) or timesteps < 1:
@@ -65,7 +66,7 @@ def to_frames(
             raise ValueError(f"to_frames: time goes back at event {number}; such events can be split by number only")
         place = table["t"] - table["t"][:1]
         each = int(place[-1]) // timesteps if len(table) else 0
-    # place grows, so that a frame is a part of the recording
+    # place never decreases, so that each frame is a contiguous part of the recording
     starts = np.searchsorted(place, each * np.arange(timesteps + 1), side="left") if each else np.zeros(timesteps + 1)
     starts = starts.astype(np.intp)
     starts[-1] = len(table)
@@ -78,11 +79,12 @@ def to_frames(
 
 
 def resize(frames: NDArray[np.integer], size: int) -> Values:
-    """Frames of another size, bilinear.
+    """Resize frames, bilinearly.
 
-    Values between the centres of the four nearest pixels, as ``torch.nn.functional.interpolate(mode="bilinear",
-    align_corners=False, antialias=False)``, which is what ``torchvision.transforms.Resize`` did with tensors when DSR
-    was published (since 0.17 it smooths by default). Computed without rounding before the last step.
+    Values are interpolated between the centres of the four nearest pixels, as by
+    ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False, antialias=False)``, which is what
+    ``torchvision.transforms.Resize`` did with tensors when DSR was published (since 0.17 it smooths by default). There
+    is no rounding before the last step.
 
     Parameters
     ----------
@@ -98,21 +100,21 @@ def resize(frames: NDArray[np.integer], size: int) -> Values:
     array = as_array("resize", "frames", frames, least_axes=2)
     if array.dtype.kind not in "iub" or 0 in array.shape[-2:]:
         raise ValueError(
-            f"resize: argument 'frames': expected whole numbers, (..., H, W), got {array.dtype} of shape {array.shape}"
+            f"resize: argument 'frames': expected integers, (..., H, W), got {array.dtype} of shape {array.shape}"
         )
     whole, divisor = resize_exactly(array, as_count("resize", "size", size))
     return np.divide(whole, divisor).astype(np.float32)
 
 
 def resize_exactly(frames: NDArray[np.integer], size: int) -> tuple[NDArray[np.int64], int]:
-    """Frames of another size as whole numbers, and what to divide them by: bilinear weights are fractions."""
+    """Resized frames as integers, and by what to divide them: bilinear weights are fractions."""
     rows, high = _resize_rows(frames.astype(np.int64), size)
     columns, wide = _resize_rows(rows.swapaxes(-1, -2), size)
     return columns.swapaxes(-1, -2), high * wide
 
 
 def _resize_rows(frames: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], int]:
-    """Weighted sums of neighbouring rows, times the smallest number that makes the weights whole; and this number."""
+    """Weighted sums of neighbouring rows, times the smallest number that makes the weights integers; that number."""
     old = frames.shape[-2]
     # the centre of new row i is at (i + 1/2) old / size - 1/2; here in units of 1 / (2 size), and not before row 0
     place = np.maximum((2 * np.arange(size) + 1) * old - size, 0)

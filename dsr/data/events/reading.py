@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,13 +19,18 @@ from dsr.files.errors import DataError
 __all__ = ["EVENT", "Events", "as_events", "read_events"]
 
 _READERS = {
-    b"#!AER-DAT2.0": read_aedat2,
-    b"#!AER-DAT3.1": read_aedat31,
-    b"%": read_dat,
-    b"PK\x03\x04": read_npz,
-    b"\x93NUMPY": read_npy,
+    rb"#!AER-DAT2\.0": read_aedat2,
+    rb"#!AER-DAT3\.1": read_aedat31,
+    rb"%[\t -~]{2}": read_dat,
+    rb"PK\x03\x04[\x0a\x14\x2d]\0": read_npz,
+    rb"\x93NUMPY[\1-\3]\0": read_npy,
 }
-"""By the first bytes of a file. None of them can begin a file of N-MNIST, whose first byte, x, is below 34."""
+"""By how a file begins, as a regular expression.
+
+Files of N-MNIST's layout have no mark and begin with any event, in column 37 of a large sensor with ``%``. Therefore
+the marks are longer than one byte: the third of a Prophesee file, a character, would be the time of an event at least 2
+seconds after the start; and that of an .npz includes the version of ZIP that is needed, 1, 2 or 4.5.
+"""
 
 _OTHERS = {
     b"#!AER-DAT4": "an AEDAT 4 file, which the packages dv-processing and aedat read",
@@ -37,21 +43,21 @@ _OTHERS = {
 def read_events(path: str | Path, sensor_size: Sequence[int] | None = None) -> Events:
     """The events of a file: AEDAT 2.0 or 3.1, Prophesee .dat, NumPy .npz or .npy, or N-MNIST .bin.
 
-    The first bytes say which, whatever the file is called; only N-MNIST goes by its extension, having no mark of its
-    own. `dsr.data.events.aedat` and `dsr.data.events.files` tell how bits become x, y, t and p.
+    The first bytes say which, whatever the file is called; only N-MNIST's layout, which has no mark of its own, is told
+    by the extension .bin. `dsr.data.events.aedat` and `dsr.data.events.files` tell how bits become x, y, t and p.
 
     Parameters
     ----------
     path : path
         Of the file.
     sensor_size : sequence of int, optional
-        ``(W, H)`` or ``(W, H, 2)``, where neither the file nor its format knows it.
+        ``(W, H)`` or ``(W, H, 2)``; needed if neither the file nor its format contains it.
 
     Raises
     ------
     DataError
-        The file is damaged, cut short, not what its name says, of another format, or holds no events; the message
-        names the file and the byte. No event is left out in silence.
+        The file is damaged, cut short, of another format, or holds no events; the message names the file and the byte.
+        No event is left out silently.
     OSError
         The file cannot be read.
     """
@@ -60,7 +66,7 @@ def read_events(path: str | Path, sensor_size: Sequence[int] | None = None) -> E
     if not data:
         raise DataError(f"{name}: the file is empty")
     for mark, read in _READERS.items():
-        if data.startswith(mark):
+        if re.match(mark, data):
             return read(data, name, given)
     for mark, what in _OTHERS.items():
         if data.startswith(mark):

@@ -1,9 +1,9 @@
-"""Data sets of event recordings: folders of files, turned into frames once.
+"""Data sets of event recordings: folders of files, converted to frames once.
 
-The frames are kept in the cache (`dsr.files.cache`), an entry a class, so that the memory holds those of one class
-while they are made, and an interrupted conversion goes on where it was. Entries hold whole numbers in the smallest
-dtype that fits: event counts, or, where frames are resized, counts times bilinear weights with their common denominator
-(36 for 128x128 to 48x48). Batches are divided by it, so that storing costs no exactness.
+The frames are kept in the cache (`dsr.files.cache`), one entry per class, so that only the frames of one class are in
+memory while they are made, and an interrupted conversion continues where it was. Entries contain integers in the
+smallest dtype that fits: event counts or, if frames are resized, counts times bilinear weights with their common
+denominator (36 for 128x128 to 48x48). Batches are divided by it, so nothing is lost to rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.data import layout
 from dsr.data.events.array import LARGEST_SIDE
 from dsr.data.events.augment import FrameTransform
 from dsr.data.events.frames import resize_exactly, to_frames
@@ -31,10 +32,13 @@ from dsr.ops import Values
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN_RECORDINGS, TEST_RECORDINGS = 900, 100
-"""Of each class of CIFAR10-DVS."""
+"""Recordings of each class of CIFAR10-DVS."""
+
+SUFFIXES = (".aedat", ".aedat4", ".bin", ".dat", ".h5", ".hdf5", ".mat", ".npy", ".npz", ".raw")
+"""Of recordings, in formats that can be read and in others. In the folder of a class, every file is a recording."""
 
 VERSION = 1
-"""Of what a cache entry holds."""
+"""Version of the content of a cache entry."""
 
 Files = Sequence[Path]
 
@@ -45,11 +49,11 @@ class FrameSamples(Samples):
     Parameters
     ----------
     parts : sequence of ndarray of unsigned int, shape (N, T, 2, H, W)
-        Frames, a part a class.
+        Frames, one part per class.
     labels : sequence of int
         Class of each part.
     transform : FrameTransform
-        Makes a batch of them.
+        Makes a batch from them.
     """
 
     def __init__(self, parts: Sequence[NDArray[Any]], labels: Sequence[int], transform: FrameTransform) -> None:
@@ -59,7 +63,7 @@ class FrameSamples(Samples):
         self._starts = np.array([0, *accumulate(counts)])
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
-        """Frames of recordings, augmented if there are draws: ``(T, B, 2, H, W)``."""
+        """Frames of some recordings, augmented if there are draws: ``(T, B, 2, H, W)``."""
         wanted = np.arange(len(self.labels))[numbers]
         chosen = np.searchsorted(self._starts, wanted, side="right") - 1
         frames = np.empty((len(wanted), *self.parts[0].shape[1:]), np.result_type(*self.parts))
@@ -72,14 +76,14 @@ def load_dvs_cifar10(path: Path | None, preparation: Preparation) -> DataSet:
     """CIFAR10-DVS: 10,000 recordings of a DVS128, in a folder for each class.
 
     H. Li et al., "CIFAR10-DVS: An Event-Stream Dataset for Object Classification", Frontiers in Neuroscience, 2017,
-    https://doi.org/10.6084/m9.figshare.4724671. It has no official split; this is that of the published code of DSR:
-    of each class, recordings 0 to 899 train, and 900 to 999 test.
+    https://doi.org/10.6084/m9.figshare.4724671. It has no official split; this is the one in the published code of DSR:
+    recordings 0 to 899 of each class for training, and 900 to 999 for testing.
 
     Parameters
     ----------
     path : Path
-        Holds the folders airplane to truck, each with cifar10_airplane_0.aedat and so on, all 1,000 (or with files of
-        these names in another format).
+        Contains the folders airplane to truck, each with all 1,000 files: cifar10_airplane_0.aedat and so on (or files
+        of these names in another format).
     preparation : Preparation
         timesteps, frames_by, image_size, crop_padding, flip, roll and cutout apply.
 
@@ -89,6 +93,7 @@ def load_dvs_cifar10(path: Path | None, preparation: Preparation) -> DataSet:
         A folder or a recording is missing, or a file is damaged.
     """
     folder = _folder("load_dvs_cifar10", path)
+    layout.check_no_samples(folder, SUFFIXES)
     expected = set(range(TRAIN_RECORDINGS + TEST_RECORDINGS))
     train, test = [], []
     for name in CIFAR10:
@@ -117,38 +122,36 @@ def load_events(path: Path | None, preparation: Preparation) -> DataSet:
     Parameters
     ----------
     path : Path
-        With folders ``train/CLASS`` and ``test/CLASS``; or with folders ``CLASS``, of each of which the last tenth
-        (rounded up) tests, in natural order: file_2 before file_10. Hidden files are passed over. A file
-        ``sensor_size.txt`` in `path`, such as ``128 128`` (columns, rows), tells the size of the sensor where neither
-        the files nor their format do.
+        With folders ``train/CLASS`` and ``val/CLASS``, or ``test/CLASS`` where there is no ``val``, in upper or lower
+        case, as in N-MNIST; or with folders ``CLASS``, of each of which the last tenth (rounded up) is for testing, in
+        natural order: file_2 before file_10. Hidden files are ignored. A file ``sensor_size.txt`` in `path`, such as
+        ``128 128`` (columns, rows), gives the size of the sensor if neither the files nor their format contain it.
     preparation : Preparation
         timesteps, frames_by, image_size, crop_padding, flip, roll and cutout apply.
 
     Raises
     ------
     DataError
-        The folders are not such, a file is damaged, or recordings are of sensors of different sizes.
+        The folders are not like this or have only one class, a file is not in a folder of a class or is damaged, or
+        recordings are of sensors of different sizes.
     """
     folder = _folder("load_events", path)
     size = _sensor_size(folder / "sensor_size.txt")
-    top = _folders(folder)
-    if {"train", "test"} & {entry.name for entry in top}:
-        train, test = _classes(folder / "train"), _classes(folder / "test")
-        if train.keys() != test.keys():
-            raise DataError(
-                f"{folder}: expected the same classes in train and test, but {sorted(train.keys() ^ test.keys())} are "
-                "only in one"
-            )
-        splits = [(files, test[name]) for name, files in train.items()]
+    if found := layout.splits(folder):
+        layout.check_no_samples(folder, SUFFIXES)
+        train, test = map(_classes, found)
+        layout.check_classes(found[0], list(train), (found[1], list(test)))
+        parts = [(_recordings(entry), _recordings(test[name])) for name, entry in train.items()]
     else:
-        train, splits = _classes(folder), []
-        for name, files in train.items():
+        train, parts = _classes(folder), []
+        layout.check_classes(folder, list(train))
+        for entry in train.values():
+            files = _recordings(entry)
             if len(files) < 2:
-                raise DataError(f"{folder / name}: expected at least two recordings to split, found {len(files)}")
+                raise DataError(f"{entry}: expected at least two recordings to split, found {len(files)}")
             last = len(files) - -(-len(files) // 10)
-            splits.append((files[:last], files[last:]))
-    names = list(train)
-    return _data_set("events", folder, names, [a for a, _ in splits], [b for _, b in splits], preparation, size)
+            parts.append((files[:last], files[last:]))
+    return _data_set("events", folder, list(train), [a for a, _ in parts], [b for _, b in parts], preparation, size)
 
 
 def _data_set(
@@ -160,7 +163,7 @@ def _data_set(
     preparation: Preparation,
     sensor_size: tuple[int, int] | None,
 ) -> DataSet:
-    """The data set of files by class, converted where that has not been done before."""
+    """The data set of files by class, converted to frames if that has not been done before."""
     jobs = [("train", label, files) for label, files in enumerate(train)]
     jobs += [("test", label, files) for label, files in enumerate(test)]
     total, done = sum(len(files) for *_, files in jobs), 0
@@ -169,7 +172,7 @@ def _data_set(
     kind = f"T{preparation.timesteps}-{preparation.frames_by}-{preparation.image_size}"
 
     def steps() -> Iterator[None]:
-        # starts with the first recording that is not in the cache; done is then what was
+        # this starts at the first recording that is not in the cache; `done` then counts those that were
         print(f"{name}: making frames of {total - done} recordings, to be kept in {cache_folder()}")
         yield from progress(repeat(None), f"{name} to frames", total, done, unit="recording")
 
@@ -187,7 +190,7 @@ def _data_set(
         found = ", ".join(f"{where} of {size[0]}x{size[1]}" for size, where in sizes.items())
         raise DataError(f"{folder}: expected one size of sensors, found {found}")
     if skipped:
-        print(f"{name}: {skipped} records of the files are no events of pixels and were left out")
+        print(f"{name}: {skipped} records of the files are not events of pixels and were left out")
     training = FrameTransform(divisor, preparation.crop_padding, preparation.flip, preparation.roll, preparation.cutout)
     return DataSet(
         name,
@@ -201,7 +204,7 @@ def _data_set(
 def _convert(
     files: Files, preparation: Preparation, sensor_size: tuple[int, int] | None, steps: Iterator[None]
 ) -> Arrays:
-    """Frames of recordings as whole numbers, what to divide them by, and what there is to know about them."""
+    """Frames of recordings as integers, the number by which to divide them, sensor size and skipped records."""
     stored: NDArray[Any] = np.empty(0)
     size, divisor, skipped = (0, 0, 2), 1, 0
     for number, file in enumerate(files):
@@ -236,23 +239,14 @@ def _folder(function: str, path: Path | None) -> Path:
     return path
 
 
-def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, in natural order, without hidden ones."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted((e for e in entries if e.is_dir() and not e.name.startswith(".")), key=_natural)
-
-
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Recordings of each class, both in natural order."""
-    classes = {entry.name: _recordings(entry) for entry in _folders(folder)}
-    if not classes:
-        raise DataError(f"{folder}: expected a folder for each class, found none")
-    return classes
+def _classes(folder: Path) -> dict[str, Path]:
+    """The folders of the classes by name, in natural order."""
+    return {entry.name: entry for entry in sorted(layout.class_folders(folder), key=_natural)}
 
 
 def _recordings(folder: Path) -> list[Path]:
     """The files in a folder, in natural order, without hidden ones; a DataError if there are none."""
-    files = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_natural)
+    files = sorted((entry for entry in folder.iterdir() if not layout.is_left_behind(entry.name)), key=_natural)
     for entry in files:
         if entry.is_dir():
             raise DataError(f"{entry}: expected a recording, found a folder")
@@ -271,7 +265,7 @@ def _sensor_size(path: Path) -> tuple[int, int] | None:
     """What sensor_size.txt says; None without it."""
     if not path.exists():
         return None
-    words = path.read_bytes().decode("latin-1").split()
+    words = layout.decoded(path.read_bytes(), path).split()
     if len(words) != 2 or not all(re.fullmatch("[0-9]{1,4}", word) and 0 < int(word) <= LARGEST_SIDE for word in words):
         raise DataError(
             f"{path}: expected two numbers of 1 to {LARGEST_SIDE}, columns and rows of the sensor, such as '128 128'"

@@ -1,4 +1,4 @@
-"""Valid arguments of the EXACT functions of dsr.ops."""
+"""Valid arguments of the EXACT functions of dsr.ops; those of neurons stand once for each model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from dsr import ops
 
 EXACT = [
-    "if_spikes",
-    "lif_spikes",
-    "if_spikes_backward",
-    "lif_spikes_backward",
+    "neuron_spikes IF",
+    "neuron_spikes LIF",
+    "neuron_spikes_backward IF",
+    "neuron_spikes_backward LIF",
     "pack_words",
     "unpack_words",
     "add_words",
@@ -29,6 +29,14 @@ EXACT = [
     "avg_pool",
     "avg_pool_backward",
 ]
+
+
+MODELS = {"IF": ops.if_model(0.7, 0.4), "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4)}
+
+
+def find(module: Any, function: str) -> Any:
+    """The function of dsr.ops or dsr.reference that a row stands for."""
+    return getattr(module, function.split()[0])
 
 
 def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -48,14 +56,14 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
     """Arguments for values of `shape` (C, H, W, T, B); pooling sees T * B lanes and windows of 2."""
     channels, height, width, timesteps, batch = shape
     pixels = channels, height, width
-    if function == "if_spikes":
-        return [floats(rng, *shape), timesteps, 0.7, 0.4, floats(rng, channels), floats(rng, channels)]
-    if function == "lif_spikes":
-        weights = rng.random(timesteps).astype(np.float32)
-        return [floats(rng, *shape), weights, 0.7, 1.5, 0.2, 0.4, floats(rng, channels), floats(rng, channels)]
-    if function.endswith("spikes_backward"):
-        numbers = [timesteps, 0.7] if function.startswith("if") else [timesteps, 0.7, 1.5, 0.2]
-        return [*(floats(rng, *pixels, batch) for _ in range(2)), *numbers, *(floats(rng, channels) for _ in range(2))]
+    name, *model = function.split()
+    if name == "neuron_spikes":
+        weights = rng.random(timesteps).astype(np.float32) if model == ["LIF"] else None
+        current, scale, shift = floats(rng, *shape), floats(rng, channels), floats(rng, channels)
+        return [current, timesteps, MODELS[model[0]], weights, scale, shift]
+    if name == "neuron_spikes_backward":
+        grad, sums, scale, shift = (floats(rng, *size) for size in 2 * [(*pixels, batch)] + 2 * [(channels,)])
+        return [grad, sums, timesteps, MODELS[model[0]], scale, shift]
     if function == "pack_words":
         return [floats(rng, *shape) * (rng.random(shape) < 0.5)]
     if function in ("unpack_words", "count_words"):
@@ -88,5 +96,5 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
 def run(module: Any, function: str, call: list[Any]) -> list[np.ndarray]:
     """All results of a call on copies of the arguments: add_words changes one."""
     call = [argument.copy() if isinstance(argument, np.ndarray) else argument for argument in call]
-    result = getattr(module, function)(*call)
-    return list(result) if isinstance(result, tuple) else [result]
+    result = find(module, function)(*call)
+    return [part for part in result if part is not None] if isinstance(result, tuple) else [result]

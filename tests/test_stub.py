@@ -23,6 +23,7 @@ TYPES = {
     "count": "int",
     "size": "int",
     "seed": "int",
+    "neuron": "NeuronModel",
 }
 
 

@@ -21,7 +21,7 @@ int dsr_get_threads(void) {
     return threads ? threads : omp_get_max_threads();
 }
 
-int dsr_team(size_t elements) {
+int dsr_threads_for(size_t elements) {
     return elements > WORTH_A_TEAM ? dsr_get_threads() : 1;
 }
 

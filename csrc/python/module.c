@@ -1,4 +1,4 @@
-/* The module dsr._core: the table of bind.c as functions, and a few questions about the build. */
+/* The module dsr._core: the table of bind.h as functions, and a few questions about the build. */
 #include "bind.h"
 
 #include <stdio.h>
@@ -8,6 +8,11 @@
 static PyObject *to_exception(const dsr_call *call, dsr_status status) {
     if (status == DSR_NO_MEMORY)
         return PyErr_Format(PyExc_MemoryError, "%s: no memory for scratch space", call->function);
+    if (status == DSR_TOO_LARGE)
+        return PyErr_Format(PyExc_ValueError,
+                            "%s: argument '%s': expected fewer time steps or channels, so that one tile of the "
+                            "convolution selects fewer than 2**32 rows of weights",
+                            call->function, call->arguments[0].name);
     return PyErr_Format(PyExc_SystemError, "%s: unknown status %d", call->function, (int)status);
 }
 
@@ -19,7 +24,8 @@ static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t
     dsr_call call = {.function = entry->name, .arguments = entry->arguments, .count = entry->count};
     if (dsr_read_arguments(&call, objects, given) < 0 || (entry->check && entry->check(&call) < 0))
         return NULL;
-    if (call.empty && !entry->returns) /* other axes may be as long as they like, without an element in sight */
+    if (call.empty &&
+        entry->returns == RETURNS_NOTHING) /* other axes may be as long as they like, without an element in sight */
         Py_RETURN_NONE;
     dsr_status status;
     Py_BEGIN_ALLOW_THREADS;
@@ -27,7 +33,7 @@ static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t
     Py_END_ALLOW_THREADS;
     if (status != DSR_OK)
         return to_exception(&call, status);
-    if (entry->returns)
+    if (entry->returns == RETURNS_NUMBER)
         return PyFloat_FromDouble(call.result);
     Py_RETURN_NONE;
 }
@@ -111,10 +117,10 @@ static char *signature(const dsr_entry *entry) {
 static PyMethodDef *definitions;
 
 static int make_definitions(void) {
-    PyMethodDef *made = calloc(dsr_entry_count, sizeof *made);
-    for (size_t i = 0; made && i < dsr_entry_count; i++) {
-        char *doc = signature(&dsr_entries[i]);
-        made[i] = (PyMethodDef){dsr_entries[i].name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
+    PyMethodDef *made = calloc(DSR_ENTRY_COUNT, sizeof *made);
+    for (size_t i = 0; made && i < DSR_ENTRY_COUNT; i++) {
+        char *doc = signature(dsr_entries[i]);
+        made[i] = (PyMethodDef){dsr_entries[i]->name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
         if (!doc) {
             while (i--)
                 free((void *)made[i].ml_doc);
@@ -131,11 +137,11 @@ static int add_entries(PyObject *module) {
         PyErr_NoMemory();
         return -1;
     }
-    for (size_t i = 0; i < dsr_entry_count; i++) {
-        PyObject *capsule = PyCapsule_New((void *)&dsr_entries[i], "dsr._core.entry", NULL);
+    for (size_t i = 0; i < DSR_ENTRY_COUNT; i++) {
+        PyObject *capsule = PyCapsule_New((void *)dsr_entries[i], "dsr._core.entry", NULL);
         PyObject *function = capsule ? PyCFunction_NewEx(&definitions[i], capsule, NULL) : NULL;
         Py_XDECREF(capsule);
-        int failed = !function || PyModule_AddObjectRef(module, dsr_entries[i].name, function) < 0;
+        int failed = !function || PyModule_AddObjectRef(module, dsr_entries[i]->name, function) < 0;
         Py_XDECREF(function);
         if (failed)
             return -1;

@@ -117,8 +117,8 @@ def _neurons(repeats: int) -> list[dict[str, Any]]:
     moved = current.nbytes * (1 + 1 / 32 + 1 / 5)  # the current, the bits, the sums over time
     weights = np.ones(5, np.float32)
     calls = {
-        "if_spikes": lambda: ops.if_spikes(current, 5, 1.0, 0.5),
-        "lif_spikes": lambda: ops.lif_spikes(current, weights, 1.0, 1.0, 0.1, 0.3),
+        "IF spikes": lambda: ops.neuron_spikes(current, 5, ops.if_model(1.0)),
+        "LIF spikes": lambda: ops.neuron_spikes(current, 5, ops.lif_model(1.0, 1.0, 0.1), weights),
     }
     results = []
     for name, call in calls.items():

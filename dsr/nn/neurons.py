@@ -13,7 +13,7 @@ from dsr.functional import threshold_factor
 from dsr.nn.currents import Backward, Current, Gradient, Signal, Store, as_wanted, needs_gradient, signal_values
 from dsr.nn.layer import Layer, Parameter, Run, saved_state
 from dsr.nn.spikes import SpikeTrain, decaying_weights, uniform_weights
-from dsr.ops import SpikeConvolution, Values, Words
+from dsr.ops import Values, Words
 from dsr.ops.arguments import LARGEST, SMALLEST, as_flag, as_number, as_positive
 
 
@@ -65,14 +65,18 @@ class Neuron(Layer):
             values = Store(signal.values())
             signal = Current(values, signal.timesteps, signal.features, time_weights=signal.time_weights)
         threshold = self.effective_threshold()
+        amplitude = self.amplitude(threshold)
         pending = None if run.training else signal.store.pending
-        words = self._spikes(signal, threshold) if pending is None else self._fused(pending, signal, threshold)
         weights = self._weights(signal.timesteps)
+        if pending is None:
+            words = self._spikes(signal, threshold, weights)
+        else:
+            words = ops.conv2d_neuron_spikes(pending, self._model(threshold), signal.scale, signal.shift)
         if run.training:
             self.v_threshold.value[...] = threshold
             self._state = signal, threshold
             run.keeper.keep(signal.store)
-        return SpikeTrain(words, signal.features, self.amplitude(threshold), weights)
+        return SpikeTrain(words, signal.features, amplitude, weights)
 
     def backward(self, gradient: Backward) -> Backward | None:
         """The same gradient for every step of the current, and the threshold's."""
@@ -82,27 +86,37 @@ class Neuron(Layer):
         if isinstance(gradient, Gradient):
             gradient = gradient.summed(weights)
         sums = current.store.weighted_sum(weights)
-        grad_current, grad_threshold = self._mapping_gradient(gradient, sums, current, threshold)
+        model = self._model(threshold)
+        grad_current, above = ops.neuron_spikes_backward(
+            gradient, sums, current.timesteps, model, current.scale, current.shift
+        )
         if self.train_threshold:
-            self.v_threshold.grad = np.array(grad_threshold * self.threshold_gradient_scale, np.float32)
+            grad_threshold = above * self._threshold_factor() * self.threshold_gradient_scale
+            self.v_threshold.grad = np.array(grad_threshold, np.float32)
         return as_wanted(current, Gradient(grad_current, current.timesteps)) if current.needs_gradient else None
 
-    def _spikes(self, current: Current, threshold: float) -> Words:
+    def _spikes(self, current: Current, threshold: float, weights: Values) -> Words:
+        uniform = uniform_weights(current.timesteps)
+        two = None if np.array_equal(weights, uniform) else weights
+        words, sums, weighted = ops.neuron_spikes(
+            current.values, current.timesteps, self._model(threshold), two, current.scale, current.shift
+        )
+        current.store.keep_sum(uniform, sums)
+        if weighted is not None:
+            current.store.keep_sum(weights, weighted)
+        return words
+
+    def _model(self, threshold: float) -> ops.NeuronModel:
         raise NotImplementedError
 
-    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        """The spikes of the convolution's current, which is not computed for anybody else."""
-        raise NotImplementedError
+    def _threshold_factor(self) -> float:
+        return 1.0
 
     def amplitude(self, threshold: float) -> float:
         """The height of a spike with this threshold."""
         raise NotImplementedError
 
     def _weights(self, timesteps: int) -> Values:
-        raise NotImplementedError
-
-    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        """Gradients of each step of the current, whose weighted sums over time `sums` are, and of the threshold."""
         raise NotImplementedError
 
 
@@ -138,15 +152,8 @@ class IF(Neuron):
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
 
-    def _spikes(self, current: Current, threshold: float) -> Words:
-        words, sums = ops.if_spikes(
-            current.values, current.timesteps, threshold, self.alpha, current.scale, current.shift
-        )
-        current.store.keep_sum(uniform_weights(current.timesteps), sums)
-        return words
-
-    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        return ops.conv2d_if_spikes(convolution, threshold, self.alpha, current.scale, current.shift)
+    def _model(self, threshold: float) -> ops.NeuronModel:
+        return ops.if_model(threshold, self.alpha, function="IF")
 
     def amplitude(self, threshold: float) -> float:
         """The threshold."""
@@ -154,9 +161,6 @@ class IF(Neuron):
 
     def _weights(self, timesteps: int) -> Values:
         return uniform_weights(timesteps)
-
-    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        return ops.if_spikes_backward(grad, sums, current.timesteps, threshold, current.scale, current.shift)
 
 
 class LIF(Neuron):
@@ -191,7 +195,7 @@ class LIF(Neuron):
         delta_t: float = 0.05,
         alpha: float = 0.3,
         v_threshold_lower_bound: float = 0.0005,
-        gradient: functional.Gradient = "published",
+        gradient: functional.ThresholdGradient = "published",
         *,
         train_threshold: bool = True,
         threshold_gradient_scale: float = 1.0,
@@ -206,19 +210,11 @@ class LIF(Neuron):
         threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
         self.gradient = gradient
 
-    def _spikes(self, current: Current, threshold: float) -> Words:
-        weights = self._weights(current.timesteps)
-        words, sums, weighted = ops.lif_spikes(
-            current.values, weights, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
-        )
-        current.store.keep_sum(uniform_weights(current.timesteps), sums)
-        current.store.keep_sum(weights, weighted)
-        return words
+    def _model(self, threshold: float) -> ops.NeuronModel:
+        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha, function="LIF")
 
-    def _fused(self, convolution: SpikeConvolution, current: Current, threshold: float) -> Words:
-        return ops.conv2d_lif_spikes(
-            convolution, threshold, self.tau, self.delta_t, self.alpha, current.scale, current.shift
-        )
+    def _threshold_factor(self) -> float:
+        return threshold_factor("LIF", self.delta_t, self.gradient)
 
     def amplitude(self, threshold: float) -> float:
         """The threshold by `delta_t`, in float32."""
@@ -230,12 +226,6 @@ class LIF(Neuron):
 
     def _weights(self, timesteps: int) -> Values:
         return decaying_weights(timesteps, self.tau, self.delta_t)
-
-    def _mapping_gradient(self, grad: Values, sums: Values, current: Current, threshold: float) -> tuple[Values, float]:
-        grad_current, above = ops.lif_spikes_backward(
-            grad, sums, current.timesteps, threshold, self.tau, self.delta_t, current.scale, current.shift
-        )
-        return grad_current, above * threshold_factor("LIF", self.delta_t, self.gradient)
 
 
 class ReLU(Layer):

@@ -181,13 +181,22 @@ typedef struct {
 } dsr_kernels;
 
 /* ---- levels --------------------------------------------------------------------------------------------------- */
-extern const dsr_kernels dsr_scalar;
+/* X(name, whether this processor has it), the lowest first: all that there is to know about a level but its file in
+ * levels/, which compiles the kernels for it. */
 #if defined(__x86_64__)
-extern const dsr_kernels dsr_avx2, dsr_avx512;
+    #define DSR_HAS_AVX512                                                                                             \
+        (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                                    \
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    #define DSR_LEVELS(X) X(scalar, 1) X(avx2, __builtin_cpu_supports("avx2")) X(avx512, DSR_HAS_AVX512)
+#else
+    #define DSR_LEVELS(X) X(scalar, 1)
 #endif
+
+#define DSR_DECLARE_LEVEL(name, supported) extern const dsr_kernels dsr_##name;
+DSR_LEVELS(DSR_DECLARE_LEVEL)
 extern const dsr_kernels *dsr_kernel; /* the level in use; set once by dsr_select_level */
 
-/* Takes the best level of the processor, or `wanted` if that is lower or equal. NULL if `wanted` is no level. */
+/* Takes the best level of the processor, or `wanted` if that is lower. NULL if this build has no level `wanted`. */
 const char *dsr_select_level(const char *wanted);
 
 /* ---- ops: time first, (T, N) ---------------------------------------------------------------------------------- */
@@ -308,7 +317,9 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
 dsr_status dsr_sgd_update(float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd);
 
 /* ---- threads and BLAS ------------------------------------------------------------------------------------------- */
-/* Threads of the regions that follow, in every thread of the process. */
+/* A larger team would not fit the stack of the thread that starts it. */
+enum { DSR_MOST_THREADS = 1024 };
+/* Threads of the regions that follow, in every thread of the process; without a number set, what OpenMP says. */
 void dsr_set_threads(int threads);
 int dsr_get_threads(void);
 void dsr_threads_setup(void); /* BLAS: one thread for good, GEMMs run inside our own tiles; forks: no team */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def refused(entry, arguments, index, error):
 
 def test_table_is_that_of_the_extension():
     functions = {name for name in dir(_core) if callable(getattr(_core, name)) and not name.startswith("_")}
-    assert set(ENTRIES) == functions - {"level", "threads", "set_threads", "blas", "kernels"}
+    assert set(ENTRIES) == functions - {"level", "levels", "threads", "set_threads", "blas", "kernels"}
     for entry in ENTRIES:
         assert [a.name for a in arguments_of(entry)] == list(inspect.signature(getattr(_core, entry)).parameters)
 
@@ -393,6 +394,34 @@ def test_set_threads_no_integer(wrong):
 def test_set_threads_of_a_number_too_long_to_print():
     with pytest.raises(ValueError, match=THREADS_REFUSED):
         _core.set_threads(10**5000)
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "100000"}, 1024),
+        ({"OMP_NUM_THREADS": "2147483647"}, 1024),
+        ({"OMP_NUM_THREADS": "100000,4"}, 1024),
+        ({"OMP_NUM_THREADS": "3,100000"}, 3),
+        ({"OMP_NUM_THREADS": "100000", "OMP_THREAD_LIMIT": "2"}, 1024),
+        ({"OMP_NUM_THREADS": "3", "OMP_THREAD_LIMIT": "1000000"}, 3),
+        ({"OMP_NUM_THREADS": "99999999999999999999"}, None),
+        ({"OMP_NUM_THREADS": "0"}, None),
+        ({"OMP_NUM_THREADS": "many", "OMP_THREAD_LIMIT": "-1"}, None),
+    ],
+)
+def test_any_number_of_threads_in_the_environment(environment, threads):
+    """OpenMP ignores what is no number (None); a team of 100,000 threads ended in a segmentation fault."""
+    lines = [
+        "import numpy as np, dsr",
+        "x = np.full((3, 40000), 0.5, 'f4')",
+        "assert dsr.functional.if_forward(x, 1.0).sum() == 80000",
+        "print(dsr.get_num_threads())",
+    ]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    command = [sys.executable, "-P", "-c", "\n".join(lines)]
+    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True, timeout=100)
+    assert int(done.stdout) == (threads or int(done.stdout)) <= 1024
 
 
 def test_set_threads_holds_in_every_thread():

@@ -16,7 +16,7 @@ from workload import digests
 
 from dsr import _core
 
-LEVELS = ["scalar", "avx2", "avx512"]
+LEVELS = _core.levels()
 
 # kernel -> a function whose parity with the oracle, and whose equality over levels, is tested; stems of functional
 # have a kernel for float32 and one for float64
@@ -95,10 +95,15 @@ def test_a_level_that_the_processor_lacks_falls_back_to_the_next():
     assert chosen == sorted(chosen, key=LEVELS.index)
 
 
+def test_levels_begin_with_the_one_of_every_processor():
+    assert LEVELS[0] == workload("scalar")["level"] == "scalar"
+    assert len(set(LEVELS)) == len(LEVELS)
+
+
 def test_unknown_level():
     done = run_python("nonsense", "-P", "-c", "import dsr")
     assert done.returncode != 0
-    assert "DSR_LEVEL: expected scalar, avx2 or avx512, got 'nonsense'" in done.stderr
+    assert f"DSR_LEVEL: expected one of {', '.join(LEVELS)}, got 'nonsense'" in done.stderr
 
 
 def test_empty_level_means_the_best():

@@ -6,8 +6,8 @@
 #include <omp.h>
 #include <pthread.h>
 
-/* Waking a team costs some microseconds, the time of about this many elements. */
-enum { WORTH_A_TEAM = 1 << 15 };
+/* Starting threads costs some microseconds, the time of about this many elements. */
+enum { WORTH_THREADS = 1 << 15 };
 
 /* 0: what OpenMP says. A number of our own, since omp_set_num_threads would hold for the calling thread only. */
 static _Atomic int threads_wanted = 0;
@@ -17,12 +17,12 @@ void dsr_set_threads(int threads) {
 }
 
 int dsr_get_threads(void) {
-    int threads = threads_wanted;
-    return threads ? threads : omp_get_max_threads();
+    int threads = threads_wanted ? threads_wanted : omp_get_max_threads();
+    return threads < DSR_MOST_THREADS ? threads : DSR_MOST_THREADS;
 }
 
 int dsr_threads_for(size_t elements) {
-    return elements > WORTH_A_TEAM ? dsr_get_threads() : 1;
+    return elements > WORTH_THREADS ? dsr_get_threads() : 1;
 }
 
 /* A team does not survive a fork: a child that asked for the one it had would wait for ever. So a thread that forks

@@ -55,11 +55,12 @@ static PyObject *set_threads(PyObject *module, PyObject *number) {
     int is_integer = integer != NULL;
     Py_XDECREF(integer);
     PyErr_Clear();
-    if (threads < 1 || threads > 1024) {
+    if (threads < 1 || threads > DSR_MOST_THREADS) {
         PyObject *given = dsr_describe_given(number);
         if (given)
             PyErr_Format(is_integer ? PyExc_ValueError : PyExc_TypeError,
-                         "set_threads: argument 'threads': expected an integer in [1, 1024], got %U", given);
+                         "set_threads: argument 'threads': expected an integer in [1, %d], got %U", DSR_MOST_THREADS,
+                         given);
         Py_XDECREF(given);
         return NULL;
     }
@@ -72,12 +73,7 @@ static PyObject *get_blas(PyObject *module, PyObject *unused) {
     return Py_BuildValue("(ss)", dsr_blas_config(), dsr_blas_kernel());
 }
 
-static PyObject *get_kernels(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-#define NAME_ENTRY(type, name, arguments) #name,
-    static const char *const names[] = {DSR_KERNELS(NAME_ENTRY)};
-#undef NAME_ENTRY
-    size_t count = sizeof names / sizeof *names;
+static PyObject *tuple_of(const char *const *names, size_t count) {
     PyObject *tuple = PyTuple_New((Py_ssize_t)count);
     for (size_t i = 0; tuple && i < count; i++) {
         PyObject *name = PyUnicode_FromString(names[i]);
@@ -88,8 +84,23 @@ static PyObject *get_kernels(PyObject *module, PyObject *unused) {
     return tuple;
 }
 
+static PyObject *get_kernels(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#define KERNEL_NAME(type, name, arguments) #name,
+    static const char *const names[] = {DSR_KERNELS(KERNEL_NAME)};
+    return tuple_of(names, sizeof names / sizeof *names);
+}
+
+static PyObject *get_levels(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#define LEVEL_NAME(name, supported) #name,
+    static const char *const names[] = {DSR_LEVELS(LEVEL_NAME)};
+    return tuple_of(names, sizeof names / sizeof *names);
+}
+
 static PyMethodDef methods[] = {
     {"level", get_level, METH_NOARGS, "level()\n--\n\nstr: the instruction level in use"},
+    {"levels", get_levels, METH_NOARGS, "levels()\n--\n\nthe instruction levels of this build, the lowest first"},
     {"threads", get_threads, METH_NOARGS, "threads()\n--\n\nint: threads of the regions that follow"},
     {"set_threads", set_threads, METH_O, "set_threads(threads, /)\n--\n\nFor every thread of the process."},
     {"blas", get_blas, METH_NOARGS, "blas()\n--\n\nthe configuration and the kernel of OpenBLAS"},
@@ -154,7 +165,9 @@ static int execute(PyObject *module) {
         return -1;
     const char *wanted = getenv("DSR_LEVEL");
     if (!dsr_select_level(wanted && *wanted ? wanted : NULL)) {
-        PyErr_Format(PyExc_ValueError, "DSR_LEVEL: expected scalar, avx2 or avx512, got '%s'", wanted);
+#define LISTED_LEVEL(name, supported) ", " #name
+        PyErr_Format(PyExc_ValueError, "DSR_LEVEL: expected one of %s, got '%s'", &(DSR_LEVELS(LISTED_LEVEL))[2],
+                     wanted);
         return -1;
     }
     dsr_threads_setup();

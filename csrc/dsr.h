@@ -4,13 +4,13 @@
  *   kernels/  pure loops, no Python, BLAS, threads, allocation or errors; compiled once per instruction level
  *   levels/   scalar, avx2, avx512: a table of kernels each; select.c picks one at import
  *   ops/      whole operations: tiling that depends on shapes only, OpenMP, scratch memory, BLAS
- *   python/   the only room that knows Python: argument checks, bindings
+ *   python/   the only room with Python in it: argument checks, bindings
  *
  * Two layouts:
  *   time first  (T, N)            what users hold; N is every other axis flattened
  *   lanes       [C][P][L]         what layers hold: channel, pixel (row by row), lane l = t*B + b innermost,
  *                                 L = T*B. A quantity without a time axis has L = B.
- *   words       [W][P][L] uint32  spikes of the lanes layout, 32 channels a word: bit c%32 of word c/32.
+ *   words       [W][P][L] uint32  spikes of the lanes layout, 32 channels per word: bit c%32 of word c/32.
  *                                 Bits of channels that do not exist are zero.
  *
  * Exactness: every kernel here is EXACT (the same bits on each level and for any number of threads: elementwise
@@ -235,14 +235,14 @@ typedef struct {
  */
 dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
                              dsr_neuron neuron);
-/* From the gradient of the spikes and the sums of the representation, n neurons a channel, to the gradient of each
+/* From the gradient of the spikes and the sums of the representation, n neurons per channel, to the gradient of each
  * step's current after scale and shift, through the mapping. *grad_threshold as in dsr_backward: sums of channels, each
  * of DSR_PARTIALS partial sums, in order. EXACT. */
 dsr_status dsr_neuron_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
                                       float *grad_current, double *grad_threshold, size_t channels, size_t n,
                                       size_t timesteps, dsr_neuron neuron);
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
-/* The same bits with 32 lanes a word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
+/* The same bits with 32 lanes per word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels, size_t lanes);
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
@@ -280,7 +280,7 @@ dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
 
-/* The same over spikes, 32 channels a word: output = bias + amplitude * sums, added to the output where `accumulate`.
+/* The same over spikes, 32 channels per word: output = bias + amplitude * sums, added to the output where `accumulate`.
  * group: 1, 2 or 4 bits share a table of sums; the larger, the better for dense trains. EXACT for a given group, and
  * each output within the bound above. At most DSR_MOST_TAPS / group taps. */
 enum { DSR_MOST_TAPS = 121 };
@@ -317,12 +317,12 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
 dsr_status dsr_sgd_update(float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd);
 
 /* ---- threads and BLAS ------------------------------------------------------------------------------------------- */
-/* A larger team would not fit the stack of the thread that starts it. */
+/* OpenMP lists a region's threads on the stack of the one that starts it, where 100,000 do not fit. */
 enum { DSR_MOST_THREADS = 1024 };
 /* Threads of the regions that follow, in every thread of the process; without a number set, what OpenMP says. */
 void dsr_set_threads(int threads);
 int dsr_get_threads(void);
-void dsr_threads_setup(void); /* BLAS: one thread for good, GEMMs run inside our own tiles; forks: no team */
+void dsr_threads_setup(void); /* BLAS: always one thread, since GEMMs run inside our own tiles; forks: no threads */
 const char *dsr_blas_config(void);
 const char *dsr_blas_kernel(void);
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dsr import ops
+from dsr import _core, ops
 
 EXACT = [
     "neuron_spikes IF",
@@ -98,3 +99,26 @@ def run(module: Any, function: str, call: list[Any]) -> list[np.ndarray]:
     call = [argument.copy() if isinstance(argument, np.ndarray) else argument for argument in call]
     result = find(module, function)(*call)
     return [part for part in result if part is not None] if isinstance(result, tuple) else [result]
+
+
+def without_leak(general: bool) -> list[np.ndarray]:
+    """Spikes of IF neurons by every kernel: in the loop that only adds, or in the one with decay and gain.
+
+    The second gets half the current and doubles it, which is exact: the same bits.
+    """
+    rng, half = np.random.default_rng(11), np.float32(0.5 if general else 1)
+
+    def model(**options: Any) -> ops.NeuronModel:
+        return replace(ops.if_model(0.7, 0.4, **options), gain=2.0 if general else 1.0)
+
+    results = []
+    for shape in ((33, 3, 2, 5, 37), (65, 2, 2, 4, 16), (3, 2, 1, 7, 5)):
+        current, scale, shift = floats(rng, *shape), floats(rng, shape[0]) * half, floats(rng, shape[0]) * half
+        results.append(ops.neuron_spikes(current, shape[3], model(), None, scale, shift)[0])
+    for dtype in ("f4", "f8"):
+        current = rng.normal(0.3, 1, (7, 1033)).astype(dtype)
+        results.append(np.empty_like(current))
+        _core.neuron_forward(current * half, model(dtype=dtype), results[-1])
+    convolution = ops.SpikeConvolution(bits(rng, 40, 5, 4, 3, 17), floats(rng, 37, 40, 3, 3), None, 0.3, 1, 1, 1)
+    scale, shift = floats(rng, 37) * half, floats(rng, 37) * half
+    return [*results, ops.conv2d_neuron_spikes(convolution, model(), scale, shift)]

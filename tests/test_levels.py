@@ -88,6 +88,11 @@ def test_results_are_those_of_this_process(level):
     assert workload(level)["digests"] == digests()
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_neurons_without_a_leak_have_the_bits_of_the_general_loop(level):
+    assert workload(level)["digests"]["adding loop"] == workload(level)["digests"]["general loop"]
+
+
 def test_a_level_that_the_processor_lacks_falls_back_to_the_next():
     chosen = [workload(level)["level"] for level in LEVELS]
     for wanted, got in zip(LEVELS, chosen, strict=True):

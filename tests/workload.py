@@ -57,6 +57,8 @@ def digests() -> dict[str, str]:
         grad, weight = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 33, 32, kernel, kernel)
         gradient = ops.conv2d_input_gradient(grad, weight, 7 * stride, 8 * stride, stride, 1)
         found[f"conv2d_input_gradient_{kernel}"] = digest(gradient)
+    for name, general in (("adding", False), ("general", True)):
+        found[f"{name} loop"] = digest(*ops_table.without_leak(general))
     value, grad, buffer = (ops_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))
     _core.sgd_update(value, grad, buffer, 0.1, 0.9, 5e-4, 1, 0)
     found["sgd_update_f4"] = digest(value, buffer)

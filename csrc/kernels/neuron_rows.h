@@ -1,7 +1,8 @@
 /* Neurons on rows (rows.h): the 32 channels of a word side by side, so that a step of 32 neurons writes one word and
  * their potentials stay in registers. For a convolution whose current nothing else needs.
  *
- * Looked at (gcc 12, AVX2 and AVX-512): nothing is spilled; bias, scale and shift are memory operands.
+ * Checked in the machine code (gcc 12, AVX2 and AVX-512): nothing is spilled; bias, scale and shift are memory
+ * operands.
  *
  * The same arithmetic in the same order as rows_to_lanes, add_words and neuron_spikes one after the other: the same
  * bits. */

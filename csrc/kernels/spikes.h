@@ -22,8 +22,8 @@ static inline __attribute__((always_inline)) void neuron_lanes(const float *curr
             spike_floats x = *(const spike_floats *)(current + t * step + b), input = scale * x + shift;
             spike_masks fires;
             NEURON_STEP(leaky, numbers, v, input, fires, SELECT_LANES);
-            /* the same place of the next pixel: with 128 samples the T streams are too far apart for the processor to
-             * foresee, and without this it takes twice as long */
+            /* the same place of the next pixel: with 128 samples the T streams are too far apart for the processor's
+             * own prefetching, and without this it takes twice as long */
             __builtin_prefetch(current + t * step + b + strip->timesteps * batch);
             sum += x;
             if (two_sums)
@@ -127,7 +127,7 @@ static void count_words(const uint32_t *words, int64_t *counts, size_t channels,
     }
 }
 
-/* Bit i of the stream of uniform numbers decides on bit i: 32 numbers a word, number 32 i + c for bit c of word i. */
+/* Bit i of the stream of uniform numbers decides on bit i: 32 numbers per word, number 32 i + c for bit c of word i. */
 static void dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep) {
     for (size_t i = 0; i < n; i++) {
         uint32_t number[32], mask = 0;
@@ -138,8 +138,8 @@ static void dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint6
     }
 }
 
-/* Word l of n <= 32 lanes, 32 channels each, becomes bit l of 32 words, one a channel, zeros beyond n. The matrix of 32
- * x 32 bits is transposed by halves: blocks of 16, 8, 4, 2 and 1 swap across the diagonal. */
+/* Word l of n <= 32 lanes, 32 channels each, becomes bit l of 32 words, one per channel, zeros beyond n. The matrix of
+ * 32 x 32 bits is transposed by halves: blocks of 16, 8, 4, 2 and 1 swap across the diagonal. */
 static void transpose_words(const uint32_t *words, uint32_t *channels, size_t n) {
     uint32_t m[32];
     for (size_t l = 0; l < 32; l++)

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-/* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache a core): squares of 4x4 output pixels with about 1,280 lanes
- * in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
+/* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache per core): squares of 4x4 output pixels with about 1,280
+ * lanes in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
 enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
 /* Input pixels between the outputs of a tile: a large stride makes tiles of one pixel. */
 enum { MOST_HALO = 64 };

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* Lanes of 8 words a table; tables of a band of output rows in 2 MiB, at least 16 pixels. Measured on Zen 3. */
+/* Lanes of 8 words per table; tables of a band of output rows in 2 MiB, at least 16 pixels. Measured on Zen 3. */
 enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 
 typedef struct {

@@ -25,15 +25,15 @@ int dsr_threads_for(size_t elements) {
     return elements > WORTH_THREADS ? dsr_get_threads() : 1;
 }
 
-/* A team does not survive a fork: a child that asked for the one it had would wait for ever. So a thread that forks
- * leaves its team first, and parent and child make new ones when they need them. */
-static void leave_team(void) {
+/* OpenMP's threads do not exist in a forked child, where the next region would wait for them for ever. So they are
+ * ended before a fork, and parent and child start new ones when they need them. */
+static void end_threads(void) {
     omp_pause_resource_all(omp_pause_hard);
 }
 
 void dsr_threads_setup(void) {
     openblas_set_num_threads(1);
-    pthread_atfork(leave_team, NULL, NULL);
+    pthread_atfork(end_threads, NULL, NULL);
 }
 
 const char *dsr_blas_config(void) {

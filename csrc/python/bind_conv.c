@@ -119,7 +119,7 @@ OPERATION(conv2d_weight_gradient, check_conv2d_weight_gradient, RETURNS_NOTHING)
 ARGUMENTS(conv2d_spikes, CONV2D_SPIKES)
 
 CHECK(conv2d_spikes) {
-    if (dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels a word") < 0)
+    if (dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word") < 0)
         return -1;
     return check_spike_conv(c, a->stride, a->padding, a->group);
 }
@@ -147,8 +147,8 @@ ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
     if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
-        dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels a word") < 0 ||
-        dsr_expect_axis(c, 'K', dsr_words_of(AXIS(c, 'O')), "32 channels a word") < 0)
+        dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word") < 0 ||
+        dsr_expect_axis(c, 'K', dsr_words_of(AXIS(c, 'O')), "32 channels per word") < 0)
         return -1;
     return check_spike_conv(c, a->stride, a->padding, a->group);
 }
@@ -178,8 +178,8 @@ CHECK(conv2d_spikes_weight_gradient) {
     if (a->values && dsr_expect_axis(c, 'T', a->timesteps, "argument 'timesteps'") < 0)
         return -1;
     if (check_lanes(c, "timesteps", a->timesteps) < 0 ||
-        dsr_expect_axis(c, 'K', dsr_words_of(a->timesteps * AXIS(c, 'B')), "32 lanes a word") < 0 ||
-        dsr_expect_axis(c, 'N', dsr_words_of(AXIS(c, 'C')) * DSR_WORD, "32 channels a word") < 0)
+        dsr_expect_axis(c, 'K', dsr_words_of(a->timesteps * AXIS(c, 'B')), "32 lanes per word") < 0 ||
+        dsr_expect_axis(c, 'N', dsr_words_of(AXIS(c, 'C')) * DSR_WORD, "32 channels per word") < 0)
         return -1;
     return check_spike_conv(c, a->stride, a->padding, a->group);
 }

@@ -18,7 +18,7 @@ CHECK(neuron_spikes) {
         return dsr_refuse(c, "weighted", "an array where 'weights' is one, None where it is None");
     if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
         return -1;
-    return dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels a word");
+    return dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word");
 }
 
 OPERATION(neuron_spikes, check_neuron_spikes, RETURNS_NOTHING) {
@@ -47,7 +47,7 @@ OPERATION(neuron_spikes_backward, NULL, RETURNS_NUMBER) {
 ARGUMENTS(pack_words, PACK_WORDS)
 
 static int check_words(const dsr_call *c) {
-    return dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels a word");
+    return dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word");
 }
 
 OPERATION(pack_words, check_words, RETURNS_NOTHING) {
@@ -60,9 +60,9 @@ OPERATION(pack_words, check_words, RETURNS_NOTHING) {
 ARGUMENTS(transpose_words, TRANSPOSE_WORDS)
 
 CHECK(transpose_words) {
-    if (dsr_expect_axis(c, 'K', dsr_words_of(AXIS(c, 'L')), "32 lanes a word") < 0)
+    if (dsr_expect_axis(c, 'K', dsr_words_of(AXIS(c, 'L')), "32 lanes per word") < 0)
         return -1;
-    return dsr_expect_axis(c, 'C', AXIS(c, 'W') * DSR_WORD, "32 channels a word of 'words'");
+    return dsr_expect_axis(c, 'C', AXIS(c, 'W') * DSR_WORD, "32 channels per word of 'words'");
 }
 
 OPERATION(transpose_words, check_transpose_words, RETURNS_NOTHING) {

@@ -240,6 +240,43 @@ def test_overlap(entry, call):
                     getattr(_core, entry)(*arguments)
 
 
+def floats(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def words(*shape):
+    return np.zeros(shape, np.uint32)
+
+
+LARGE = 46341, 46341, 1  # more than 2**31 elements, of no channels
+LANES = 2**20, 2**12
+MANY = words(0, 1, 1, *LANES)
+TOO_LARGE = [
+    ("conv2d", [floats(0, *LARGE), floats(0, 0, 1, 1), None, 1, 0, floats(0, *LARGE)], "out", "elements"),
+    ("conv2d", [floats(2**31, 1, 1, 0), floats(0, 2**31, 1, 1), None, 1, 0, floats(0, 1, 1, 0)], "weight", "weights"),
+    ("conv2d_input_gradient", [floats(0, *LARGE), floats(0, 0, 1, 1), 1, 0, floats(0, *LARGE)], "grad_output", "eleme"),
+    ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), 1, 0, floats(0, 2**31, 1, 1)], "out", "we"),
+    (
+        "conv2d_neuron_spikes",
+        [MANY, floats(0, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, if_model(1.0), MANY],
+        "words",
+        "lanes",
+    ),
+    (
+        "conv2d_spikes_weight_gradient",
+        [floats(0, 1, 1, LANES[1]), None, None, words(1, 1, 0, 0), LANES[0], 1, 1, 0, 1, floats(0, 0, 1, 1)],
+        "timesteps",
+        "lanes",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "arguments", "named", "what"), TOO_LARGE)
+def test_sizes_beyond_31_bits(entry, arguments, named, what):
+    with pytest.raises(ValueError, match=rf"^{entry}: argument '{named}': expected fewer than 2\*\*31 {what}"):
+        getattr(_core, entry)(*arguments)
+
+
 WRONG_NUMBERS = {
     "positive": [0, -1, 0.0, -0.0, 1e-320, 1e-39, 1e300, float("nan"), float("inf"), -float("inf"), 10**400],
     "number": [float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 10**400, -(10**400)],

@@ -8,11 +8,13 @@
 static PyObject *to_exception(const dsr_call *call, dsr_status status) {
     if (status == DSR_NO_MEMORY)
         return PyErr_Format(PyExc_MemoryError, "%s: no memory for scratch space", call->function);
-    if (status == DSR_TOO_LARGE)
+    if (status == DSR_TOO_LARGE) { /* the channels of a weight gradient, or the time steps of neurons */
+        char axis = AXIS_OF(call, 'N') ? 'N' : 'T';
         return PyErr_Format(PyExc_ValueError,
-                            "%s: argument '%s': expected fewer time steps or channels, so that one tile of the "
-                            "convolution selects fewer than 2**32 rows of weights",
-                            call->function, call->arguments[0].name);
+                            "%s: argument '%s': expected fewer elements on axis %c, so that a tile of the convolution "
+                            "selects fewer than 2**32 rows of weights, got %zu",
+                            call->function, AXIS_OF(call, axis), axis, AXIS(call, axis));
+    }
     return PyErr_Format(PyExc_SystemError, "%s: unknown status %d", call->function, (int)status);
 }
 

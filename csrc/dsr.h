@@ -4,13 +4,13 @@
  *   kernels/  pure loops, no Python, BLAS, threads, allocation or errors; compiled once per instruction level
  *   levels/   scalar, avx2, avx512: a table of kernels each; select.c picks one at import
  *   ops/      whole operations: tiling that depends on shapes only, OpenMP, scratch memory, BLAS
- *   python/   the only room that knows Python: argument checks, bindings
+ *   python/   the only room with Python in it: argument checks, bindings
  *
  * Two layouts:
  *   time first  (T, N)            what users hold; N is every other axis flattened
  *   lanes       [C][P][L]         what layers hold: channel, pixel (row by row), lane l = t*B + b innermost,
  *                                 L = T*B. A quantity without a time axis has L = B.
- *   words       [W][P][L] uint32  spikes of the lanes layout, 32 channels a word: bit c%32 of word c/32.
+ *   words       [W][P][L] uint32  spikes of the lanes layout, 32 channels per word: bit c%32 of word c/32.
  *                                 Bits of channels that do not exist are zero.
  *
  * Exactness: every kernel here is EXACT (the same bits on each level and for any number of threads: elementwise
@@ -22,7 +22,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { DSR_OK = 0, DSR_NO_MEMORY } dsr_status;
+typedef enum {
+    DSR_OK = 0,
+    DSR_NO_MEMORY,
+    DSR_TOO_LARGE /* more than 2^32 offsets in the row lists of a tile */
+} dsr_status;
 typedef enum { DSR_F32, DSR_F64 } dsr_dtype;
 
 /* Channels (or, transposed, lanes) of a word of spikes. */
@@ -39,44 +43,41 @@ static inline double dsr_add_partials(const double *partial) {
     return sum;
 }
 
-/* Time constants of a LIF neuron, in one unit; decay = exp(-delta_t/tau) is computed once in double. */
+/* A neuron: what it does at each step (kernels/neuron_step.h), and the mapping between the representations of its
+ * current and of its train, clip(z / divisor, 0, amplitude), which saturates at z = top. All numbers are exact in the
+ * type of the arrays. IF: decay = gain = divisor = 1, closed. */
 typedef struct {
-    double tau, delta_t;
-} dsr_time;
+    double decay, gain;       /* potential u = decay v + gain I */
+    double v_threshold, fire; /* a spike where u >= fire; then v = u - v_threshold, else v = u */
+    double amplitude;         /* what a spike is worth */
+    double divisor, top;
+    int closed; /* the gradient passes on [0, top]; otherwise on (0, top) */
+} dsr_neuron;
 
 /* ---- kernels ------------------------------------------------------------------------------------------------ */
 /* S is the suffix f32 or f64, R the type. `stride` is the distance between time steps. n <= DSR_CHUNK. */
 #define DSR_REAL_KERNELS(X, R, S)                                                                                      \
-    X(void, if_forward_##S,                                                                                            \
-      (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire))                 \
-    X(void, lif_forward_##S,                                                                                           \
-      (const R *current, R *output, size_t timesteps, size_t n, size_t stride, R v_threshold, R fire, R decay, R gain, \
-       R amplitude))                                                                                                   \
+    X(void, neuron_forward_##S,                                                                                        \
+      (const R *current, R *output, size_t timesteps, size_t n, size_t stride, const dsr_neuron *neuron))              \
     X(void, time_mean_##S,                                                                                             \
       (const R *train, R *mean, size_t timesteps, size_t n, size_t stride, const R *weights, R norm, R factor))        \
-    X(void, rate_##S, (const R *mean_current, R *rate, size_t n, R divisor, R top))                                    \
-    X(void, if_rate_backward_##S,                                                                                      \
-      (const R *grad, const R *mean_current, R *grad_current, size_t n, R top, R divisor, double *above))              \
-    X(void, lif_rate_backward_##S,                                                                                     \
-      (const R *grad, const R *mean_current, R *grad_current, size_t n, R top, R divisor, double *above))              \
+    X(void, rate_##S, (const R *mean_current, R *rate, size_t n, const dsr_neuron *neuron))                            \
+    X(void, rate_backward_##S,                                                                                         \
+      (const R *grad, const R *mean_current, R *grad_current, size_t n, const dsr_neuron *neuron, R divisor,           \
+       double *above))                                                                                                 \
     X(void, encode_bernoulli_##S, (const R *rate, R *train, size_t n, uint64_t first, uint64_t seed))                  \
     X(void, encode_latency_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride))                 \
     X(void, encode_phase_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride, size_t bits))      \
     X(void, encode_delta_##S, (const R *signal, R *train, size_t timesteps, size_t n, size_t stride, R threshold))
 
-/* A strip of the lanes layout: `channels` (at most 32) rows, each `pixels` * T * B long. */
+/* A strip of the current of a layer of neurons: `channels` (at most 32) rows, each `pixels` * T * B long. */
 typedef struct {
     size_t channels, pixels, timesteps, batch;
-    size_t stride, sum_stride; /* from channel to channel, of the current and of its sums over time */
-    int held;                  /* the current has one step, the same at every t */
+    size_t stride, sum_stride;  /* from channel to channel, of the current and of its sums over time */
+    int held;                   /* the current has one step, the same at every t */
+    const float *scale, *shift; /* per channel, applied to the current first (batch normalisation); NULL: none */
+    const float *weights;       /* T weights of the second sum over time; NULL: it is not wanted */
 } dsr_strip;
-
-/* One neuron layer on lanes. scale, shift: per channel, applied to the current first (batch normalisation). */
-typedef struct {
-    const float *scale, *shift; /* NULL: none */
-    const float *weights;       /* LIF: T weights of the representation */
-    float v_threshold, fire, decay, gain;
-} dsr_neuron;
 
 /* Average pooling over square windows, zeros outside the image count (as in the authors' networks). */
 typedef struct {
@@ -86,27 +87,29 @@ typedef struct {
 /* Floats of a row, see kernels/rows.h. */
 enum { DSR_ROW = 32 };
 
-/* Which rows a byte of a word selects, with 1, 2 or 4 bits a group; `rows` are the rows of a whole word. */
+/* Which rows a byte of a word selects, with 1, 2 or 4 bits per group; `rows` are the rows of a whole word. */
 typedef struct {
     uint8_t row[256][8], count[256];
     uint32_t group, rows;
 } dsr_row_code;
 
-/* Expanded words of neighbouring targets, and the first entry of their rows. */
+/* Expanded words of neighbouring targets, and the offset of their first row. */
 typedef struct {
     const uint8_t *rows, *counts;
     uint16_t first;
 } dsr_row_source;
 
-/* A neuron layer on rows: arrays of DSR_ROW channels, aligned to 64 bytes. The current is amplitude * sum + bias, plus
+/* The current of neurons on rows: arrays of DSR_ROW channels, aligned to 64 bytes. It is amplitude * sum + bias, plus
  * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. */
 typedef struct {
     const float *bias, *scale, *shift;
     const uint32_t *shortcut; /* laid out as the output; NULL: none */
-    uint32_t exists;          /* bits of the channels that there are */
-    float amplitude, shortcut_amplitude, v_threshold, fire, decay, gain;
-} dsr_row_neuron;
+    uint32_t exists;          /* bits of the channels that exist */
+    float amplitude, shortcut_amplitude;
+} dsr_row_current;
 
+/* Two of these write beyond their results, where there must be memory of the caller's whose content is lost:
+ * expand_words up to 8 bytes behind the 32 n of `rows`, build_lists up to 40 offsets behind the end that it returns. */
 #define DSR_ROW_KERNELS(X)                                                                                             \
     X(void, expand_words, (const dsr_row_code *code, const uint32_t *words, size_t n, uint8_t *rows, uint8_t *counts)) \
     X(uint32_t, build_lists,                                                                                           \
@@ -118,10 +121,9 @@ typedef struct {
       (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \
        int accumulate))                                                                                                \
     X(void, lanes_to_rows, (const float *from, size_t lanes, size_t channels, size_t stride, float *rows))             \
-    X(void, if_rows,                                                                                                   \
-      (const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride, const dsr_row_neuron *neuron))   \
-    X(void, lif_rows,                                                                                                  \
-      (const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride, const dsr_row_neuron *neuron))   \
+    X(void, neuron_rows,                                                                                               \
+      (const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride, const dsr_row_current *current,  \
+       const dsr_neuron *neuron))                                                                                      \
     X(void, gradient_lanes,                                                                                            \
       (const float *constant, const float *values, float slope, size_t batch, size_t first, size_t lanes,              \
        float *dense))
@@ -133,9 +135,9 @@ typedef struct {
 } dsr_sgd;
 
 #define DSR_LANE_KERNELS(X)                                                                                            \
-    X(void, if_spikes, (const float *current, uint32_t *words, float *sums, dsr_strip strip, dsr_neuron neuron))       \
-    X(void, lif_spikes,                                                                                                \
-      (const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip, dsr_neuron neuron))       \
+    X(void, neuron_spikes,                                                                                             \
+      (const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip,                           \
+       const dsr_neuron *neuron))                                                                                      \
     X(void, pack_words, (const float *values, uint32_t *words, size_t channels, size_t n, size_t stride))              \
     X(void, unpack_words,                                                                                              \
       (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))               \
@@ -179,35 +181,37 @@ typedef struct {
 } dsr_kernels;
 
 /* ---- levels --------------------------------------------------------------------------------------------------- */
-extern const dsr_kernels dsr_scalar;
+/* X(name, whether this processor has it), the lowest first: all that there is to know about a level but its file in
+ * levels/, which compiles the kernels for it. */
 #if defined(__x86_64__)
-extern const dsr_kernels dsr_avx2, dsr_avx512;
+    #define DSR_HAS_AVX512                                                                                             \
+        (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                                    \
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    #define DSR_LEVELS(X) X(scalar, 1) X(avx2, __builtin_cpu_supports("avx2")) X(avx512, DSR_HAS_AVX512)
+#else
+    #define DSR_LEVELS(X) X(scalar, 1)
 #endif
+
+#define DSR_DECLARE_LEVEL(name, supported) extern const dsr_kernels dsr_##name;
+DSR_LEVELS(DSR_DECLARE_LEVEL)
 extern const dsr_kernels *dsr_kernel; /* the level in use; set once by dsr_select_level */
 
-/* Takes the best level of the processor, or `wanted` if that is lower or equal. NULL if `wanted` is no level. */
+/* Takes the best level of the processor, or `wanted` if that is lower. NULL if this build has no level `wanted`. */
 const char *dsr_select_level(const char *wanted);
 
 /* ---- ops: time first, (T, N) ---------------------------------------------------------------------------------- */
-dsr_status dsr_if_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
-                          double v_threshold, double alpha);
-dsr_status dsr_lif_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
-                           double v_threshold, dsr_time time, double alpha);
-dsr_status dsr_firing_rate(dsr_dtype dtype, const void *train, void *rate, size_t timesteps, size_t n);
-dsr_status dsr_weighted_firing_rate(dsr_dtype dtype, const void *train, void *rate, size_t timesteps, size_t n,
-                                    dsr_time time);
-dsr_status dsr_if_rate(dsr_dtype dtype, const void *mean_current, void *rate, size_t n, double v_threshold);
-dsr_status dsr_lif_rate(dsr_dtype dtype, const void *mean_current, void *rate, size_t n, double v_threshold,
-                        dsr_time time);
-/* grad_threshold: the plain sum of the gradients above the threshold; the caller applies the neuron's factor. */
-dsr_status dsr_if_backward(dsr_dtype dtype, const void *grad_output, const void *current, void *grad_current,
-                           double *grad_threshold, size_t timesteps, size_t n, double v_threshold);
-dsr_status dsr_lif_backward(dsr_dtype dtype, const void *grad_output, const void *current, void *grad_current,
-                            double *grad_threshold, size_t timesteps, size_t n, double v_threshold, dsr_time time);
-dsr_status dsr_if_rate_backward(dsr_dtype dtype, const void *grad_rate, const void *mean_current, void *grad_current,
-                                double *grad_threshold, size_t n, double v_threshold, double divisor);
-dsr_status dsr_lif_rate_backward(dsr_dtype dtype, const void *grad_rate, const void *mean_current, void *grad_current,
-                                 double *grad_threshold, size_t n, double v_threshold, dsr_time time, double divisor);
+dsr_status dsr_neuron_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
+                              dsr_neuron neuron);
+/* The mean over time, or with T weights the weighted one: the representation of a train, or of a current. */
+dsr_status dsr_firing_rate(dsr_dtype dtype, const void *train, const double *weights, void *rate, size_t timesteps,
+                           size_t n);
+dsr_status dsr_rate(dsr_dtype dtype, const void *mean_current, void *rate, size_t n, dsr_neuron neuron);
+/* Gradients of dsr_neuron_forward, through the representations with these weights (NULL: plain means), and of dsr_rate.
+ * grad_threshold: the plain sum of the gradients above the threshold; the caller applies the neuron's factor. */
+dsr_status dsr_backward(dsr_dtype dtype, const void *grad_output, const void *current, const double *weights,
+                        void *grad_current, double *grad_threshold, size_t timesteps, size_t n, dsr_neuron neuron);
+dsr_status dsr_rate_backward(dsr_dtype dtype, const void *grad_rate, const void *mean_current, void *grad_current,
+                             double *grad_threshold, size_t n, dsr_neuron neuron);
 dsr_status dsr_encode_bernoulli(dsr_dtype dtype, const void *rate, void *train, size_t timesteps, size_t n,
                                 uint64_t seed);
 dsr_status dsr_encode_latency(dsr_dtype dtype, const void *value, void *train, size_t timesteps, size_t n);
@@ -220,25 +224,25 @@ typedef struct {
     size_t channels, pixels, timesteps, batch;
 } dsr_lanes;
 
-/* scale and shift (per channel, applied to the current first) may be NULL. held: the current is [C][P][B], the same at
- * every step (direct coding). sums [C][P][B]: of the current over time, before scale and shift; weighted: with the T
- * `weights` of the representation. */
-dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words, float *sums,
-                         dsr_lanes shape, int held, double v_threshold, double alpha);
-dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, const float *weights,
-                          uint32_t *words, float *sums, float *weighted, dsr_lanes shape, int held, double v_threshold,
-                          dsr_time time, double alpha);
-/* From the gradient of the spikes and the sums above, n neurons a channel, to the gradient of each step's current after
- * scale and shift, through the mapping of representations. *grad_threshold as in dsr_if_backward: sums of channels,
- * each of DSR_PARTIALS partial sums, in order. EXACT. */
-dsr_status dsr_if_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
-                                  float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                  size_t timesteps, double v_threshold);
-dsr_status dsr_lif_spikes_backward(const float *grad, const float *weighted, const float *scale, const float *shift,
-                                   float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                   size_t timesteps, double v_threshold, dsr_time time);
+/* A layer of neurons: its current and how it is read, see dsr_strip. */
+typedef struct {
+    const float *current; /* [C][P][T][B], or [C][P][B] where it is held, the same at every step (direct coding) */
+    int held;
+    const float *scale, *shift, *weights;
+} dsr_layer_current;
+
+/* sums [C][P][B]: of the current over time, before scale and shift; weighted (NULL without weights): with the weights.
+ */
+dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
+                             dsr_neuron neuron);
+/* From the gradient of the spikes and the sums of the representation, n neurons per channel, to the gradient of each
+ * step's current after scale and shift, through the mapping. *grad_threshold as in dsr_backward: sums of channels, each
+ * of DSR_PARTIALS partial sums, in order. EXACT. */
+dsr_status dsr_neuron_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
+                                      float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                      size_t timesteps, dsr_neuron neuron);
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
-/* The same bits with 32 lanes a word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
+/* The same bits with 32 lanes per word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels, size_t lanes);
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
@@ -276,7 +280,7 @@ dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
 
-/* The same over spikes, 32 channels a word: output = bias + amplitude * sums, added to the output where `accumulate`.
+/* The same over spikes, 32 channels per word: output = bias + amplitude * sums, added to the output where `accumulate`.
  * group: 1, 2 or 4 bits share a table of sums; the larger, the better for dense trains. EXACT for a given group, and
  * each output within the bound above. At most DSR_MOST_TAPS / group taps. */
 enum { DSR_MOST_TAPS = 121 };
@@ -284,20 +288,19 @@ dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const f
                              float *output, dsr_conv conv, unsigned group, int accumulate);
 
 /* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude
- * (NULL: none), scale and shift per channel (NULL: none), and the neurons; time is LIF's. */
+ * (NULL: none), scale and shift per channel (NULL: none), and the neurons. */
 typedef struct {
     const uint32_t *shortcut;
     double shortcut_amplitude;
     const float *scale, *shift;
-    double v_threshold, alpha;
-    int leaky;
-    dsr_time time;
-} dsr_conv_neuron;
+    dsr_neuron neuron;
+} dsr_after_conv;
 
-/* dsr_conv2d_spikes, dsr_add_words and dsr_if_spikes or dsr_lif_spikes in one, with their bits; the current of a tile
- * never leaves the cache. conv.lanes is timesteps * B. */
-dsr_status dsr_conv2d_neuron(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                             uint32_t *output, dsr_conv conv, size_t timesteps, unsigned group, dsr_conv_neuron neuron);
+/* dsr_conv2d_spikes, dsr_add_words and dsr_neuron_spikes in one, with their bits; the current of a tile never leaves
+ * the cache. conv.lanes is timesteps * B. */
+dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned group,
+                                    dsr_after_conv after);
 
 /* A gradient constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: the constant alone. */
 typedef struct {
@@ -308,17 +311,18 @@ typedef struct {
 dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
                                              float *grad_weight, dsr_conv conv, size_t batch, unsigned group);
 
-/* ---- ops: optimiser -----------------------------------------------------------------------------------------------
- */
+/* ---- ops: optimiser -------------------------------------------------------------------------------------------- */
 /* d = grad + weight_decay value; buffer = momentum buffer + d (d itself at first); value -= learning_rate buffer, or
  * with Nesterov learning_rate (d + momentum buffer). */
 dsr_status dsr_sgd_update(float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd);
 
 /* ---- threads and BLAS ------------------------------------------------------------------------------------------- */
-/* Threads of the regions that follow, in every thread of the process. */
+/* OpenMP lists a region's threads on the stack of the one that starts it, where 100,000 do not fit. */
+enum { DSR_MOST_THREADS = 1024 };
+/* Threads of the regions that follow, in every thread of the process; without a number set, what OpenMP says. */
 void dsr_set_threads(int threads);
 int dsr_get_threads(void);
-void dsr_threads_setup(void); /* BLAS: one thread for good, GEMMs run inside our own tiles; forks: no team */
+void dsr_threads_setup(void); /* BLAS: always one thread, since GEMMs run inside our own tiles; forks: no threads */
 const char *dsr_blas_config(void);
 const char *dsr_blas_kernel(void);
 

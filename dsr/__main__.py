@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--density", type=float, default=0.1, help="share of bits that are set (default: 0.1)")
     kernels.add_argument("--batch", type=int, default=128, help="samples; T is 5 (default: 128, 640 lanes)")
     kernels.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
-    kernels.add_argument("--levels", nargs="+", default=["scalar", "avx2", "avx512"], help="(default: all there are)")
+    kernels.add_argument("--levels", nargs="+", help="(default: all there are)")
     kernels.set_defaults(run=_bench_kernels)
     step = kinds.add_parser(
         "step",

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.ops.neurons import NeuronModel
+
 _Real = NDArray[np.floating[Any]]
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
@@ -12,78 +14,41 @@ _U32 = NDArray[np.uint32]
 _I64 = NDArray[np.int64]
 
 def level() -> str: ...
+def levels() -> tuple[str, ...]: ...
 def threads() -> int: ...
 def set_threads(threads: int, /) -> None: ...
 def blas() -> tuple[str, str]: ...
 def kernels() -> tuple[str, ...]: ...
-def if_forward(current: _Real, v_threshold: float, alpha: float, out: _Real, /) -> None: ...
-def lif_forward(
-    current: _Real, v_threshold: float, tau: float, delta_t: float, alpha: float, out: _Real, /
-) -> None: ...
-def firing_rate(train: _Real, out: _Real, /) -> None: ...
-def weighted_firing_rate(train: _Real, tau: float, delta_t: float, out: _Real, /) -> None: ...
-def if_rate(mean_current: _Real, v_threshold: float, out: _Real, /) -> None: ...
-def lif_rate(mean_current: _Real, v_threshold: float, tau: float, delta_t: float, out: _Real, /) -> None: ...
-def if_backward(grad_output: _Real, current: _Real, v_threshold: float, out: _Real, /) -> float: ...
-def lif_backward(
-    grad_output: _Real, current: _Real, v_threshold: float, tau: float, delta_t: float, out: _Real, /
-) -> float: ...
-def if_rate_backward(
-    grad_rate: _Real, mean_current: _Real, v_threshold: float, divisor: float, out: _Real, /
-) -> float: ...
-def lif_rate_backward(
-    grad_rate: _Real, mean_current: _Real, v_threshold: float, tau: float, delta_t: float, divisor: float, out: _Real, /
-) -> float: ...
+def neuron_forward(current: _Real, neuron: NeuronModel, out: _Real, /) -> None: ...
+def firing_rate(train: _Real, weights: _F64 | None, out: _Real, /) -> None: ...
+def rate(mean_current: _Real, neuron: NeuronModel, out: _Real, /) -> None: ...
+def backward(grad_output: _Real, current: _Real, weights: _F64 | None, neuron: NeuronModel, out: _Real, /) -> float: ...
+def rate_backward(grad_rate: _Real, mean_current: _Real, neuron: NeuronModel, out: _Real, /) -> float: ...
 def encode_bernoulli(rate: _Real, seed: int, out: _Real, /) -> None: ...
 def encode_latency(value: _Real, out: _Real, /) -> None: ...
 def encode_phase(value: _Real, bits: int, out: _Real, /) -> None: ...
 def encode_delta(signal: _Real, threshold: float, out: _Real, /) -> None: ...
-def if_spikes(
+def neuron_spikes(
     current: _F32,
     scale: _F32 | None,
     shift: _F32 | None,
-    v_threshold: float,
-    alpha: float,
+    weights: _F32 | None,
+    neuron: NeuronModel,
     words: _U32,
     sums: _F32,
+    weighted: _F32 | None,
     /,
 ) -> None: ...
-def if_spikes_backward(
+def neuron_spikes_backward(
     grad: _F32,
     sums: _F32,
     scale: _F32 | None,
     shift: _F32 | None,
     timesteps: int,
-    v_threshold: float,
+    neuron: NeuronModel,
     out: _F32,
     /,
 ) -> float: ...
-def lif_spikes_backward(
-    grad: _F32,
-    weighted: _F32,
-    scale: _F32 | None,
-    shift: _F32 | None,
-    timesteps: int,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    out: _F32,
-    /,
-) -> float: ...
-def lif_spikes(
-    current: _F32,
-    scale: _F32 | None,
-    shift: _F32 | None,
-    weights: _F32,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    alpha: float,
-    words: _U32,
-    sums: _F32,
-    weighted: _F32,
-    /,
-) -> None: ...
 def pack_words(values: _F32, out: _U32, /) -> None: ...
 def transpose_words(words: _U32, out: _U32, /) -> None: ...
 def sgd_update(
@@ -123,7 +88,7 @@ def conv2d_spikes(
     out: _F32,
     /,
 ) -> None: ...
-def conv2d_if_spikes(
+def conv2d_neuron_spikes(
     words: _U32,
     weight: _F32,
     bias: _F32 | None,
@@ -135,27 +100,7 @@ def conv2d_if_spikes(
     shortcut_amplitude: float,
     scale: _F32 | None,
     shift: _F32 | None,
-    v_threshold: float,
-    alpha: float,
-    out: _U32,
-    /,
-) -> None: ...
-def conv2d_lif_spikes(
-    words: _U32,
-    weight: _F32,
-    bias: _F32 | None,
-    amplitude: float,
-    stride: int,
-    padding: int,
-    group: int,
-    shortcut: _U32 | None,
-    shortcut_amplitude: float,
-    scale: _F32 | None,
-    shift: _F32 | None,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    alpha: float,
+    neuron: NeuronModel,
     out: _U32,
     /,
 ) -> None: ...

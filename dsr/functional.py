@@ -4,7 +4,8 @@ Every function takes any array of real numbers (any strides, byte order, integer
 Computation is in float32, or in float64 where an input needs it (float64 and integers of 32 bits and more). Time is
 the first axis, ``(T, ...)`` with at least one step; all other axes are neurons. ``out=`` takes an array of the
 result's shape and dtype. All functions are EXACT: the same bits on each instruction level and for any number of
-threads.
+threads. Spikes and gradients of values that are not finite (NaN, infinity) are a ValueError; means and mappings, whose
+results show them, take them: `firing_rate`, `weighted_firing_rate`, `if_rate`, `lif_rate` and `encode_direct`.
 
 Symbols are those of Meng et al., "Training High-Performance Low-Latency Spiking Neural Networks by Differentiation on
 Spike Representation", CVPR 2022: `v_threshold` is the threshold and the height of a spike, `alpha` the fraction of it
@@ -20,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import _core
-from dsr.ops.arguments import Output, as_array, as_count, common_real, contiguous
+from dsr.ops.arguments import Output, as_array, as_count, as_positive, common_real, contiguous
+from dsr.ops.neurons import if_model, lif_model, time_weights
 
 __all__ = [
     "encode_bernoulli",
@@ -40,7 +42,8 @@ __all__ = [
     "weighted_firing_rate",
 ]
 
-Gradient = Literal["published", "exact"]
+ThresholdGradient = Literal["published", "exact"]
+"""Which factor the gradient of a LIF threshold has, see `lif_backward`."""
 
 
 def if_forward(
@@ -81,11 +84,12 @@ def if_forward(
     >>> dsr.functional.if_forward([0.5, 0.5, 0.5, 0.5], v_threshold=1.0)
     array([1., 0., 1., 0.])
     """
-    x = as_array("if_forward", "current", current, least_axes=1)
+    x = _finite("if_forward", "current", current, least_axes=1)
     dtype = common_real("if_forward", current=x)
-    flat = _time_first(x.shape)
+    neuron = if_model(v_threshold, alpha, dtype=dtype, function="if_forward")
+    flat = _time_first("if_forward", "current", x)
     result = Output("if_forward", out, x.shape, dtype, flat, (x,))
-    _core.if_forward(contiguous(x, dtype, flat), v_threshold, alpha, result.buffer)
+    _core.neuron_forward(contiguous(x, dtype, flat), neuron, result.buffer)
     return result.finish()
 
 
@@ -129,11 +133,12 @@ def lif_forward(
     -----
     Meng et al. 2022: the discrete LIF model, firing at `alpha` times the threshold.
     """
-    x = as_array("lif_forward", "current", current, least_axes=1)
+    x = _finite("lif_forward", "current", current, least_axes=1)
     dtype = common_real("lif_forward", current=x)
-    flat = _time_first(x.shape)
+    neuron = lif_model(v_threshold, tau, delta_t, alpha, dtype=dtype, function="lif_forward")
+    flat = _time_first("lif_forward", "current", x)
     result = Output("lif_forward", out, x.shape, dtype, flat, (x,))
-    _core.lif_forward(contiguous(x, dtype, flat), v_threshold, tau, delta_t, alpha, result.buffer)
+    _core.neuron_forward(contiguous(x, dtype, flat), neuron, result.buffer)
     return result.finish()
 
 
@@ -163,9 +168,9 @@ def firing_rate(train: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray
     """
     x = as_array("firing_rate", "train", train, least_axes=1)
     dtype = common_real("firing_rate", train=x)
-    flat = _time_first(x.shape)
+    flat = _time_first("firing_rate", "train", x)
     result = Output("firing_rate", out, x.shape[1:], dtype, flat[1:], (x,))
-    _core.firing_rate(contiguous(x, dtype, flat), result.buffer)
+    _core.firing_rate(contiguous(x, dtype, flat), None, result.buffer)
     return result.finish()
 
 
@@ -199,9 +204,10 @@ def weighted_firing_rate(
     """
     x = as_array("weighted_firing_rate", "train", train, least_axes=1)
     dtype = common_real("weighted_firing_rate", train=x)
-    flat = _time_first(x.shape)
+    weights = _weights("weighted_firing_rate", x, tau, delta_t)
+    flat = _time_first("weighted_firing_rate", "train", x)
     result = Output("weighted_firing_rate", out, x.shape[1:], dtype, flat[1:], (x,))
-    _core.weighted_firing_rate(contiguous(x, dtype, flat), tau, delta_t, result.buffer)
+    _core.firing_rate(contiguous(x, dtype, flat), weights, result.buffer)
     return result.finish()
 
 
@@ -233,9 +239,10 @@ def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | 
     """
     x = as_array("if_rate", "mean_current", mean_current)
     dtype = common_real("if_rate", mean_current=x)
+    neuron = if_model(v_threshold, dtype=dtype, function="if_rate")
     flat = (x.size,)
     result = Output("if_rate", out, x.shape, dtype, flat, (x,))
-    _core.if_rate(contiguous(x, dtype, flat), v_threshold, result.buffer)
+    _core.rate(contiguous(x, dtype, flat), neuron, result.buffer)
     return result.finish()
 
 
@@ -274,9 +281,10 @@ def lif_rate(
     """
     x = as_array("lif_rate", "mean_current", mean_current)
     dtype = common_real("lif_rate", mean_current=x)
+    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate")
     flat = (x.size,)
     result = Output("lif_rate", out, x.shape, dtype, flat, (x,))
-    _core.lif_rate(contiguous(x, dtype, flat), v_threshold, tau, delta_t, result.buffer)
+    _core.rate(contiguous(x, dtype, flat), neuron, result.buffer)
     return result.finish()
 
 
@@ -316,9 +324,10 @@ def if_backward(
     Meng et al. 2022: differentiation on spike representation; interval ends as in the authors' code.
     """
     g, x, dtype = _pair("if_backward", "grad_output", grad_output, "current", current, least_axes=1)
-    flat = _time_first(x.shape)
+    neuron = if_model(v_threshold, dtype=dtype, function="if_backward")
+    flat = _time_first("if_backward", "current", x)
     result = Output("if_backward", out, x.shape, dtype, flat, (g, x))
-    above = _core.if_backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), v_threshold, result.buffer)
+    above = _core.backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), None, neuron, result.buffer)
     return result.finish(), above
 
 
@@ -329,7 +338,7 @@ def lif_backward(
     tau: float,
     delta_t: float,
     *,
-    gradient: Gradient = "published",
+    gradient: ThresholdGradient = "published",
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], float]:
     """DSR gradient of `lif_forward`.
@@ -371,12 +380,12 @@ def lif_backward(
     Meng et al. 2022: differentiation on spike representation; interval ends as in the authors' code.
     """
     g, x, dtype = _pair("lif_backward", "grad_output", grad_output, "current", current, least_axes=1)
-    flat = _time_first(x.shape)
+    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_backward")
+    factor, weights = threshold_factor("lif_backward", delta_t, gradient), _weights("lif_backward", x, tau, delta_t)
+    flat = _time_first("lif_backward", "current", x)
     result = Output("lif_backward", out, x.shape, dtype, flat, (g, x))
-    above = _core.lif_backward(
-        contiguous(g, dtype, flat), contiguous(x, dtype, flat), v_threshold, tau, delta_t, result.buffer
-    )
-    return result.finish(), above * threshold_factor("lif_backward", delta_t, gradient)
+    above = _core.backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), weights, neuron, result.buffer)
+    return result.finish(), above * factor
 
 
 def if_rate_backward(
@@ -412,11 +421,10 @@ def if_rate_backward(
     Meng et al. 2022: differentiation on spike representation.
     """
     g, x, dtype = _pair("if_rate_backward", "grad_rate", grad_rate, "mean_current", mean_current)
+    neuron = if_model(v_threshold, dtype=dtype, function="if_rate_backward")
     flat = (x.size,)
     result = Output("if_rate_backward", out, x.shape, dtype, flat, (g, x))
-    above = _core.if_rate_backward(
-        contiguous(g, dtype, flat), contiguous(x, dtype, flat), v_threshold, 1.0, result.buffer
-    )
+    above = _core.rate_backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), neuron, result.buffer)
     return result.finish(), above
 
 
@@ -427,7 +435,7 @@ def lif_rate_backward(
     tau: float,
     delta_t: float,
     *,
-    gradient: Gradient = "published",
+    gradient: ThresholdGradient = "published",
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], float]:
     """Gradient of `lif_rate`, no time axis anywhere.
@@ -464,12 +472,12 @@ def lif_rate_backward(
     Meng et al. 2022: differentiation on spike representation.
     """
     g, x, dtype = _pair("lif_rate_backward", "grad_rate", grad_rate, "mean_current", mean_current)
+    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate_backward")
+    factor = threshold_factor("lif_rate_backward", delta_t, gradient)
     flat = (x.size,)
     result = Output("lif_rate_backward", out, x.shape, dtype, flat, (g, x))
-    above = _core.lif_rate_backward(
-        contiguous(g, dtype, flat), contiguous(x, dtype, flat), v_threshold, tau, delta_t, tau, result.buffer
-    )
-    return result.finish(), above * threshold_factor("lif_rate_backward", delta_t, gradient)
+    above = _core.rate_backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), neuron, result.buffer)
+    return result.finish(), above * factor
 
 
 def encode_direct(value: ArrayLike, timesteps: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -656,15 +664,15 @@ def encode_delta(signal: ArrayLike, threshold: float, *, out: NDArray[Any] | Non
     -----
     Miskowicz, "Send-on-delta concept", Sensors 2006; the rule of event cameras.
     """
-    x = as_array("encode_delta", "signal", signal, least_axes=1)
+    x = _finite("encode_delta", "signal", signal, least_axes=1)
     dtype = common_real("encode_delta", signal=x)
-    flat = _time_first(x.shape)
+    flat = _time_first("encode_delta", "signal", x)
     result = Output("encode_delta", out, x.shape, dtype, flat, (x,))
     _core.encode_delta(contiguous(x, dtype, flat), threshold, result.buffer)
     return result.finish()
 
 
-def threshold_factor(function: str, delta_t: float, gradient: Gradient) -> float:
+def threshold_factor(function: str, delta_t: float, gradient: ThresholdGradient) -> float:
     """Factor of a LIF threshold's gradient: `delta_t` as published, ``1 / delta_t`` as the mapping has it."""
     if not isinstance(gradient, str) or gradient not in ("published", "exact"):
         given = repr(gradient) if isinstance(gradient, str) else type(gradient).__name__
@@ -672,21 +680,42 @@ def threshold_factor(function: str, delta_t: float, gradient: Gradient) -> float
     return float(delta_t) if gradient == "published" else 1.0 / float(delta_t)
 
 
-def _time_first(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[0], prod(shape[1:])
+def _time_first(function: str, name: str, train: NDArray[Any]) -> tuple[int, int]:
+    """Steps and neurons of a train, or an error where there are no steps."""
+    if len(train) == 0:
+        wanted = f"expected at least one time step on the first axis, got shape {train.shape}"
+        raise ValueError(f"{function}: argument '{name}': {wanted}")
+    return len(train), prod(train.shape[1:])
+
+
+def _weights(function: str, train: NDArray[Any], tau: float, delta_t: float) -> NDArray[np.float64] | None:
+    """The weights of the representation of LIF trains; None where there is nothing to weigh."""
+    times = as_positive(function, "tau", tau), as_positive(function, "delta_t", delta_t)
+    return time_weights(len(train), *times) if train.size else None
+
+
+def _finite(function: str, name: str, value: ArrayLike, *, least_axes: int = 0) -> NDArray[Any]:
+    """As `as_array`; a value that is NaN or infinite is a ValueError, since it would look like a silent neuron."""
+    array = as_array(function, name, value, least_axes=least_axes)
+    if array.dtype.kind == "f" and not (good := np.isfinite(array)).all():
+        first = tuple(int(i) for i in np.unravel_index(np.argmin(good), array.shape))
+        wrong = array.size - np.count_nonzero(good)
+        given = f"{wrong} of {array.size} that are not, the first at index {first}: {array[first]}"
+        raise ValueError(f"{function}: argument '{name}': expected finite values, got {given}")
+    return array
 
 
 def _pair(
     function: str, first: str, a: ArrayLike, second: str, b: ArrayLike, *, least_axes: int = 0
 ) -> tuple[NDArray[Any], NDArray[Any], np.dtype[Any]]:
-    x, y = as_array(function, first, a, least_axes=least_axes), as_array(function, second, b, least_axes=least_axes)
+    x, y = _finite(function, first, a, least_axes=least_axes), _finite(function, second, b, least_axes=least_axes)
     if x.shape != y.shape:
         raise ValueError(f"{function}: argument '{first}': expected shape {y.shape} as '{second}', got {x.shape}")
     return x, y, common_real(function, **{first: x, second: y})
 
 
 def _unit(function: str, name: str, value: ArrayLike) -> NDArray[Any]:
-    array = as_array(function, name, value)
+    array = _finite(function, name, value)
     if array.size and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
             f"{function}: argument '{name}': expected values in [0, 1], got [{array.min()}, {array.max()}]"

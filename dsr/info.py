@@ -16,7 +16,7 @@ def describe() -> str:
     return "\n".join(
         [
             f"dsr      {dsr.__version__}",
-            f"level    {_core.level()} (DSR_LEVEL lowers it)",
+            f"level    {_core.level()} of {', '.join(_core.levels())} (DSR_LEVEL lowers it)",
             f"threads  {_core.threads()} (dsr.set_num_threads or OMP_NUM_THREADS change it)",
             f"BLAS     {configuration.split(' DYNAMIC_ARCH')[0]}, kernel {kernel}",
             f"Python   {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}",

@@ -9,7 +9,7 @@ as they are: no checks here.
 from __future__ import annotations
 
 from math import exp, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,31 +25,56 @@ def _real(x: Any) -> Array:
 # ---- neurons, time first -------------------------------------------------------------------------------------------
 
 
+class Neuron(NamedTuple):
+    """See `dsr.ops.NeuronModel`; here the numbers are in the dtype of the arrays."""
+
+    decay: Any
+    gain: Any
+    v_threshold: Any
+    fire: Any
+    amplitude: Any
+    divisor: Any
+    top: Any
+    closed: bool
+
+
+def if_neuron(kind: Any, v_threshold: float, alpha: float = 0.5) -> Neuron:
+    """IF neurons of the dtype `kind`."""
+    threshold = kind(v_threshold)
+    return Neuron(kind(1), kind(1), threshold, kind(alpha) * threshold, threshold, kind(1), threshold, True)
+
+
+def lif_neuron(kind: Any, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3) -> Neuron:
+    """LIF neurons of the dtype `kind`."""
+    decay, threshold = exp(-delta_t / tau), kind(v_threshold)
+    top = kind(tau) * threshold / kind(delta_t)
+    height = threshold / kind(delta_t)
+    return Neuron(kind(decay), kind(1 - decay), threshold, kind(alpha) * threshold, height, kind(tau), top, False)
+
+
+def neuron_forward(current: Array, neuron: Any) -> Array:
+    """Output train of neurons; `neuron` is a `Neuron` or a `dsr.ops.NeuronModel`."""
+    x = _real(current)
+    numbers = (neuron.decay, neuron.gain, neuron.v_threshold, neuron.fire, neuron.amplitude)
+    decay, gain, threshold, fire, amplitude = (x.dtype.type(number) for number in numbers)
+    output, v, zero = np.empty_like(x), np.zeros_like(x[0]), x.dtype.type(0)
+    for t in range(len(x)):
+        u = decay * v + gain * x[t]
+        output[t] = np.where(u >= fire, amplitude, zero)
+        v = u - np.where(u >= fire, threshold, zero)
+    return output
+
+
 def if_forward(current: Array, v_threshold: float, alpha: float = 0.5) -> Array:
     """See `dsr.functional.if_forward`."""
     x = _real(current)
-    kind = x.dtype.type
-    threshold, fire = kind(v_threshold), kind(alpha) * kind(v_threshold)
-    output, v = np.empty_like(x), np.zeros_like(x[0])
-    for t in range(len(x)):
-        u = v + x[t]
-        output[t] = np.where(u >= fire, threshold, kind(0))
-        v = u - output[t]
-    return output
+    return neuron_forward(x, if_neuron(x.dtype.type, v_threshold, alpha))
 
 
 def lif_forward(current: Array, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3) -> Array:
     """See `dsr.functional.lif_forward`."""
     x = _real(current)
-    kind = x.dtype.type
-    decay = exp(-delta_t / tau)
-    threshold, fire = kind(v_threshold), kind(alpha) * kind(v_threshold)
-    output, v = np.empty_like(x), np.zeros_like(x[0])
-    for t in range(len(x)):
-        u = kind(decay) * v + kind(1 - decay) * x[t]
-        output[t] = np.where(u >= fire, threshold / kind(delta_t), kind(0))
-        v = u - np.where(u >= fire, threshold, kind(0))
-    return output
+    return neuron_forward(x, lif_neuron(x.dtype.type, v_threshold, tau, delta_t, alpha))
 
 
 def time_weights(timesteps: int, tau: float, delta_t: float) -> Array:
@@ -57,92 +82,101 @@ def time_weights(timesteps: int, tau: float, delta_t: float) -> Array:
     return np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
 
 
-def firing_rate(train: Array) -> Array:
-    """See `dsr.functional.firing_rate`."""
+def time_sum(train: Array, weights: Array) -> Array:
+    """``sum_t weights[t] train[t]``, in order."""
     x = _real(train)
     total = np.zeros_like(x[0])
-    for step in x:
-        total = total + step
-    return np.asarray(total / x.dtype.type(len(x)))
+    for w, step in zip(weights, x, strict=True):
+        total = total + x.dtype.type(w) * step
+    return np.asarray(total)
+
+
+def time_mean(train: Array, weights: Array | None) -> Array:
+    """The mean over time with float64 `weights` (T,), or None: the plain one."""
+    if weights is None:
+        weights = np.ones(len(train))
+    # cumsum adds in order, unlike NumPy's sum and, since 3.12, Python's
+    total = time_sum(train, weights)
+    return np.asarray(total / total.dtype.type(np.cumsum(weights)[-1]))
+
+
+def firing_rate(train: Array) -> Array:
+    """See `dsr.functional.firing_rate`."""
+    return time_mean(train, None)
 
 
 def weighted_firing_rate(train: Array, tau: float, delta_t: float) -> Array:
     """See `dsr.functional.weighted_firing_rate`."""
-    x = _real(train)
-    weights = time_weights(len(x), tau, delta_t)
-    total = np.zeros_like(x[0])
-    for w, step in zip(weights, x, strict=True):
-        total = total + x.dtype.type(w) * step
-    # cumsum adds in order, unlike NumPy's sum and, since 3.12, Python's
-    return np.asarray(total / x.dtype.type(np.cumsum(weights)[-1]))
+    return time_mean(train, time_weights(len(train), tau, delta_t))
+
+
+def rate(mean_current: Array, neuron: Any) -> Array:
+    """The mapping of a neuron."""
+    z = _real(mean_current)
+    kind = z.dtype.type
+    return np.clip(z / kind(neuron.divisor), kind(0), kind(neuron.amplitude))
 
 
 def if_rate(mean_current: Array, v_threshold: float) -> Array:
     """See `dsr.functional.if_rate`."""
     z = _real(mean_current)
-    return np.clip(z, z.dtype.type(0), z.dtype.type(v_threshold))
+    return rate(z, if_neuron(z.dtype.type, v_threshold))
 
 
 def lif_rate(mean_current: Array, v_threshold: float, tau: float, delta_t: float) -> Array:
     """See `dsr.functional.lif_rate`."""
     z = _real(mean_current)
-    kind = z.dtype.type
-    return np.clip(z / kind(tau), kind(0), kind(v_threshold) / kind(delta_t))
+    return rate(z, lif_neuron(z.dtype.type, v_threshold, tau, delta_t))
 
 
 # ---- gradients -----------------------------------------------------------------------------------------------------
 
 
-def if_rate_backward(
-    grad_rate: Array, mean_current: Array, v_threshold: float, divisor: float = 1.0
-) -> tuple[Array, float]:
-    """See `dsr.functional.if_rate_backward`; the gradient is divided by `divisor`."""
+def rate_backward(grad_rate: Array, mean_current: Array, neuron: Any, divisor: Any = None) -> tuple[Array, float]:
+    """Gradient of `rate`, divided by `divisor` (None: the neuron's), and the plain sum over saturated neurons."""
     g, z = _real(grad_rate), _real(mean_current)
-    top = z.dtype.type(v_threshold)
-    inside = (z >= 0) & (z <= top)
-    return np.where(inside, g / g.dtype.type(divisor), g.dtype.type(0)), float(g[z > top].sum(dtype=np.float64))
+    kind = z.dtype.type
+    top = kind(neuron.top)
+    inside = (z >= 0) & (z <= top) if neuron.closed else (z > 0) & (z < top)
+    share = g / kind(neuron.divisor if divisor is None else divisor)
+    return np.where(inside, share, kind(0)), float(g[z > top].sum(dtype=np.float64))
+
+
+def backward(grad_output: Array, current: Array, weights: Array | None, neuron: Any) -> tuple[Array, float]:
+    """Gradient of `neuron_forward`, through means over time with float64 `weights` (T,), or None: plain ones."""
+    d = _real(grad_output)
+    kind, steps = d.dtype.type, d.dtype.type(len(d))
+    g = steps * time_mean(d, weights) if weights is not None else time_sum(d, np.ones(len(d)))
+    share, above = rate_backward(g, time_mean(current, weights), neuron, kind(neuron.divisor) * steps)
+    return np.broadcast_to(share, d.shape).copy(), above
+
+
+def if_rate_backward(grad_rate: Array, mean_current: Array, v_threshold: float) -> tuple[Array, float]:
+    """See `dsr.functional.if_rate_backward`."""
+    return rate_backward(grad_rate, mean_current, if_neuron(_real(mean_current).dtype.type, v_threshold))
 
 
 def lif_rate_backward(
-    grad_rate: Array,
-    mean_current: Array,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    divisor: float | None = None,
-    gradient: str = "published",
+    grad_rate: Array, mean_current: Array, v_threshold: float, tau: float, delta_t: float, gradient: str = "published"
 ) -> tuple[Array, float]:
-    """See `dsr.functional.lif_rate_backward`; the gradient is divided by `divisor`, by default `tau`."""
-    g, z = _real(grad_rate), _real(mean_current)
-    kind = z.dtype.type
-    top = kind(tau) * kind(v_threshold) / kind(delta_t)
-    inside = (z > 0) & (z < top)
-    scaled = np.where(inside, g / kind(tau if divisor is None else divisor), kind(0))
-    factor = delta_t if gradient == "published" else 1 / delta_t
-    return scaled, factor * float(g[z > top].sum(dtype=np.float64))
+    """See `dsr.functional.lif_rate_backward`."""
+    neuron = lif_neuron(_real(mean_current).dtype.type, v_threshold, tau, delta_t)
+    share, above = rate_backward(grad_rate, mean_current, neuron)
+    return share, above * (delta_t if gradient == "published" else 1 / delta_t)
 
 
 def if_backward(grad_output: Array, current: Array, v_threshold: float) -> tuple[Array, float]:
     """See `dsr.functional.if_backward`."""
-    d = _real(grad_output)
-    g = np.zeros_like(d[0])
-    for step in d:
-        g = g + step
-    share, grad_threshold = if_rate_backward(g, firing_rate(current), v_threshold, len(d))
-    return np.broadcast_to(share, d.shape).copy(), grad_threshold
+    return backward(grad_output, current, None, if_neuron(_real(current).dtype.type, v_threshold))
 
 
 def lif_backward(
     grad_output: Array, current: Array, v_threshold: float, tau: float, delta_t: float, gradient: str = "published"
 ) -> tuple[Array, float]:
     """See `dsr.functional.lif_backward`."""
-    d = _real(grad_output)
-    kind = d.dtype.type
-    g = kind(len(d)) * weighted_firing_rate(d, tau, delta_t)
-    z = weighted_firing_rate(current, tau, delta_t)
-    divisor = float(kind(tau) * kind(len(d)))
-    share, grad_threshold = lif_rate_backward(g, z, v_threshold, tau, delta_t, divisor, gradient)
-    return np.broadcast_to(share, d.shape).copy(), grad_threshold
+    neuron = lif_neuron(_real(current).dtype.type, v_threshold, tau, delta_t)
+    share, above = backward(grad_output, current, time_weights(len(current), tau, delta_t), neuron)
+    return share, above * (delta_t if gradient == "published" else 1 / delta_t)
 
 
 # ---- encoders ------------------------------------------------------------------------------------------------------
@@ -217,7 +251,7 @@ def encode_delta(signal: Array, threshold: float) -> Array:
 
 
 def pack_words(values: Array) -> Array:
-    """See `dsr.ops.ops.pack_words`."""
+    """See `dsr.ops.pack_words`."""
     channels = len(values)
     words = np.zeros(((channels + 31) // 32, *values.shape[1:]), np.uint32)
     for c in range(channels):
@@ -226,7 +260,7 @@ def pack_words(values: Array) -> Array:
 
 
 def transpose_words(words: Array) -> Array:
-    """See `dsr.ops.ops.transpose_words`."""
+    """See `dsr.ops.transpose_words`."""
     channels, pixels = 32 * len(words), words.shape[1] * words.shape[2]
     lanes = words.shape[3] * words.shape[4]
     bits = unpack_words(words, channels).reshape(channels, pixels, lanes)
@@ -250,7 +284,7 @@ def sgd_update(
 
 
 def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
-    """See `dsr.ops.ops.unpack_words`."""
+    """See `dsr.ops.unpack_words`."""
     bits = np.empty((channels, *words.shape[1:]), np.float32)
     for c in range(channels):
         bits[c] = words[c // 32] >> np.uint32(c % 32) & np.uint32(1)
@@ -258,23 +292,23 @@ def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
 
 
 def add_words(words: Array, values: Array, amplitude: float) -> Array:
-    """See `dsr.ops.ops.add_words`; here a new array is returned."""
+    """See `dsr.ops.add_words`; here a new array is returned."""
     return values + unpack_words(words, len(values), amplitude)
 
 
 def count_words(words: Array, channels: int) -> Array:
-    """See `dsr.ops.ops.count_words`."""
+    """See `dsr.ops.count_words`."""
     spikes = unpack_words(words, channels)
     return spikes.sum(axis=tuple(range(1, spikes.ndim)), dtype=np.float64).astype(np.int64)
 
 
 def count_bits(words: Array) -> int:
-    """See `dsr.ops.ops.count_bits`."""
+    """See `dsr.ops.count_bits`."""
     return int(np.unpackbits(np.ascontiguousarray(words).view(np.uint8)).sum(dtype=np.int64))
 
 
 def dropout_words(words: Array, keep: float, seed: int) -> Array:
-    """See `dsr.ops.ops.dropout_words`."""
+    """See `dsr.ops.dropout_words`."""
     uniform = random_words(words.size * 32, seed).reshape(*words.shape, 32) * 2.0**-32
     mask = ((uniform < keep).astype(np.uint64) << np.arange(32, dtype=np.uint64)).sum(axis=-1)
     return words & mask.astype(np.uint32)
@@ -291,62 +325,31 @@ def _steps_first(current: Array, timesteps: int, scale: Array | None, shift: Arr
     return np.broadcast_to(x, (timesteps, *x.shape[1:]))
 
 
-def if_spikes(
+def neuron_spikes(
     current: Array,
     timesteps: int,
-    v_threshold: float,
-    alpha: float,
+    neuron: Any,
+    weights: Array | None = None,
     scale: Array | None = None,
     shift: Array | None = None,
-) -> tuple[Array, Array]:
-    """See `dsr.ops.ops.if_spikes`."""
-    spikes = if_forward(_steps_first(current, timesteps, scale, shift), v_threshold, alpha)
+) -> tuple[Array, Array, Array | None]:
+    """See `dsr.ops.neuron_spikes`."""
+    spikes = neuron_forward(_steps_first(current, timesteps, scale, shift), neuron)
     sums = weighted_sum(current, np.ones(timesteps, np.float32))
-    return pack_words(np.moveaxis(spikes, 0, -2)), sums
+    return pack_words(np.moveaxis(spikes, 0, -2)), sums, None if weights is None else weighted_sum(current, weights)
 
 
-def lif_spikes(
-    current: Array,
-    weights: Array,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    alpha: float,
-    scale: Array | None = None,
-    shift: Array | None = None,
-) -> tuple[Array, Array, Array]:
-    """See `dsr.ops.ops.lif_spikes`."""
-    spikes = lif_forward(_steps_first(current, len(weights), scale, shift), v_threshold, tau, delta_t, alpha)
-    sums = weighted_sum(current, np.ones(len(weights), np.float32))
-    return pack_words(np.moveaxis(spikes, 0, -2)), sums, weighted_sum(current, weights)
-
-
-def if_spikes_backward(
+def neuron_spikes_backward(
     grad: Array,
     sums: Array,
     timesteps: int,
-    v_threshold: float,
+    neuron: Any,
     scale: Array | None = None,
     shift: Array | None = None,
 ) -> tuple[Array, float]:
-    """See `dsr.ops.ops.if_spikes_backward`."""
-    return if_rate_backward(grad, _mean_current(sums, timesteps, scale, shift), v_threshold, timesteps)
-
-
-def lif_spikes_backward(
-    grad: Array,
-    weighted: Array,
-    timesteps: int,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    scale: Array | None = None,
-    shift: Array | None = None,
-) -> tuple[Array, float]:
-    """See `dsr.ops.ops.lif_spikes_backward`."""
-    z, divisor = _mean_current(weighted, timesteps, scale, shift), float(np.float32(tau) * np.float32(timesteps))
-    share, grad_threshold = lif_rate_backward(grad, z, v_threshold, tau, delta_t, divisor)
-    return share, grad_threshold / delta_t
+    """See `dsr.ops.neuron_spikes_backward`."""
+    divisor = np.float32(neuron.divisor) * np.float32(timesteps)
+    return rate_backward(grad, _mean_current(sums, timesteps, scale, shift), neuron, divisor)
 
 
 def _mean_current(sums: Array, timesteps: int, scale: Array | None, shift: Array | None) -> Array:
@@ -356,24 +359,24 @@ def _mean_current(sums: Array, timesteps: int, scale: Array | None, shift: Array
 
 
 def moments(values: Array) -> tuple[Array, Array]:
-    """See `dsr.ops.ops.moments`."""
+    """See `dsr.ops.moments`."""
     x = values.reshape(len(values), -1).astype(np.float64)
     return x.sum(axis=1), (x * x).sum(axis=1)
 
 
 def product_moments(a: Array, b: Array) -> tuple[Array, Array]:
-    """See `dsr.ops.ops.product_moments`."""
+    """See `dsr.ops.product_moments`."""
     x, y = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
     return x.sum(axis=1), (x * y).sum(axis=1)
 
 
 def expand_gradient(constant: Array, values: Array, slope: Array) -> Array:
-    """See `dsr.ops.ops.expand_gradient`."""
+    """See `dsr.ops.expand_gradient`."""
     return np.expand_dims(constant, -2) + slope.reshape(-1, *[1] * (values.ndim - 1)) * values
 
 
 def affine(x: Array, a: Array, c: Array, y: Array | None = None, b: Array | None = None) -> Array:
-    """See `dsr.ops.ops.affine`."""
+    """See `dsr.ops.affine`."""
 
     def channels(values: Array) -> Array:
         return values.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
@@ -385,7 +388,7 @@ def affine(x: Array, a: Array, c: Array, y: Array | None = None, b: Array | None
 
 
 def weighted_sum(values: Array, weights: Array) -> Array:
-    """See `dsr.ops.ops.weighted_sum`; one step of values stands for all."""
+    """See `dsr.ops.weighted_sum`; one step of values stands for all."""
     steps = np.broadcast_to(np.moveaxis(values, -2, 0), (len(weights), *values.shape[:-2], values.shape[-1]))
     total = np.zeros_like(steps[0])
     for w, step in zip(weights, steps, strict=True):
@@ -398,7 +401,7 @@ def _windows(size: int, kernel: int, stride: int, padding: int) -> int:
 
 
 def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
-    """See `dsr.ops.ops.avg_pool`; values (C, H, W, L)."""
+    """See `dsr.ops.avg_pool`; values (C, H, W, L)."""
     padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = _windows(values.shape[1], kernel_size, stride, padding)
     columns = _windows(values.shape[2], kernel_size, stride, padding)
@@ -410,7 +413,7 @@ def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> 
 
 
 def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
-    """See `dsr.ops.ops.pool_planes`."""
+    """See `dsr.ops.pool_planes`."""
     spikes = unpack_words(words, 32 * len(words)).astype(np.float64)
     pooled = avg_pool(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding)
     counts = np.rint(pooled * kernel_size**2).astype(np.int64).reshape(*pooled.shape[:3], *words.shape[3:])
@@ -420,7 +423,7 @@ def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -
 def avg_pool_backward(
     grad_output: Array, height: int, width: int, kernel_size: int, stride: int, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.ops.avg_pool_backward`."""
+    """See `dsr.ops.avg_pool_backward`."""
     channels, rows, columns, lanes = grad_output.shape
     padded = np.zeros((channels, height + 2 * padding, width + 2 * padding, lanes), grad_output.dtype)
     share = grad_output / grad_output.dtype.type(kernel_size**2)
@@ -432,7 +435,7 @@ def avg_pool_backward(
 
 
 def conv2d(values: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0) -> Array:
-    """See `dsr.ops.ops.conv2d`; float64 inputs give float64 sums."""
+    """See `dsr.ops.conv2d`; float64 inputs give float64 sums."""
     _, _, kernel_h, kernel_w = weight.shape
     padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = _windows(values.shape[1], kernel_h, stride, padding)
@@ -448,7 +451,7 @@ def conv2d(values: Array, weight: Array, bias: Array | None = None, stride: int 
 def conv2d_input_gradient(
     grad_output: Array, weight: Array, height: int, width: int, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.ops.conv2d_input_gradient`."""
+    """See `dsr.ops.conv2d_input_gradient`."""
     _, channels, kernel_h, kernel_w = weight.shape
     _, rows, columns, lanes = grad_output.shape
     padded = np.zeros((channels, height + 2 * padding, width + 2 * padding, lanes), grad_output.dtype)
@@ -462,7 +465,7 @@ def conv2d_input_gradient(
 def conv2d_weight_gradient(
     grad_output: Array, values: Array, kernel_h: int, kernel_w: int, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.ops.conv2d_weight_gradient`."""
+    """See `dsr.ops.conv2d_weight_gradient`."""
     outputs, rows, columns, _ = grad_output.shape
     padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     gradient = np.zeros((outputs, len(values), kernel_h, kernel_w), grad_output.dtype)
@@ -476,34 +479,19 @@ def conv2d_weight_gradient(
 def conv2d_spikes(
     words: Array, weight: Array, bias: Array | None, amplitude: float, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.ops.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
+    """See `dsr.ops.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
     spikes = unpack_words(words, weight.shape[1]).astype(weight.dtype)
     flat = spikes.reshape(*spikes.shape[:3], -1) * weight.dtype.type(amplitude)
     out = conv2d(flat, weight, bias, stride, padding)
     return out.reshape(*out.shape[:3], *words.shape[3:])
 
 
-def conv2d_if_spikes(
-    convolution: Any, v_threshold: float, alpha: float, scale: Array | None, shift: Array | None
+def conv2d_neuron_spikes(
+    convolution: Any, neuron: Any, scale: Array | None = None, shift: Array | None = None
 ) -> Array:
-    """See `dsr.ops.ops.conv2d_if_spikes`."""
+    """See `dsr.ops.conv2d_neuron_spikes`."""
     current = _convolved(convolution)
-    return if_spikes(current, current.shape[3], v_threshold, alpha, scale, shift)[0]
-
-
-def conv2d_lif_spikes(
-    convolution: Any,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    alpha: float,
-    scale: Array | None,
-    shift: Array | None,
-) -> Array:
-    """See `dsr.ops.ops.conv2d_lif_spikes`."""
-    current = _convolved(convolution)
-    weights = np.ones(current.shape[3], np.float32)  # the spikes do not depend on them
-    return lif_spikes(current, weights, v_threshold, tau, delta_t, alpha, scale, shift)[0]
+    return neuron_spikes(current, current.shape[3], neuron, None, scale, shift)[0]
 
 
 def _convolved(c: Any) -> Array:
@@ -516,7 +504,7 @@ def _convolved(c: Any) -> Array:
 def conv2d_spikes_weight_gradient(
     grad_output: Array, words: Array, weight_shape: tuple[int, ...], amplitude: float, stride: int = 1, padding: int = 0
 ) -> Array:
-    """See `dsr.ops.ops.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
+    """See `dsr.ops.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
     spikes = unpack_words(words, weight_shape[1]).astype(grad_output.dtype)
     flat = spikes.reshape(*spikes.shape[:3], -1) * grad_output.dtype.type(amplitude)
     steps = grad_output.reshape(*grad_output.shape[:3], -1)

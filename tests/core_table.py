@@ -1,6 +1,7 @@
 """What the entries of dsr._core take, stated a second time: the tests' own table, and valid arguments made from it.
 
-An argument is "name:kind" or "name:kind:axes"; "?" before the name: None is allowed; "!" before the name: an output.
+An argument is "name:kind" or "name:kind:axes"; "?" before the name: None is allowed; "!" before the name: an output;
+"neuron" is a `dsr.ops.NeuronModel`.
 """
 
 from __future__ import annotations
@@ -9,31 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsr import ops
+
 ENTRIES = {
-    "if_forward": "current:real:TN v_threshold:positive alpha:alpha !out:real:TN",
-    "lif_forward": "current:real:TN v_threshold:positive tau:positive delta_t:positive alpha:alpha !out:real:TN",
-    "firing_rate": "train:real:TN !out:real:N",
-    "weighted_firing_rate": "train:real:TN tau:positive delta_t:positive !out:real:N",
-    "if_rate": "mean_current:real:N v_threshold:positive !out:real:N",
-    "lif_rate": "mean_current:real:N v_threshold:positive tau:positive delta_t:positive !out:real:N",
-    "if_backward": "grad_output:real:TN current:real:TN v_threshold:positive !out:real:TN",
-    "lif_backward": "grad_output:real:TN current:real:TN v_threshold:positive tau:positive delta_t:positive "
-    "!out:real:TN",
-    "if_rate_backward": "grad_rate:real:N mean_current:real:N v_threshold:positive divisor:positive !out:real:N",
-    "lif_rate_backward": "grad_rate:real:N mean_current:real:N v_threshold:positive tau:positive delta_t:positive "
-    "divisor:positive !out:real:N",
+    "neuron_forward": "current:real:TN neuron:neuron !out:real:TN",
+    "firing_rate": "train:real:TN ?weights:float64:T !out:real:N",
+    "rate": "mean_current:real:N neuron:neuron !out:real:N",
+    "backward": "grad_output:real:TN current:real:TN ?weights:float64:T neuron:neuron !out:real:TN",
+    "rate_backward": "grad_rate:real:N mean_current:real:N neuron:neuron !out:real:N",
     "encode_bernoulli": "rate:real:N seed:seed !out:real:TN",
     "encode_latency": "value:real:N !out:real:TN",
     "encode_phase": "value:real:N bits:count !out:real:TN",
     "encode_delta": "signal:real:TN threshold:positive !out:real:TN",
-    "if_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C v_threshold:positive alpha:alpha "
-    "!words:uint32:WPTB !sums:float32:CPB",
-    "lif_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C weights:float32:T v_threshold:positive "
-    "tau:positive delta_t:positive alpha:alpha !words:uint32:WPTB !sums:float32:CPB !weighted:float32:CPB",
-    "if_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
-    "v_threshold:positive !out:float32:CN",
-    "lif_spikes_backward": "grad:float32:CN weighted:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
-    "v_threshold:positive tau:positive delta_t:positive !out:float32:CN",
+    "neuron_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C ?weights:float32:T neuron:neuron "
+    "!words:uint32:WPTB !sums:float32:CPB ?!weighted:float32:CPB",
+    "neuron_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
+    "neuron:neuron !out:float32:CN",
     "pack_words": "values:float32:CN !out:uint32:WN",
     "unpack_words": "words:uint32:WN amplitude:number !out:float32:CN",
     "add_words": "words:uint32:WN amplitude:number !out:float32:CN",
@@ -56,17 +48,14 @@ ENTRIES = {
     "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL stride:count padding:size !out:float32:OCYX",
     "conv2d_spikes": "words:uint32:WHVL weight:float32:OCYX ?bias:float32:O amplitude:number stride:count padding:size "
     "group:count accumulate:size !out:float32:OIJL",
-    "conv2d_if_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
+    "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
     "padding:size group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
-    "v_threshold:positive alpha:alpha !out:uint32:KIJTB",
-    "conv2d_lif_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
-    "padding:size group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
-    "v_threshold:positive tau:positive delta_t:positive alpha:alpha !out:uint32:KIJTB",
+    "neuron:neuron !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number stride:count padding:size group:count !out:float32:OCYX",
 }
 # these return a number, the others None
-NUMBERS = {entry for entry in ENTRIES if "if_" in entry and entry.endswith("_backward")} | {"count_bits"}
+NUMBERS = {"backward", "rate_backward", "neuron_spikes_backward", "count_bits"}
 
 
 class Argument(NamedTuple):
@@ -84,7 +73,7 @@ def arguments_of(entry: str) -> list[Argument]:
     found = []
     for text in ENTRIES[entry].split():
         name, kind, *axes = text.lstrip("?!").split(":")
-        found.append(Argument(name, kind, axes[0] if axes else "", text[0] == "!", text[0] == "?"))
+        found.append(Argument(name, kind, axes[0] if axes else "", "!" in text, "?" in text))
     return found
 
 
@@ -111,7 +100,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
     elif "words" in entry or "spikes" in entry:
         sizes["W"] = words(sizes["C"])
-        if "if_" in entry:
+        if entry == "conv2d_neuron_spikes":
             sizes["K"] = words(sizes["O"])
     return sizes
 
@@ -140,6 +129,14 @@ def make_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> 
     return rng.integers(0, 2**32, shape).astype(dtype)
 
 
+def make_neuron(rng: np.random.Generator, real: Any = np.float32) -> ops.NeuronModel:
+    """IF or LIF neurons."""
+    v_threshold, tau, delta_t, alpha = (float(number) for number in rng.uniform(0.1, 1, 4))
+    if rng.random() < 0.5:
+        return ops.if_model(v_threshold, alpha, dtype=real)
+    return ops.lif_model(v_threshold, tau, delta_t, alpha, dtype=real)
+
+
 def make_arguments(
     entry: str, rng: np.random.Generator, real: Any = np.float32, sizes: dict[str, int] | None = None
 ) -> list[Any]:
@@ -150,9 +147,11 @@ def make_arguments(
         if argument.axes:
             shape = tuple(sizes[letter] for letter in argument.axes)
             made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
+        elif argument.kind == "neuron":
+            made.append(make_neuron(rng, real))
         elif argument.name in sizes:
             made.append(sizes[argument.name])
-        elif argument.kind in ("alpha", "chance"):
+        elif argument.kind == "chance":
             made.append(float(rng.uniform(0.1, 1)))
         elif argument.kind in ("positive", "number"):
             made.append(float(rng.uniform(0.1, 2)))

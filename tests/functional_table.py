@@ -27,6 +27,8 @@ FUNCTIONS = {
     "encode_delta": "signal:train threshold:positive",
 }
 ARRAYS = ("train", "values", "unit")
+# others refuse values that are not finite
+TAKE_NAN = ("firing_rate", "weighted_firing_rate", "if_rate", "lif_rate", "encode_direct")
 
 
 def kinds_of(function: str) -> dict[str, str]:

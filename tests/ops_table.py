@@ -1,18 +1,19 @@
-"""Valid arguments of the EXACT functions of dsr.ops."""
+"""Valid arguments of the EXACT functions of dsr.ops; those of neurons stand once for each model."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dsr import ops
+from dsr import _core, ops
 
 EXACT = [
-    "if_spikes",
-    "lif_spikes",
-    "if_spikes_backward",
-    "lif_spikes_backward",
+    "neuron_spikes IF",
+    "neuron_spikes LIF",
+    "neuron_spikes_backward IF",
+    "neuron_spikes_backward LIF",
     "pack_words",
     "unpack_words",
     "add_words",
@@ -29,6 +30,14 @@ EXACT = [
     "avg_pool",
     "avg_pool_backward",
 ]
+
+
+MODELS = {"IF": ops.if_model(0.7, 0.4), "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4)}
+
+
+def find(module: Any, function: str) -> Any:
+    """The function of dsr.ops or dsr.reference that a row stands for."""
+    return getattr(module, function.split()[0])
 
 
 def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -48,14 +57,14 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
     """Arguments for values of `shape` (C, H, W, T, B); pooling sees T * B lanes and windows of 2."""
     channels, height, width, timesteps, batch = shape
     pixels = channels, height, width
-    if function == "if_spikes":
-        return [floats(rng, *shape), timesteps, 0.7, 0.4, floats(rng, channels), floats(rng, channels)]
-    if function == "lif_spikes":
-        weights = rng.random(timesteps).astype(np.float32)
-        return [floats(rng, *shape), weights, 0.7, 1.5, 0.2, 0.4, floats(rng, channels), floats(rng, channels)]
-    if function.endswith("spikes_backward"):
-        numbers = [timesteps, 0.7] if function.startswith("if") else [timesteps, 0.7, 1.5, 0.2]
-        return [*(floats(rng, *pixels, batch) for _ in range(2)), *numbers, *(floats(rng, channels) for _ in range(2))]
+    name, *model = function.split()
+    if name == "neuron_spikes":
+        weights = rng.random(timesteps).astype(np.float32) if model == ["LIF"] else None
+        current, scale, shift = floats(rng, *shape), floats(rng, channels), floats(rng, channels)
+        return [current, timesteps, MODELS[model[0]], weights, scale, shift]
+    if name == "neuron_spikes_backward":
+        grad, sums, scale, shift = (floats(rng, *size) for size in 2 * [(*pixels, batch)] + 2 * [(channels,)])
+        return [grad, sums, timesteps, MODELS[model[0]], scale, shift]
     if function == "pack_words":
         return [floats(rng, *shape) * (rng.random(shape) < 0.5)]
     if function in ("unpack_words", "count_words"):
@@ -88,5 +97,28 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
 def run(module: Any, function: str, call: list[Any]) -> list[np.ndarray]:
     """All results of a call on copies of the arguments: add_words changes one."""
     call = [argument.copy() if isinstance(argument, np.ndarray) else argument for argument in call]
-    result = getattr(module, function)(*call)
-    return list(result) if isinstance(result, tuple) else [result]
+    result = find(module, function)(*call)
+    return [part for part in result if part is not None] if isinstance(result, tuple) else [result]
+
+
+def without_leak(general: bool) -> list[np.ndarray]:
+    """Spikes of IF neurons by every kernel: in the loop that only adds, or in the one with decay and gain.
+
+    The second gets half the current and doubles it, which is exact: the same bits.
+    """
+    rng, half = np.random.default_rng(11), np.float32(0.5 if general else 1)
+
+    def model(**options: Any) -> ops.NeuronModel:
+        return replace(ops.if_model(0.7, 0.4, **options), gain=2.0 if general else 1.0)
+
+    results = []
+    for shape in ((33, 3, 2, 5, 37), (65, 2, 2, 4, 16), (3, 2, 1, 7, 5)):
+        current, scale, shift = floats(rng, *shape), floats(rng, shape[0]) * half, floats(rng, shape[0]) * half
+        results.append(ops.neuron_spikes(current, shape[3], model(), None, scale, shift)[0])
+    for dtype in ("f4", "f8"):
+        current = rng.normal(0.3, 1, (7, 1033)).astype(dtype)
+        results.append(np.empty_like(current))
+        _core.neuron_forward(current * half, model(dtype=dtype), results[-1])
+    convolution = ops.SpikeConvolution(bits(rng, 40, 5, 4, 3, 17), floats(rng, 37, 40, 3, 3), None, 0.3, 1, 1, 1)
+    scale, shift = floats(rng, 37) * half, floats(rng, 37) * half
+    return [*results, ops.conv2d_neuron_spikes(convolution, model(), scale, shift)]

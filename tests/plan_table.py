@@ -17,6 +17,7 @@ import numpy as np
 
 import dsr
 from dsr import _core, inspect, models
+from dsr.nn.registry import NEURONS
 from dsr.train import build_network
 from dsr.train.recipe import Recipe
 
@@ -150,11 +151,7 @@ def pinned(name: str, kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    lines = [
-        f"{json.dumps(f'{name}, {kind}')}: {json.dumps(pinned(name, neuron))}"
-        for name in NAMES
-        for kind, neuron in (("spiking", "if"), ("relu", "relu"))
-    ]
+    lines = [f"{json.dumps(f'{name}, {kind}')}: {json.dumps(pinned(name, kind))}" for name in NAMES for kind in NEURONS]
     PLANS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

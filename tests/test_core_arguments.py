@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from core_table import ENTRIES, arguments_of, draw_sizes, make_arguments, plain_sizes
+from core_table import ENTRIES, arguments_of, draw_sizes, make_arguments, plain_sizes, settle
 from core_table import NUMBERS as NUMBERS_RETURNED
 
 from dsr import _core
+from dsr.ops import if_model
 
+POOLS = ["avg_pool", "avg_pool_backward", "pool_planes"]
 ARRAYS = [(entry, i) for entry in ENTRIES for i, argument in enumerate(arguments_of(entry)) if argument.axes]
 NUMBERS = [(entry, i) for entry in ENTRIES for i, argument in enumerate(arguments_of(entry)) if not argument.axes]
 
@@ -37,7 +43,7 @@ def refused(entry, arguments, index, error):
 
 def test_table_is_that_of_the_extension():
     functions = {name for name in dir(_core) if callable(getattr(_core, name)) and not name.startswith("_")}
-    assert set(ENTRIES) == functions - {"level", "threads", "set_threads", "blas", "kernels"}
+    assert set(ENTRIES) == functions - {"level", "levels", "threads", "set_threads", "blas", "kernels"}
     for entry in ENTRIES:
         assert [a.name for a in arguments_of(entry)] == list(inspect.signature(getattr(_core, entry)).parameters)
 
@@ -139,11 +145,65 @@ def test_axes_that_disagree(entry, call):
             arguments[index] = np.zeros(shape, arguments[index].dtype)
             others = [a.axes for i, a in enumerate(arguments_of(entry)) if i != index]
             if letter in "".join(others) or letter in fixed:
-                with pytest.raises(ValueError, match=f"^{entry}: argument '.*': expected "):
+                with pytest.raises(ValueError, match=f"^{entry}: argument '.*': expected ") as caught:
                     getattr(_core, entry)(*arguments)
+                named, axis = re.search("argument '(.*?)'.* on axis ([A-Z])", str(caught.value)).groups()
+                assert axis in next(argument.axes for argument in arguments_of(entry) if argument.name == named)
             else:
                 free += 1
     assert free <= 8
+
+
+RELATIONS = [
+    ("neuron_spikes", {"weights": None}, "weighted", "an array where 'weights' is one, None where it is None"),
+    ("neuron_spikes", {"current": (40, 2, 3, 9)}, "current", "4 elements on axis S"),
+    ("neuron_spikes", {"words": (3, 2, 4, 9)}, "words", "2 elements on axis W"),
+    ("pack_words", {"out": (3, 5)}, "out", "2 elements on axis W"),
+    ("unpack_words", {"words": (3, 5)}, "words", "2 elements on axis W"),
+    ("add_words", {"words": (3, 5)}, "words", "2 elements on axis W"),
+    ("count_words", {"words": (3, 5)}, "words", "2 elements on axis W"),
+    ("transpose_words", {"out": (2, 3, 192)}, "out", "2 elements on axis K"),
+    ("transpose_words", {"out": (2, 2, 191)}, "out", "192 elements on axis C"),
+    ("affine", {"y": None}, "b", "an array where 'y' is one"),
+    *[(entry, {"padding": 2}, "padding", "at most half the kernel size") for entry in POOLS],
+    ("avg_pool", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
+    ("avg_pool", {"out": (40, 6, 6, 33)}, "out", "5 elements on axis I"),
+    ("avg_pool_backward", {"out": (40, 0, 6, 33)}, "out", "an image at least as large as the window"),
+    ("avg_pool_backward", {"grad_output": (40, 5, 7, 33)}, "grad_output", "6 elements on axis J"),
+    ("pool_planes", {"words": (40, 0, 6, 33)}, "words", "an image at least as large as the window"),
+    ("pool_planes", {"out": (3, 40, 5, 6, 33)}, "out", "4 elements on axis K"),
+    ("conv2d", {"weight": (3, 40, 0, 2)}, "weight", "a kernel of at least 1x1"),
+    ("conv2d", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
+    ("conv2d", {"out": (3, 6, 7, 33)}, "out", "5 elements on axis I"),
+    ("conv2d_input_gradient", {"weight": (3, 40, 3, 0)}, "weight", "a kernel of at least 1x1"),
+    ("conv2d_input_gradient", {"out": (40, 0, 6, 33)}, "out", "an image at least as large as the window"),
+    ("conv2d_input_gradient", {"grad_output": (3, 6, 7, 33)}, "grad_output", "5 elements on axis I"),
+    ("conv2d_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "a kernel of at least 1x1"),
+    ("conv2d_weight_gradient", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
+    ("conv2d_weight_gradient", {"grad_output": (3, 5, 8, 33)}, "grad_output", "7 elements on axis J"),
+    ("conv2d_spikes", {"words": (3, 5, 6, 33)}, "words", "2 elements on axis W"),
+    ("conv2d_spikes", {"weight": (3, 40, 0, 2)}, "weight", "a kernel of at least 1x1"),
+    ("conv2d_neuron_spikes", {"words": (3, 5, 6, 4, 9)}, "words", "2 elements on axis W"),
+    ("conv2d_neuron_spikes", {"shortcut": None, "out": (2, 5, 7, 4, 9)}, "out", "1 elements on axis K"),
+    ("conv2d_neuron_spikes", {"shortcut": (2, 5, 7, 4, 9), "out": (2, 5, 7, 4, 9)}, "shortcut", "1 elements on axis K"),
+    ("conv2d_spikes_weight_gradient", {"slope": None}, "slope", "an array where 'values' is one"),
+    ("conv2d_spikes_weight_gradient", {"timesteps": 5}, "values", "5 elements on axis T"),
+    ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 3, 64)}, "transposed", "2 elements on axis K"),
+    ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 2, 96)}, "transposed", "64 elements on axis N"),
+    ("conv2d_spikes_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "a kernel of at least 1x1"),
+    ("conv2d_spikes_weight_gradient", {"constant": (3, 6, 7, 9), "values": (3, 6, 7, 4, 9)}, "constant", "5 elements"),
+]
+
+
+@pytest.mark.parametrize(("entry", "changes", "named", "expected"), RELATIONS)
+def test_relations_name_the_argument_at_fault(entry, changes, named, expected, call):
+    arguments = call(entry)
+    for index, argument in enumerate(arguments_of(entry)):
+        if argument.name in changes:
+            value = changes[argument.name]
+            arguments[index] = np.zeros(value, arguments[index].dtype) if isinstance(value, tuple) else value
+    with pytest.raises(ValueError, match=rf"^{entry}: argument '{named}': expected {re.escape(expected)}"):
+        getattr(_core, entry)(*arguments)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if "T" in ENTRIES[entry].replace("OCYX", "")])
@@ -180,15 +240,59 @@ def test_overlap(entry, call):
                     getattr(_core, entry)(*arguments)
 
 
+def floats(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def words(*shape):
+    return np.zeros(shape, np.uint32)
+
+
+LARGE = 46341, 46341, 1  # more than 2**31 elements, of no channels
+LANES = 2**20, 2**12
+MANY = words(0, 1, 1, *LANES)
+TOO_LARGE = [
+    ("conv2d", [floats(0, *LARGE), floats(0, 0, 1, 1), None, 1, 0, floats(0, *LARGE)], "out", "elements"),
+    ("conv2d", [floats(2**31, 1, 1, 0), floats(0, 2**31, 1, 1), None, 1, 0, floats(0, 1, 1, 0)], "weight", "weights"),
+    ("conv2d_input_gradient", [floats(0, *LARGE), floats(0, 0, 1, 1), 1, 0, floats(0, *LARGE)], "grad_output", "eleme"),
+    ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), 1, 0, floats(0, 2**31, 1, 1)], "out", "we"),
+    (
+        "conv2d_neuron_spikes",
+        [MANY, floats(0, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, if_model(1.0), MANY],
+        "words",
+        "lanes",
+    ),
+    (
+        "conv2d_spikes_weight_gradient",
+        [floats(0, 1, 1, LANES[1]), None, None, words(1, 1, 0, 0), LANES[0], 1, 1, 0, 1, floats(0, 0, 1, 1)],
+        "timesteps",
+        "lanes",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "arguments", "named", "what"), TOO_LARGE)
+def test_sizes_beyond_31_bits(entry, arguments, named, what):
+    with pytest.raises(ValueError, match=rf"^{entry}: argument '{named}': expected fewer than 2\*\*31 {what}"):
+        getattr(_core, entry)(*arguments)
+
+
 WRONG_NUMBERS = {
     "positive": [0, -1, 0.0, -0.0, 1e-320, 1e-39, 1e300, float("nan"), float("inf"), -float("inf"), 10**400],
     "number": [float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 10**400, -(10**400)],
-    "alpha": [0, 2.0**-21, 1.0000001, -0.5, float("nan"), float("inf"), 10**400],
     "chance": [-1e-9, 1.0000001, float("nan"), float("inf"), 10**400],
     "count": [0, -1, 2**31, 2**32 + 1, 2**64, 10**5000, -(10**5000)],
     "size": [-1, 2**31, 2**32 + 1, 2**64, 10**5000],
     "seed": [-1, 2**64, 10**5000, -(10**5000)],
+    "neuron": [
+        replace(if_model(1.0), **{field: value})
+        for field in ("decay", "gain", "v_threshold", "fire", "amplitude", "divisor", "top")
+        for value in (-1.0, float("nan"), float("inf"), 1e39)
+    ]
+    + [replace(if_model(1.0), **{field: 0.0}) for field in ("v_threshold", "fire", "amplitude", "divisor", "top")],
 }
+# fields of another type, and objects that lack one
+NO_NEURONS = [1.0, "IF", replace(if_model(1.0), decay=1), replace(if_model(1.0), closed=1), SimpleNamespace(decay=1.0)]
 NO_NUMBERS = [None, "1", b"1", [1], (), {}, 1j, np.array([1.0, 2.0]), object()]
 # NumPy makes a number of each, of some with a warning
 NO_NUMBERS += [np.array([1.0]), np.ma.masked_array([[1.0]]), np.array(b"1"), np.array(1, object), np.complex64(1)]
@@ -199,6 +303,7 @@ def test_numbers(case, call):
     entry, index = case
     kind = arguments_of(entry)[index].kind
     no_integers = [1.0, np.float32(1), "1"] if kind in ("count", "size", "seed") else []
+    no_integers += NO_NEURONS if kind == "neuron" else []
     wrong = [(ValueError, value) for value in WRONG_NUMBERS[kind]]
     wrong += [(TypeError, value) for value in NO_NUMBERS + no_integers]
     for error, value in wrong:
@@ -212,9 +317,26 @@ def test_numbers_of_any_class(case, call):
     entry, index = case
     arguments = call(entry)
     plain = arguments[index]
+    if arguments_of(entry)[index].kind == "neuron":
+        arguments[index] = SimpleNamespace(**vars(plain))
+        getattr(_core, entry)(*arguments)
+        return
     for value in (np.array(plain), np.int64(plain) if isinstance(plain, int) else np.float64(plain)):
         arguments[index] = value
         getattr(_core, entry)(*arguments)
+
+
+def test_a_number_that_takes_the_memory_of_an_array_away():
+    """Its methods run before the arrays are looked at."""
+    words, out = np.zeros((2, 1000), np.uint32), np.zeros((40, 1000), np.float32)
+
+    class Number:
+        def __float__(self):
+            words.resize((0, 0), refcheck=False)
+            return 1.0
+
+    with pytest.raises(ValueError, match=r"^unpack_words: argument 'out': expected axes"):
+        _core.unpack_words(words, Number(), out)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -236,11 +358,15 @@ def test_groups_are_1_2_or_4_bits(entry, group, call):
     refused(entry, arguments, index, ValueError)
 
 
-@pytest.mark.parametrize("entry", ["avg_pool", "avg_pool_backward"])
-def test_padding_of_pools(entry, call):
-    arguments = call(entry)
-    arguments[1:4] = [2, 1, 2]
-    refused(entry, arguments, 3, ValueError)
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if " group:" in ENTRIES[entry]])
+def test_kernels_of_too_many_taps(entry, call):
+    """121 taps divided by the bits of a group."""
+    kernel = next(argument.name for argument in arguments_of(entry) if "YX" in argument.axes)
+    for side, group, named in ((11, 2, "group"), (12, 1, kernel)):
+        sizes = {**plain_sizes(entry), "Y": side, "X": side, "H": 12, "V": 12, "padding": 6, "group": group}
+        arguments = make_arguments(entry, np.random.default_rng(0), sizes=settle(entry, sizes))
+        with pytest.raises(ValueError, match=f"^{entry}: argument '{named}': expected at most 121 taps"):
+            getattr(_core, entry)(*arguments)
 
 
 # f and u make arrays of zeros, float32 and uint32
@@ -257,10 +383,10 @@ HARD_CALLS = [
     "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, 1, 0, 1, 0, f(1, 1, 1, 1))",
     "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, 1431655765, 2**31 - 1, "
     "1, f(1, 1, 1, 1))",
-    "_core.conv2d_if_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, None, 0, None, None, 1, "
-    "1, u(1, 3, 3, 1, 1))",
-    "_core.conv2d_lif_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, 1, 1, 1, 1, "
-    "u(1, 1, 1, 1, 0))",
+    "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, None, 0, None, "
+    "None, dsr.ops.if_model(1), u(1, 3, 3, 1, 1))",
+    "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, "
+    "dsr.ops.lif_model(1, 1, 1), u(1, 1, 1, 1, 0))",
     "_core.pool_planes(u(1, 2, 2, 1), 2**31 - 2, 1, 2**30 - 1, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",
@@ -274,7 +400,7 @@ def test_hard_calls_end(number):
     Time and memory go with the arrays, not with a stride; MemoryError is an answer too.
     """
     lines = [
-        "import numpy as np",
+        "import numpy as np, dsr",
         "from dsr import _core",
         "f = lambda *shape: np.zeros(shape, np.float32)",
         "u = lambda *shape: np.zeros(shape, np.uint32)",
@@ -305,6 +431,34 @@ def test_set_threads_no_integer(wrong):
 def test_set_threads_of_a_number_too_long_to_print():
     with pytest.raises(ValueError, match=THREADS_REFUSED):
         _core.set_threads(10**5000)
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "100000"}, 1024),
+        ({"OMP_NUM_THREADS": "2147483647"}, 1024),
+        ({"OMP_NUM_THREADS": "100000,4"}, 1024),
+        ({"OMP_NUM_THREADS": "3,100000"}, 3),
+        ({"OMP_NUM_THREADS": "100000", "OMP_THREAD_LIMIT": "2"}, 1024),
+        ({"OMP_NUM_THREADS": "3", "OMP_THREAD_LIMIT": "1000000"}, 3),
+        ({"OMP_NUM_THREADS": "99999999999999999999"}, None),
+        ({"OMP_NUM_THREADS": "0"}, None),
+        ({"OMP_NUM_THREADS": "many", "OMP_THREAD_LIMIT": "-1"}, None),
+    ],
+)
+def test_any_number_of_threads_in_the_environment(environment, threads):
+    """OpenMP ignores what is no number (None); a team of 100,000 threads ended in a segmentation fault."""
+    lines = [
+        "import numpy as np, dsr",
+        "x = np.full((3, 40000), 0.5, 'f4')",
+        "assert dsr.functional.if_forward(x, 1.0).sum() == 80000",
+        "print(dsr.get_num_threads())",
+    ]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    command = [sys.executable, "-P", "-c", "\n".join(lines)]
+    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True, timeout=100)
+    assert int(done.stdout) == (threads or int(done.stdout)) <= 1024
 
 
 def test_set_threads_holds_in_every_thread():

@@ -31,15 +31,6 @@ def test_phase_parity(bits, dtype, rng):
     assert_same(functional.encode_phase(values, 50, bits), reference.encode_phase(values, 50, bits))
 
 
-@pytest.mark.parametrize("dtype", REALS)
-def test_delta_parity_with_nan_and_infinity(dtype, rng):
-    signal = rng.normal(size=(30, 600)).astype(dtype)
-    signal[rng.random(signal.shape) < 0.05] = np.nan
-    signal[rng.random(signal.shape) < 0.05] = np.inf
-    with np.errstate(all="ignore"):
-        assert_same(functional.encode_delta(signal, 0.5), reference.encode_delta(signal, 0.5))
-
-
 @pytest.mark.parametrize("function", ENCODERS)
 def test_threads(function, threads, rng):
     """Large enough for a team, in several chunks, the last one not whole."""
@@ -202,5 +193,6 @@ def test_arguments_out_of_range(function, rng):
 @pytest.mark.parametrize("function", ["encode_bernoulli", "encode_latency", "encode_phase"])
 @pytest.mark.parametrize("value", [-1e-30, 1.0000001, np.nan, np.inf])
 def test_values_out_of_range(function, value):
-    with pytest.raises(ValueError, match=f"^{function}: argument '(rate|value)': expected values in"):
+    expected = "values in" if np.isfinite(value) else "finite values, got 1 of 2"
+    with pytest.raises(ValueError, match=f"^{function}: argument '(rate|value)': expected {expected}"):
         getattr(functional, function)([0.5, value], 4)

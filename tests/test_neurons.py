@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from checks import assert_same, sum_in_contract_order
-from functional_table import ARRAYS, FUNCTIONS, kinds_of, make_call, result_array
+from functional_table import ARRAYS, FUNCTIONS, TAKE_NAN, kinds_of, make_call, result_array
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,14 +75,40 @@ def test_parity(function, dtype, rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("function", NEURONS)
-def test_parity_with_nan_and_infinity(function, dtype, rng):
+def test_parity_of_extreme_values(function, dtype, rng):
+    """NaN and infinity where they are taken, the largest and smallest numbers everywhere."""
+    infinite = [np.nan, np.inf, -np.inf] if function in TAKE_NAN else []
     for density in (0.02, 0.5):
         call = make_call(function, rng, (6, 1000), dtype)
         for value in call.values():
             if isinstance(value, np.ndarray):
-                wild = rng.choice([np.nan, np.inf, -np.inf, np.finfo(dtype).max, -0.0, 1e-44], value.shape)
+                wild = rng.choice([*infinite, np.finfo(dtype).max, -np.finfo(dtype).max, -0.0, 1e-44], value.shape)
                 np.copyto(value, wild.astype(dtype), where=rng.random(value.shape) < density)
         check_parity(function, call)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ">f4"])
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in TAKE_NAN])
+def test_values_that_are_not_finite_are_refused(function, dtype, rng):
+    """Never "no spikes"; every array of every function."""
+    for name, kind in kinds_of(function).items():
+        for wild in (np.nan, np.inf, -np.inf) if kind in ARRAYS else ():
+            call = make_call(function, rng, dtype=dtype)
+            call[name].flat[[9, 11]] = wild
+            index = tuple(int(i) for i in np.unravel_index(9, call[name].shape))
+            given = f"2 of {call[name].size} that are not, the first at index {index}: {wild}"
+            message = re.escape(f"{function}: argument '{name}': expected finite values, got {given}")
+            with pytest.raises(ValueError, match=f"^{message}$"):
+                getattr(functional, function)(**call)
+
+
+def test_means_and_mappings_show_what_is_not_finite():
+    wild = np.array([[np.nan, np.inf, -np.inf, 1.0]])
+    assert_same(functional.firing_rate(wild), wild[0])
+    assert_same(functional.weighted_firing_rate(wild, 1.0, 0.5), wild[0])
+    assert_same(functional.if_rate(wild, 2.0), np.array([[np.nan, 2.0, 0.0, 1.0]]))
+    assert_same(functional.lif_rate(wild, 2.0, 1.0, 1.0), np.array([[np.nan, 2.0, 0.0, 1.0]]))
+    assert_same(functional.encode_direct(wild[0], 1), wild)
 
 
 @pytest.mark.parametrize("function", GRADIENTS)

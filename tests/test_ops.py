@@ -7,7 +7,7 @@ import pytest
 from checks import assert_same, sum_in_contract_order
 from hypothesis import given
 from hypothesis import strategies as st
-from ops_table import EXACT, bits, floats, make_call, run
+from ops_table import EXACT, MODELS, bits, find, floats, make_call, run, without_leak
 
 from dsr import _core, functional, ops, reference
 from dsr.nn.spikes import decaying_weights
@@ -27,7 +27,7 @@ SHAPES = [
 ]
 # sums of doubles, in the order that dsr.h promises: see the contract below
 SUMS = ["moments", "product_moments"]
-BACKWARD = ["if_spikes_backward", "lif_spikes_backward"]
+SPIKES, BACKWARD = ([f"{name} {model}" for model in MODELS] for name in ("neuron_spikes", "neuron_spikes_backward"))
 
 
 def check_parity(function, call):
@@ -47,14 +47,11 @@ def contract(function, call):
 
 def threshold_contract(call):
     """The gradients of saturated neurons: a channel in the order of `contract`, then the next."""
-    grad, sums, timesteps, v_threshold, *time, scale, shift = call
+    grad, sums, timesteps, neuron, scale, shift = call
     channels = len(sums)
     scale = np.ones(channels, "f") if scale is None else scale
     mean = reference.affine(sums, scale / np.float32(timesteps), np.zeros(channels, "f") if shift is None else shift)
-    top = np.float32(v_threshold)
-    if time:
-        tau, delta_t = map(np.float32, time)
-        top = tau * top / delta_t
+    top = np.float32(neuron.top)
     total = 0.0
     for line in np.where(mean > top, grad, np.float32(0)):
         total += sum_in_contract_order(line)
@@ -94,7 +91,7 @@ def test_oracle_sums_alike(function, rng):
 def test_inputs_stay(function, rng):
     call = make_call(function, rng, (33, 3, 2, 3, 17))
     before = [np.array(value, copy=True) for value in call]
-    getattr(ops, function)(*call)
+    find(ops, function)(*call)
     for i, (value, old) in enumerate(zip(call, before, strict=True)):
         assert np.array_equal(value, old) or (function == "add_words" and i == 1)
 
@@ -102,14 +99,14 @@ def test_inputs_stay(function, rng):
 # ---- neurons and bits ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", ["if_spikes", "lif_spikes", *BACKWARD])
+@pytest.mark.parametrize("function", [*SPIKES, *BACKWARD])
 @pytest.mark.parametrize("use", [(False, False), (True, False), (False, True)])
 def test_scale_and_shift_may_be_missing(function, use, rng):
     *call, scale, shift = make_call(function, rng, (33, 3, 2, 3, 17))
     check_parity(function, [*call, scale if use[0] else None, shift if use[1] else None])
 
 
-@pytest.mark.parametrize("function", ["if_spikes", "lif_spikes"])
+@pytest.mark.parametrize("function", SPIKES)
 @pytest.mark.parametrize("shape", [(33, 3, 2, 1, 17), (3, 50, 2, 1, 129), (1, 1, 1, 1, 1)])
 def test_a_held_current_is_the_same_at_every_step(function, shape, rng):
     _, *rest = make_call(function, rng, (*shape[:3], 6, shape[4]))
@@ -128,24 +125,40 @@ def test_backward_is_the_one_of_time_first_trains(leaky, rng):
     grad = rng.integers(-8, 9, current.shape).astype(np.float32) / 8
     if leaky:  # delta_t / tau so small that all weights are one
         time = 2.0**30, 1.0
-        weights, top = decaying_weights(4, *time), (0.75 / 2**30, *time)
-        share, threshold = functional.lif_backward(grad, current, *top)
+        weights, neuron = decaying_weights(4, *time), ops.lif_model(0.75 / 2**30, *time)
+        share, threshold = functional.lif_backward(grad, current, 0.75 / 2**30, *time)
     else:
-        weights, top = np.ones(4, np.float32), (0.75,)
-        share, threshold = functional.if_backward(grad, current, *top)
+        weights, neuron = np.ones(4, np.float32), ops.if_model(0.75)
+        share, threshold = functional.if_backward(grad, current, 0.75)
     summed, sums = (np.ascontiguousarray(np.tensordot(weights, train, 1)) for train in (grad, current))
-    result, above = getattr(ops, BACKWARD[leaky])(summed, sums, 4, *top)
+    result, above = ops.neuron_spikes_backward(summed, sums, 4, neuron)
     assert 0.1 < np.count_nonzero(result) / result.size < 0.9
     for step in share:
         assert_same(result, step)
     assert above == threshold != 0
 
 
+def test_weights_and_leak_are_independent(rng):
+    """Each combination has a loop of its own: the spikes do not depend on the weights, nor the sums on the neuron."""
+    current, *_, scale, shift = make_call("neuron_spikes IF", rng, (33, 3, 2, 5, 21))
+    weights = rng.random(5).astype(np.float32)
+    for neuron in MODELS.values():
+        for some in (None, weights):
+            check_parity("neuron_spikes", [current, 5, neuron, some, scale, shift])
+
+
+def test_neurons_without_a_leak_have_the_bits_of_the_general_loop():
+    for plain, general in zip(without_leak(False), without_leak(True), strict=True):
+        assert np.count_nonzero(plain) / plain.size > 0.1
+        assert_same(general, plain)
+
+
 @pytest.mark.parametrize("function", BACKWARD)
 def test_backward_refuses_sums_of_another_shape(function, rng):
     grad, sums, *rest = make_call(function, rng, (33, 3, 2, 3, 17))
-    with pytest.raises(ValueError, match=rf"^{function}: argument 'grad': expected shape \(33, 3, 2, 16\) as '"):
-        getattr(ops, function)(grad, sums[..., 1:], *rest)
+    wanted = r"^neuron_spikes_backward: argument 'grad': expected shape \(33, 3, 2, 16\) as 'sums'"
+    with pytest.raises(ValueError, match=wanted):
+        find(ops, function)(grad, sums[..., 1:], *rest)
 
 
 def test_a_potential_at_the_very_threshold_spikes(rng):
@@ -153,7 +166,7 @@ def test_a_potential_at_the_very_threshold_spikes(rng):
     current = (rng.integers(-2, 4, (33, 3, 2, 5, 17)) / 4).astype(np.float32)
     potential = np.cumsum(current[..., :2, :], axis=3)
     assert np.count_nonzero((potential[..., 0, :] < 0.5) & (potential[..., 1, :] == 0.5)) > 100
-    check_parity("if_spikes", [current, 5, 1.0, 0.5])
+    check_parity("neuron_spikes", [current, 5, ops.if_model(1.0, 0.5)])
 
 
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 2**32 - 1))
@@ -351,10 +364,10 @@ def empty(function, shape):
     turned = height * width, ops.word_count(timesteps * batch), 32 * words[0]
     windows = (channels, height // 2 + 1, width // 2 + 1, timesteps * batch)
     return {
-        "if_spikes": [(words, "u4"), (sums, "f4")],
-        "lif_spikes": [(words, "u4"), (sums, "f4"), (sums, "f4")],
-        "if_spikes_backward": [(sums, "f4"), ((), "f8")],
-        "lif_spikes_backward": [(sums, "f4"), ((), "f8")],
+        "neuron_spikes IF": [(words, "u4"), (sums, "f4")],
+        "neuron_spikes LIF": [(words, "u4"), (sums, "f4"), (sums, "f4")],
+        "neuron_spikes_backward IF": [(sums, "f4"), ((), "f8")],
+        "neuron_spikes_backward LIF": [(sums, "f4"), ((), "f8")],
         "pack_words": [(words, "u4")],
         "unpack_words": [(shape, "f4")],
         "add_words": [(shape, "f4")],

@@ -10,19 +10,20 @@ from plan_table import NAMES, PLANS, counted, network_of, pinned
 
 import dsr
 from dsr import inspect
+from dsr.nn.registry import NEURONS
 
 TABLE = json.loads(PLANS.read_text(encoding="utf-8"))
 
 
 def test_every_model_is_pinned():
-    assert list(TABLE) == [f"{name}, {kind}" for name in NAMES for kind in ("spiking", "relu")]
+    assert list(TABLE) == [f"{name}, {kind}" for name in NAMES for kind in NEURONS]
 
 
-@pytest.mark.parametrize("kind", ["if", "lif", "relu"])
+@pytest.mark.parametrize("kind", NEURONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_plans_are_as_pinned(name, kind):
-    """LIF takes the paths of IF. After a change that is meant to change them: `python tests/plan_table.py`."""
-    assert pinned(name, kind) == TABLE[f"{name}, {'relu' if kind == 'relu' else 'spiking'}"]
+    """After a change that is meant to change them: `python tests/plan_table.py`, and look at the difference."""
+    assert pinned(name, kind) == TABLE[f"{name}, {kind}"]
 
 
 def test_the_plan_says_what_was_done():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr import ops, reference
+from dsr import _core, ops, reference
 from dsr.nn.currents import Computed, Current
 from dsr.nn.gradients import Gradient
 from dsr.nn.run import Budget
@@ -66,7 +66,7 @@ def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
     rng, words, weight, bias, stride, padding, groups = case(shape, density)
     channels = len(weight)
     scale, shift = rng.normal(1, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32)
-    parameters = (0.75, 0.5) if kind == "if" else (0.3, 1.0, 0.2, 0.5)
+    model = ops.if_model(0.75, 0.5) if kind == "if" else ops.lif_model(0.3, 1.0, 0.2, 0.5)
     for b, s, normalise in ((bias, True, True), (None, False, False), (bias, True, False)):
         convolution = ops.SpikeConvolution(words, weight, b, 0.5, stride, padding, groups[0])
         if s:
@@ -74,10 +74,9 @@ def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
             shortcut = ops.pack_words((rng.random((channels, *out.shape[1:])) < 0.3).astype(np.float32))
             convolution = replace(convolution, shortcut=shortcut, shortcut_amplitude=0.25)
         factors = (scale, shift) if normalise else (None, None)
-        fused = getattr(ops, f"conv2d_{kind}_spikes")
-        expected = getattr(reference, f"conv2d_{kind}_spikes")(convolution, *parameters, *factors)
+        expected = reference.conv2d_neuron_spikes(convolution, model, *factors)
         for group in groups:
-            out = fused(replace(convolution, group=group), *parameters, *factors)
+            out = ops.conv2d_neuron_spikes(replace(convolution, group=group), model, *factors)
             np.testing.assert_array_equal(out, expected)
 
 
@@ -90,12 +89,9 @@ def test_long_and_short_runs_of_lanes(kind):
         weight, bias = rng.normal(size=(35, 40, 3, 3)).astype(np.float32), rng.normal(size=35).astype(np.float32)
         convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 1, 1, 1)
         current = ops.conv2d_spikes(words, weight, bias, 0.3, 1, 1, 1)
-        if kind == "if":
-            fused = ops.conv2d_if_spikes(convolution, 1.0, 0.5)
-            expected = ops.if_spikes(current, timesteps, 1.0, 0.5)[0]
-        else:
-            fused = ops.conv2d_lif_spikes(convolution, 0.3, 1.0, 0.1, 0.5)
-            expected = ops.lif_spikes(current, np.ones(timesteps, np.float32), 0.3, 1.0, 0.1, 0.5)[0]
+        model = ops.if_model(1.0, 0.5) if kind == "if" else ops.lif_model(0.3, 1.0, 0.1, 0.5)
+        fused = ops.conv2d_neuron_spikes(convolution, model)
+        expected = ops.neuron_spikes(current, timesteps, model)[0]
         np.testing.assert_array_equal(fused, expected)
 
 
@@ -147,6 +143,19 @@ def test_the_same_bits_for_any_number_of_threads():
     for out, grad in results[1:]:
         np.testing.assert_array_equal(out, results[0][0])
         np.testing.assert_array_equal(grad, results[0][1])
+
+
+def test_lists_beyond_32_bits_are_refused():
+    """Their ends are 32-bit numbers. Nothing is computed, and of the large arrays nothing is touched."""
+    words, weight = np.zeros((1, 1, 1, 1_200_000, 1), np.uint32), np.zeros((1, 32, 11, 11), np.float32)
+    convolution = ops.SpikeConvolution(words, weight, None, 1.0, 1, 5, 1)
+    with pytest.raises(ValueError, match=r"^conv2d_neuron_spikes: argument 'words': expected fewer elements on axis T"):
+        ops.conv2d_neuron_spikes(convolution, ops.if_model(1.0))
+    channels = 2**24
+    transposed, out = np.zeros((1, 1, 8, channels), np.uint32), np.zeros((1, channels, 1, 1), np.float32)
+    constant = np.zeros((1, 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"^conv2d_spikes_weight_gradient: argument 'transposed': expected fewer elem"):
+        _core.conv2d_spikes_weight_gradient(constant, None, None, transposed, 256, 1.0, 1, 0, 1, out)
 
 
 def test_group_follows_density_and_taps():

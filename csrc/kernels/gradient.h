@@ -21,8 +21,9 @@ static void NAME(time_mean)(const REAL *train, REAL *mean, size_t timesteps, siz
         mean[i] = factor * (sum[i] / norm);
 }
 
-/* clip(z / divisor, 0, top); a NaN stays NaN. */
-static void NAME(rate)(const REAL *mean_current, REAL *rate, size_t n, REAL divisor, REAL top) {
+/* clip(z / divisor, 0, amplitude); a NaN stays NaN. */
+static void NAME(rate)(const REAL *mean_current, REAL *rate, size_t n, const dsr_neuron *neuron) {
+    REAL divisor = (REAL)neuron->divisor, top = (REAL)neuron->amplitude;
     for (size_t i = 0; i < n; i++) {
         REAL z = mean_current[i] / divisor;
         z = z < 0 ? 0 : z;
@@ -53,22 +54,19 @@ static void NAME(sum_above)(const REAL *grad, const REAL *mean_current, size_t n
 }
 
 /* Gradient of the mapping: grad / divisor where the neuron is neither silent nor saturated, else 0. The gradients of
- * saturated neurons (z > top) add to `above`, DSR_PARTIALS partial sums in double. IF: closed interval [0, top]. */
-static void NAME(if_rate_backward)(const REAL *grad, const REAL *mean_current, REAL *grad_current, size_t n, REAL top,
-                                   REAL divisor, double *above) {
-    for (size_t i = 0; i < n; i++) {
-        REAL z = mean_current[i], share = grad[i] / divisor;
-        grad_current[i] = (z >= 0) & (z <= top) ? share : 0;
-    }
-    NAME(sum_above)(grad, mean_current, n, top, above);
-}
-
-/* LIF: open interval (0, top). */
-static void NAME(lif_rate_backward)(const REAL *grad, const REAL *mean_current, REAL *grad_current, size_t n, REAL top,
-                                    REAL divisor, double *above) {
-    for (size_t i = 0; i < n; i++) {
-        REAL z = mean_current[i], share = grad[i] / divisor;
-        grad_current[i] = (z > 0) & (z < top) ? share : 0;
-    }
+ * saturated neurons (z > top) add to `above`, DSR_PARTIALS partial sums in double. */
+static void NAME(rate_backward)(const REAL *grad, const REAL *mean_current, REAL *grad_current, size_t n,
+                                const dsr_neuron *neuron, REAL divisor, double *above) {
+    REAL top = (REAL)neuron->top;
+    if (neuron->closed)
+        for (size_t i = 0; i < n; i++) {
+            REAL z = mean_current[i], share = grad[i] / divisor;
+            grad_current[i] = (z >= 0) & (z <= top) ? share : 0;
+        }
+    else
+        for (size_t i = 0; i < n; i++) {
+            REAL z = mean_current[i], share = grad[i] / divisor;
+            grad_current[i] = (z > 0) & (z < top) ? share : 0;
+        }
     NAME(sum_above)(grad, mean_current, n, top, above);
 }

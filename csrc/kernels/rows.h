@@ -24,7 +24,7 @@ typedef uint16_t halves16 __attribute__((vector_size(32), may_alias, aligned(2))
 
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
 
-/* The rows that each word selects, as numbers below 120 in 32 bytes a word, and their count. Writes 8 bytes more. */
+/* The rows that each word selects, as numbers below 120 in 32 bytes per word, and their count. */
 static void expand_words(const dsr_row_code *code, const uint32_t *words, size_t n, uint8_t *rows, uint8_t *counts) {
     const uint64_t step = 0x0101010101010101u * (code->rows / 4);
     for (size_t i = 0; i < n; i++) {
@@ -42,9 +42,9 @@ static void expand_words(const dsr_row_code *code, const uint32_t *words, size_t
     }
 }
 
-/* Lists of n targets, each out of the words of `sources`: number r of a source becomes entry r * step + first. Lists
- * begin at entry `end` of `lists` and are padded to a multiple of 4 with entry 0, a row of zeros; ends[i] is the end of
- * list i. Returns the last end; writes up to 40 entries more. */
+/* Lists of n targets, each out of the words of `sources`: number r of a source becomes offset r * step + first. Lists
+ * begin at `lists` + `end` and are padded to a multiple of 4 with offset 0, a row of zeros; ends[i] is the end of list
+ * i. Returns the last end. */
 static uint32_t build_lists(const dsr_row_source *sources, size_t count, uint16_t step, size_t n, uint16_t *lists,
                             uint32_t end, uint32_t *ends) {
     uint16_t *at = lists + end;
@@ -80,10 +80,10 @@ static void sum_rows(const float *rows, const uint16_t *lists, const uint32_t *e
         for (int v = 0; v < ROW_VECTORS; v++)
             sum[v] = (row_vector){0};
         do {
-            uint64_t entries;
-            memcpy(&entries, list, 8);
+            uint64_t offsets;
+            memcpy(&offsets, list, 8);
             for (int k = 0; k < 4; k++) {
-                const char *row = (const char *)rows + 8 * (size_t)(uint16_t)(entries >> 16 * k);
+                const char *row = (const char *)rows + 8 * (size_t)(uint16_t)(offsets >> 16 * k);
                 for (int v = 0; v < ROW_VECTORS; v++)
                     sum[v] += *(const row_vector *)(row + (size_t)v * sizeof(row_vector));
             }
@@ -117,8 +117,7 @@ static void build_table(const float *rows, size_t groups, uint32_t group, size_t
         }
 }
 
-/* ---- from lanes to rows and back -----------------------------------------------------------------------------------
- */
+/* ---- from lanes to rows and back --------------------------------------------------------------------------------- */
 #if defined(__clang__) || __GNUC__ >= 12
     #define SHUFFLE(a, b, w, x, y, z) __builtin_shufflevector(a, b, w, x, y, z)
 #else

@@ -18,6 +18,7 @@ enum { VECTOR_BYTES = 16 };
 
 #define REAL float
 #define NAME(stem) stem##_f32
+#include "neuron_step.h"
 #include "neuron.h"
 #include "gradient.h"
 #include "encode.h"
@@ -26,6 +27,7 @@ enum { VECTOR_BYTES = 16 };
 
 #define REAL double
 #define NAME(stem) stem##_f64
+#include "neuron_step.h"
 #include "neuron.h"
 #include "gradient.h"
 #include "encode.h"

@@ -5,34 +5,22 @@
 
 const dsr_kernels *dsr_kernel = &dsr_scalar;
 
+#define ADDRESS_OF_LEVEL(name, supported) &dsr_##name,
+#define IS_SUPPORTED(name, supported) (supported) != 0,
+
 const char *dsr_select_level(const char *wanted) {
-    /* best first */
-    const dsr_kernels *levels[3];
-    int supported[3], count = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    levels[count] = &dsr_avx512;
-    supported[count++] = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    levels[count] = &dsr_avx2;
-    supported[count++] = __builtin_cpu_supports("avx2") != 0;
 #endif
-    levels[count] = &dsr_scalar;
-    supported[count++] = 1;
-
-    int first = 0;
-    if (wanted)
-        while (first < count && strcmp(levels[first]->level, wanted) != 0)
-            first++;
-#if !defined(__x86_64__)
-    /* the names of other platforms' levels mean "as good as it gets" here */
-    if (first == count && (strcmp(wanted, "avx2") == 0 || strcmp(wanted, "avx512") == 0))
-        first = 0;
-#endif
-    if (first == count)
+    const dsr_kernels *const levels[] = {DSR_LEVELS(ADDRESS_OF_LEVEL)};
+    const int supported[] = {DSR_LEVELS(IS_SUPPORTED)};
+    size_t count = sizeof levels / sizeof *levels;
+    while (count && wanted && strcmp(levels[count - 1]->level, wanted) != 0)
+        count--;
+    if (!count)
         return NULL;
-    while (!supported[first])
-        first++;
-    dsr_kernel = levels[first];
+    while (!supported[count - 1])
+        count--;
+    dsr_kernel = levels[count - 1];
     return dsr_kernel->level;
 }

@@ -13,14 +13,15 @@ enum { MOST_COLUMNS = 512, LEAST_COLUMNS = 128 };
 typedef struct {
     size_t pixels, lanes; /* of a tile: several whole pixels, or a part of one pixel's lanes */
     size_t pixel_tiles, lane_tiles;
-} tiling;
+} gemm_tiles;
 
-static tiling make_tiling(size_t pixels, size_t lanes) {
+static gemm_tiles make_gemm_tiles(size_t pixels, size_t lanes) {
     size_t columns = pixels * lanes / 4;
     columns = columns < LEAST_COLUMNS ? LEAST_COLUMNS : columns > MOST_COLUMNS ? MOST_COLUMNS : columns;
-    tiling t = {.pixels = lanes && lanes < columns ? columns / lanes : 1, .lanes = lanes < columns ? lanes : columns};
-    t.pixel_tiles = dsr_pieces(pixels, t.pixels);
-    t.lane_tiles = t.lanes ? dsr_pieces(lanes, t.lanes) : 0;
+    gemm_tiles t = {.pixels = lanes && lanes < columns ? columns / lanes : 1,
+                    .lanes = lanes < columns ? lanes : columns};
+    t.pixel_tiles = dsr_blocks(pixels, t.pixels);
+    t.lane_tiles = t.lanes ? dsr_blocks(lanes, t.lanes) : 0;
     return t;
 }
 
@@ -88,10 +89,10 @@ dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias
     size_t depth = conv.in_channels * conv.kernel_h * conv.kernel_w;
     if (!plane || !conv.out_channels)
         return DSR_OK;
-    tiling t = make_tiling(pixels, conv.lanes);
+    gemm_tiles t = make_gemm_tiles(pixels, conv.lanes);
     gather g = forward_gather(input, &conv);
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_team(plane *conv.out_channels))
+#pragma omp parallel num_threads(dsr_threads_for(plane *conv.out_channels))
     {
         float *tile = is_pointwise(&conv) ? NULL : dsr_scratch(depth, t.pixels * t.lanes * sizeof *tile);
         if (!tile && !is_pointwise(&conv)) {
@@ -104,7 +105,7 @@ dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias
                 continue;
             size_t first_pixel = (size_t)i / t.lane_tiles * t.pixels, first_lane = (size_t)i % t.lane_tiles * t.lanes;
             size_t count = pixels - first_pixel < t.pixels ? pixels - first_pixel : t.pixels;
-            size_t lanes = dsr_piece(conv.lanes, t.lanes, (size_t)i % t.lane_tiles), columns = count * lanes;
+            size_t lanes = dsr_block_size(conv.lanes, t.lanes, (size_t)i % t.lane_tiles), columns = count * lanes;
             size_t at = first_pixel * conv.lanes + first_lane;
             if (tile)
                 gather_tile(&g, 0, conv.in_channels, first_pixel, count, first_lane, lanes, tile);
@@ -126,11 +127,11 @@ dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias
 static dsr_status input_gradient_class(const float *grad_output, const float *weight, float *grad_input,
                                        const dsr_conv *conv, size_t class_y, size_t class_x) {
     size_t s = conv->stride, kernel = conv->kernel_h * conv->kernel_w, plane = conv->height * conv->width * conv->lanes;
-    size_t rows = conv->height > class_y ? dsr_pieces(conv->height - class_y, s) : 0;
-    size_t columns = conv->width > class_x ? dsr_pieces(conv->width - class_x, s) : 0;
+    size_t rows = conv->height > class_y ? dsr_blocks(conv->height - class_y, s) : 0;
+    size_t columns = conv->width > class_x ? dsr_blocks(conv->width - class_x, s) : 0;
     size_t first_y = (class_y + conv->padding) % s, first_x = (class_x + conv->padding) % s;
-    size_t taps_y = conv->kernel_h > first_y ? dsr_pieces(conv->kernel_h - first_y, s) : 0;
-    size_t taps_x = conv->kernel_w > first_x ? dsr_pieces(conv->kernel_w - first_x, s) : 0;
+    size_t taps_y = conv->kernel_h > first_y ? dsr_blocks(conv->kernel_h - first_y, s) : 0;
+    size_t taps_x = conv->kernel_w > first_x ? dsr_blocks(conv->kernel_w - first_x, s) : 0;
     size_t pixels = rows * columns, depth = conv->out_channels * taps_y * taps_x;
     if (!pixels || !conv->lanes || !conv->in_channels)
         return DSR_OK;
@@ -147,7 +148,7 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
                 .stride = (ptrdiff_t)s,
                 .rows = {first_y, s, taps_y},
                 .columns = {first_x, s, taps_x}};
-    tiling t = make_tiling(pixels, conv->lanes);
+    gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
     /* weights of the class, transposed: [CI][CO][tap y][tap x] */
     float *turned = dsr_scratch(conv->in_channels * depth, sizeof *turned);
     if (!turned)
@@ -181,7 +182,7 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
         return status;
     }
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_team(pixels * conv->lanes * conv->in_channels))
+#pragma omp parallel num_threads(dsr_threads_for(pixels * conv->lanes * conv->in_channels))
     {
         float *tile = dsr_scratch(depth, t.pixels * t.lanes * sizeof *tile);
         float *result = dsr_scratch(conv->in_channels, t.pixels * t.lanes * sizeof *result);
@@ -195,7 +196,7 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
                 continue;
             size_t first_pixel = (size_t)i / t.lane_tiles * t.pixels, first_lane = (size_t)i % t.lane_tiles * t.lanes;
             size_t count = pixels - first_pixel < t.pixels ? pixels - first_pixel : t.pixels;
-            size_t lanes = dsr_piece(conv->lanes, t.lanes, (size_t)i % t.lane_tiles), width = count * lanes;
+            size_t lanes = dsr_block_size(conv->lanes, t.lanes, (size_t)i % t.lane_tiles), width = count * lanes;
             gather_tile(&g, 0, conv->out_channels, first_pixel, count, first_lane, lanes, tile);
             if (depth)
                 cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)conv->in_channels, (int)width, (int)depth,
@@ -236,11 +237,11 @@ dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *inp
     if (!plane || !conv.out_channels || !depth)
         return DSR_OK;
     size_t in_block = conv.in_channels >= 64 ? 32 : 16, out_block = depth < 128 ? 32 : conv.out_channels;
-    size_t in_blocks = dsr_pieces(conv.in_channels, in_block), out_blocks = dsr_pieces(conv.out_channels, out_block);
-    tiling t = make_tiling(pixels, conv.lanes);
+    size_t in_blocks = dsr_blocks(conv.in_channels, in_block), out_blocks = dsr_blocks(conv.out_channels, out_block);
+    gemm_tiles t = make_gemm_tiles(pixels, conv.lanes);
     gather g = forward_gather(input, &conv);
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_team(plane *depth))
+#pragma omp parallel num_threads(dsr_threads_for(plane *depth))
     {
         float *tile = dsr_scratch(in_block * kernel, t.pixels * t.lanes * sizeof *tile);
         if (!tile) {
@@ -252,13 +253,13 @@ dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *inp
             if (!tile)
                 continue;
             size_t in = (size_t)block / out_blocks, out = (size_t)block % out_blocks;
-            size_t channels = dsr_piece(conv.in_channels, in_block, in);
-            size_t outputs = dsr_piece(conv.out_channels, out_block, out);
+            size_t channels = dsr_block_size(conv.in_channels, in_block, in);
+            size_t outputs = dsr_block_size(conv.out_channels, out_block, out);
             float *result = grad_weight + out * out_block * depth + in * in_block * kernel;
             for (size_t i = 0; i < t.pixel_tiles * t.lane_tiles; i++) {
                 size_t first_pixel = i / t.lane_tiles * t.pixels, first_lane = i % t.lane_tiles * t.lanes;
                 size_t count = pixels - first_pixel < t.pixels ? pixels - first_pixel : t.pixels;
-                size_t lanes = dsr_piece(conv.lanes, t.lanes, i % t.lane_tiles), columns = count * lanes;
+                size_t lanes = dsr_block_size(conv.lanes, t.lanes, i % t.lane_tiles), columns = count * lanes;
                 gather_tile(&g, in * in_block, channels, first_pixel, count, first_lane, lanes, tile);
                 const float *grad = grad_output + out * out_block * plane + first_pixel * conv.lanes + first_lane;
                 cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)outputs, (int)(channels * kernel),

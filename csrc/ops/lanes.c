@@ -1,7 +1,6 @@
 /* Operations on the lanes layout that need no BLAS: neurons that write bits, packing, normalisation, pooling. */
 #include "ops.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 /* Pixels of a tile are chosen so that its words stay in the first cache while 32 channels pass over them. */
@@ -11,76 +10,49 @@ static size_t tile_pixels(size_t lanes) {
     return lanes && lanes < TILE_LANES ? TILE_LANES / lanes : 1;
 }
 
-/* weighted NULL: IF. */
-static dsr_status neuron_spikes(const float *current, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
-                                int held, dsr_neuron neuron) {
+dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
+                             dsr_neuron neuron) {
     size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
-    size_t input_lanes = held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
-    size_t groups = dsr_pieces(shape.channels, DSR_WORD), tiles = dsr_pieces(shape.pixels, pixels);
-#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row))
+    size_t input_lanes = input.held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
+    size_t groups = dsr_blocks(shape.channels, DSR_WORD), tiles = dsr_blocks(shape.pixels, pixels);
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(shape.channels *row))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
-        size_t group = (size_t)i / tiles, first = (size_t)i % tiles * pixels;
-        dsr_neuron mine = neuron;
-        mine.scale = neuron.scale ? neuron.scale + group * DSR_WORD : NULL;
-        mine.shift = neuron.shift ? neuron.shift + group * DSR_WORD : NULL;
-        dsr_strip strip = {.channels = dsr_piece(shape.channels, DSR_WORD, group),
-                           .pixels = dsr_piece(shape.pixels, pixels, (size_t)i % tiles),
+        size_t group = (size_t)i / tiles, first = (size_t)i % tiles * pixels, channel = group * DSR_WORD;
+        dsr_strip strip = {.channels = dsr_block_size(shape.channels, DSR_WORD, group),
+                           .pixels = dsr_block_size(shape.pixels, pixels, (size_t)i % tiles),
                            .timesteps = shape.timesteps,
                            .batch = shape.batch,
                            .stride = input_row,
                            .sum_stride = shape.pixels * shape.batch,
-                           .held = held};
-        const float *x = current + group * DSR_WORD * input_row + first * input_lanes;
-        uint32_t *word = words + group * row + first * lanes;
-        size_t at = (group * DSR_WORD * shape.pixels + first) * shape.batch;
-        if (weighted)
-            dsr_kernel->lif_spikes(x, word, sums + at, weighted + at, strip, mine);
-        else
-            dsr_kernel->if_spikes(x, word, sums + at, strip, mine);
+                           .held = input.held,
+                           .scale = input.scale ? input.scale + channel : NULL,
+                           .shift = input.shift ? input.shift + channel : NULL,
+                           .weights = input.weights};
+        size_t at = (channel * shape.pixels + first) * shape.batch;
+        dsr_kernel->neuron_spikes(input.current + channel * input_row + first * input_lanes,
+                                  words + group * row + first * lanes, sums + at, weighted ? weighted + at : NULL,
+                                  strip, &neuron);
     }
     return DSR_OK;
 }
 
-dsr_status dsr_if_spikes(const float *current, const float *scale, const float *shift, uint32_t *words, float *sums,
-                         dsr_lanes shape, int held, double v_threshold, double alpha) {
-    dsr_neuron neuron = {
-        .scale = scale, .shift = shift, .v_threshold = (float)v_threshold, .fire = (float)alpha * (float)v_threshold};
-    return neuron_spikes(current, words, sums, NULL, shape, held, neuron);
-}
-
-dsr_status dsr_lif_spikes(const float *current, const float *scale, const float *shift, const float *weights,
-                          uint32_t *words, float *sums, float *weighted, dsr_lanes shape, int held, double v_threshold,
-                          dsr_time time, double alpha) {
-    double decay = exp(-time.delta_t / time.tau);
-    dsr_neuron neuron = {.scale = scale,
-                         .shift = shift,
-                         .weights = weights,
-                         .v_threshold = (float)v_threshold,
-                         .fire = (float)alpha * (float)v_threshold,
-                         .decay = (float)decay,
-                         .gain = (float)(1 - decay)};
-    return neuron_spikes(current, words, sums, weighted, shape, held, neuron);
-}
-
 /* The mean current of a chunk stays in the first cache; it is what a pass of its own would write and read again. */
-static dsr_status spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
-                                  float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                  size_t timesteps, float top, float divisor, int leaky) {
+dsr_status dsr_neuron_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
+                                      float *grad_current, double *grad_threshold, size_t channels, size_t n,
+                                      size_t timesteps, dsr_neuron neuron) {
+    float divisor = (float)neuron.divisor * (float)timesteps;
     *grad_threshold = 0;
     double *above = dsr_scratch(channels, sizeof *above);
     if (!above)
         return DSR_NO_MEMORY;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++) {
         float mean[DSR_CHUNK], a = (scale ? scale[c] : 1) / (float)timesteps, b = shift ? shift[c] : 0;
         double partial[DSR_PARTIALS] = {0};
-        for (size_t chunk = 0; chunk < dsr_pieces(n, DSR_CHUNK); chunk++) {
-            size_t at = (size_t)c * n + chunk * DSR_CHUNK, count = dsr_piece(n, DSR_CHUNK, chunk);
+        for (size_t chunk = 0; chunk < dsr_blocks(n, DSR_CHUNK); chunk++) {
+            size_t at = (size_t)c * n + chunk * DSR_CHUNK, count = dsr_block_size(n, DSR_CHUNK, chunk);
             dsr_kernel->affine(sums + at, NULL, mean, count, a, 0, b);
-            if (leaky)
-                dsr_kernel->lif_rate_backward_f32(grad + at, mean, grad_current + at, count, top, divisor, partial);
-            else
-                dsr_kernel->if_rate_backward_f32(grad + at, mean, grad_current + at, count, top, divisor, partial);
+            dsr_kernel->rate_backward_f32(grad + at, mean, grad_current + at, count, &neuron, divisor, partial);
         }
         above[c] = dsr_add_partials(partial);
     }
@@ -90,53 +62,38 @@ static dsr_status spikes_backward(const float *grad, const float *sums, const fl
     return DSR_OK;
 }
 
-dsr_status dsr_if_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
-                                  float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                  size_t timesteps, double v_threshold) {
-    return spikes_backward(grad, sums, scale, shift, grad_current, grad_threshold, channels, n, timesteps,
-                           (float)v_threshold, (float)timesteps, 0);
-}
-
-dsr_status dsr_lif_spikes_backward(const float *grad, const float *weighted, const float *scale, const float *shift,
-                                   float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                   size_t timesteps, double v_threshold, dsr_time time) {
-    float top = (float)time.tau * (float)v_threshold / (float)time.delta_t;
-    return spikes_backward(grad, weighted, scale, shift, grad_current, grad_threshold, channels, n, timesteps, top,
-                           (float)time.tau * (float)timesteps, 1);
-}
-
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n) {
-    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, DSR_WORD);
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    size_t tiles = dsr_blocks(n, TILE_LANES), groups = dsr_blocks(channels, DSR_WORD);
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
         dsr_kernel->pack_words(values + group * DSR_WORD * n + first, words + group * n + first,
-                               dsr_piece(channels, DSR_WORD, group), dsr_piece(n, TILE_LANES, tile), n);
+                               dsr_block_size(channels, DSR_WORD, group), dsr_block_size(n, TILE_LANES, tile), n);
     }
     return DSR_OK;
 }
 
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels,
                                size_t lanes) {
-    size_t blocks = dsr_pieces(lanes, DSR_WORD), row = blocks * groups * DSR_WORD;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(groups *pixels *lanes))
+    size_t blocks = dsr_blocks(lanes, DSR_WORD), row = blocks * groups * DSR_WORD;
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(groups *pixels *lanes))
     for (ptrdiff_t p = 0; p < (ptrdiff_t)pixels; p++)
         for (size_t block = 0; block < blocks; block++)
             for (size_t group = 0; group < groups; group++)
                 dsr_kernel->transpose_words(words + (group * pixels + (size_t)p) * lanes + block * DSR_WORD,
                                             transposed + (size_t)p * row + (block * groups + group) * DSR_WORD,
-                                            dsr_piece(lanes, DSR_WORD, block));
+                                            dsr_block_size(lanes, DSR_WORD, block));
     return DSR_OK;
 }
 
 static void each_tile(void (*kernel)(const uint32_t *, float *, size_t, size_t, size_t, float), const uint32_t *words,
                       float *values, size_t channels, size_t n, double amplitude) {
-    size_t tiles = dsr_pieces(n, TILE_LANES), groups = dsr_pieces(channels, DSR_WORD);
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+    size_t tiles = dsr_blocks(n, TILE_LANES), groups = dsr_blocks(channels, DSR_WORD);
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
-        kernel(words + group * n + first, values + group * DSR_WORD * n + first, dsr_piece(channels, DSR_WORD, group),
-               dsr_piece(n, TILE_LANES, tile), n, (float)amplitude);
+        kernel(words + group * n + first, values + group * DSR_WORD * n + first,
+               dsr_block_size(channels, DSR_WORD, group), dsr_block_size(n, TILE_LANES, tile), n, (float)amplitude);
     }
 }
 
@@ -151,42 +108,42 @@ dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, 
 }
 
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n) {
-    size_t tiles = dsr_pieces(n, TILE_LANES);
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
-    for (ptrdiff_t group = 0; group < (ptrdiff_t)dsr_pieces(channels, DSR_WORD); group++) {
-        size_t count = dsr_piece(channels, DSR_WORD, (size_t)group);
+    size_t tiles = dsr_blocks(n, TILE_LANES);
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
+    for (ptrdiff_t group = 0; group < (ptrdiff_t)dsr_blocks(channels, DSR_WORD); group++) {
+        size_t count = dsr_block_size(channels, DSR_WORD, (size_t)group);
         for (size_t c = 0; c < count; c++)
             counts[(size_t)group * DSR_WORD + c] = 0;
         for (size_t tile = 0; tile < tiles; tile++)
             dsr_kernel->count_words(words + (size_t)group * n + tile * TILE_LANES, counts + (size_t)group * DSR_WORD,
-                                    count, dsr_piece(n, TILE_LANES, tile));
+                                    count, dsr_block_size(n, TILE_LANES, tile));
     }
     return DSR_OK;
 }
 
 dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n) {
     double total = 0; /* exact: a whole number below 2^53 */
-#pragma omp parallel for schedule(static) reduction(+ : total) num_threads(dsr_team(n))
-    for (ptrdiff_t tile = 0; tile < (ptrdiff_t)dsr_pieces(n, TILE_LANES); tile++)
-        total +=
-            (double)dsr_kernel->count_bits(words + (size_t)tile * TILE_LANES, dsr_piece(n, TILE_LANES, (size_t)tile));
+#pragma omp parallel for schedule(static) reduction(+ : total) num_threads(dsr_threads_for(n))
+    for (ptrdiff_t tile = 0; tile < (ptrdiff_t)dsr_blocks(n, TILE_LANES); tile++)
+        total += (double)dsr_kernel->count_bits(words + (size_t)tile * TILE_LANES,
+                                                dsr_block_size(n, TILE_LANES, (size_t)tile));
     *count = total;
     return DSR_OK;
 }
 
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep) {
-    size_t tiles = dsr_pieces(n, TILE_LANES);
-#pragma omp parallel for schedule(static) num_threads(dsr_team(DSR_WORD *n))
+    size_t tiles = dsr_blocks(n, TILE_LANES);
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(DSR_WORD *n))
     for (ptrdiff_t tile = 0; tile < (ptrdiff_t)tiles; tile++) {
         size_t first = (size_t)tile * TILE_LANES;
-        dsr_kernel->dropout_words(words + first, kept + first, dsr_piece(n, TILE_LANES, (size_t)tile), first, seed,
+        dsr_kernel->dropout_words(words + first, kept + first, dsr_block_size(n, TILE_LANES, (size_t)tile), first, seed,
                                   keep);
     }
     return DSR_OK;
 }
 
 dsr_status dsr_moments(const float *values, double *sums, double *squares, size_t channels, size_t n) {
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++)
         dsr_kernel->moments(values + (size_t)c * n, n, sums + c, squares + c);
     return DSR_OK;
@@ -194,7 +151,7 @@ dsr_status dsr_moments(const float *values, double *sums, double *squares, size_
 
 dsr_status dsr_product_moments(const float *a, const float *b, double *sums, double *products, size_t channels,
                                size_t n) {
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++)
         dsr_kernel->product_moments(a + (size_t)c * n, b + (size_t)c * n, n, sums + c, products + c);
     return DSR_OK;
@@ -202,7 +159,7 @@ dsr_status dsr_product_moments(const float *a, const float *b, double *sums, dou
 
 dsr_status dsr_affine(const float *x, const float *y, const float *a, const float *b, const float *c, float *out,
                       size_t channels, size_t n) {
-#pragma omp parallel for schedule(static) num_threads(dsr_team(channels *n))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)channels; i++) {
         size_t at = (size_t)i * n;
         dsr_kernel->affine(x + at, y ? y + at : NULL, out + at, n, a[i], y ? b[i] : 0, c[i]);
@@ -212,7 +169,7 @@ dsr_status dsr_affine(const float *x, const float *y, const float *a, const floa
 
 dsr_status dsr_weighted_sum(const float *values, const float *weights, float *sum, dsr_lanes shape) {
     size_t row = shape.pixels * shape.batch;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(shape.channels *row *shape.timesteps))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++)
         dsr_kernel->weighted_sum(values + (size_t)c * row * shape.timesteps, weights, sum + (size_t)c * row,
                                  shape.pixels, shape.timesteps, shape.batch);
@@ -222,7 +179,7 @@ dsr_status dsr_weighted_sum(const float *values, const float *weights, float *su
 dsr_status dsr_expand_gradient(const float *constant, const float *values, const float *slope, float *dense,
                                dsr_lanes shape) {
     size_t row = shape.pixels * shape.batch;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(shape.channels *row *shape.timesteps))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(shape.channels *row *shape.timesteps))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)shape.channels; c++) {
         size_t at = (size_t)c * row * shape.timesteps;
         dsr_kernel->expand_gradient(constant + (size_t)c * row, values + at, dense + at, shape.pixels, shape.timesteps,
@@ -233,7 +190,7 @@ dsr_status dsr_expand_gradient(const float *constant, const float *values, const
 
 dsr_status dsr_pool_planes(const uint32_t *words, uint32_t *planes, size_t count, dsr_pool pool) {
     size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(pool.channels *in))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))
     for (ptrdiff_t w = 0; w < (ptrdiff_t)pool.channels; w++)
         dsr_kernel->pool_planes(words + (size_t)w * in, planes + (size_t)w * out, count, pool.channels * out, pool);
     return DSR_OK;
@@ -241,7 +198,7 @@ dsr_status dsr_pool_planes(const uint32_t *words, uint32_t *planes, size_t count
 
 dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool) {
     size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(pool.channels *in))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)pool.channels; c++)
         dsr_kernel->avg_pool(input + (size_t)c * in, output + (size_t)c * out, pool);
     return DSR_OK;
@@ -249,7 +206,7 @@ dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool) {
 
 dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool) {
     size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
-#pragma omp parallel for schedule(static) num_threads(dsr_team(pool.channels *in))
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)pool.channels; c++)
         dsr_kernel->avg_pool_backward(grad_output + (size_t)c * out, grad_input + (size_t)c * in, pool);
     return DSR_OK;

@@ -5,22 +5,20 @@
 
 #include "../dsr.h"
 
-/* Threads for a region over `elements`: one where waking others costs more than it brings. */
-int dsr_team(size_t elements);
+/* Threads for a region over `elements`: one where starting others costs more time than they save. */
+int dsr_threads_for(size_t elements);
 
-static inline size_t dsr_pieces(size_t n, size_t piece) {
-    return n / piece + (n % piece != 0);
+/* n elements are cut into blocks of `size`: how many there are, and how many elements block `index` has. */
+static inline size_t dsr_blocks(size_t n, size_t size) {
+    return n / size + (n % size != 0);
 }
 
-static inline size_t dsr_piece(size_t n, size_t piece, size_t index) {
-    size_t rest = n - index * piece;
-    return rest < piece ? rest : piece;
+static inline size_t dsr_block_size(size_t n, size_t size, size_t index) {
+    size_t rest = n - index * size;
+    return rest < size ? rest : size;
 }
 
 /* 64-byte aligned memory, or NULL; size 0 gives memory too. Freed with free. */
 void *dsr_scratch(size_t count, size_t size);
-
-/* T weights exp(-(delta_t/tau)(T-1-t)) of the representation of a LIF train; returns their sum. */
-double dsr_time_weights(double *weights, size_t timesteps, dsr_time time);
 
 #endif

@@ -6,9 +6,14 @@
 
 #include <string.h>
 
-/* An entry is the offset of a row in units of 8 bytes, so that 16 bits reach 512 KiB. */
-static inline uint16_t entry(size_t row) {
+/* Lists hold rows as offsets in units of 8 bytes, so that 16 bits reach 512 KiB. */
+static inline uint16_t row_offset(size_t row) {
     return (uint16_t)(row * (DSR_ROW / 2));
+}
+
+/* Whether the ends of `lists` lists of at most `longest` offsets each fit 32 bits. */
+static inline int ends_fit(size_t lists, size_t longest) {
+    return lists <= UINT32_MAX / longest;
 }
 
 static inline size_t least(size_t a, size_t b) {

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* Lanes of 8 words a table; tables of a band of output rows in 2 MiB, at least 16 pixels. Measured on Zen 3. */
+/* Lanes of 8 words per table; tables of a band of output rows in 2 MiB, at least 16 pixels. Measured on Zen 3. */
 enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 
 typedef struct {
@@ -17,25 +17,28 @@ typedef struct {
     uint32_t *ends;
 } gradient_plan;
 
-static int make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
+static dsr_status make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
     *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.kernel_h * conv.kernel_w};
     make_row_code(&p->code, group);
-    p->lane_words = dsr_pieces(conv.lanes, DSR_WORD);
-    p->chunks = dsr_pieces(p->lane_words, GRAD_WORDS);
-    p->chunk = dsr_pieces(p->lane_words, p->chunks);
-    p->out_blocks = dsr_pieces(conv.out_channels, DSR_ROW);
-    p->channels = dsr_pieces(conv.in_channels, DSR_WORD) * DSR_WORD;
+    p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
+    p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
+    p->chunk = dsr_blocks(p->lane_words, p->chunks);
+    p->out_blocks = dsr_blocks(conv.out_channels, DSR_ROW);
+    p->channels = dsr_blocks(conv.in_channels, DSR_WORD) * DSR_WORD;
     p->table_rows = 1 + p->chunk * p->code.rows;
-    p->list_room = p->channels * (p->chunk * (DSR_WORD / group) + 4) + 64;
+    size_t longest = p->chunk * (DSR_WORD / group) + 4;
+    if (!ends_fit(p->channels, longest))
+        return DSR_TOO_LARGE;
+    p->list_room = p->channels * longest + 64;
     size_t row_bytes = conv.out_width * p->out_blocks * p->table_rows * DSR_ROW * sizeof(float);
-    size_t rows = GRAD_BYTES / row_bytes, enough = dsr_pieces(GRAD_PIXELS, conv.out_width);
+    size_t rows = GRAD_BYTES / row_bytes, enough = dsr_blocks(GRAD_PIXELS, conv.out_width);
     p->band = least(conv.out_height, rows > enough ? rows : enough);
     p->cells = least(conv.height, (p->band - 1) * conv.stride + conv.kernel_h) * conv.width;
     p->tables = dsr_scratch(p->band * row_bytes, 1);
     p->sums = dsr_scratch(p->out_blocks * p->taps * p->channels * DSR_ROW, sizeof *p->sums);
     p->lists = dsr_scratch(p->cells * p->list_room, sizeof *p->lists);
     p->ends = dsr_scratch(p->cells * p->channels, sizeof *p->ends);
-    return p->tables && p->sums && p->lists && p->ends;
+    return p->tables && p->sums && p->lists && p->ends ? DSR_OK : DSR_NO_MEMORY;
 }
 
 /* A part of the work that all threads do together: output rows y0 .. y1 and a chunk of lane words. */
@@ -64,8 +67,8 @@ static void list_lanes(const uint32_t *transposed, const gradient_plan *p, const
     for (size_t j = 0; j < part->words; j++)
         sources[j] = (dsr_row_source){.rows = rows + 32 * j * p->channels,
                                       .counts = counts + j * p->channels,
-                                      .first = entry(1 + j * p->code.rows)};
-    dsr_kernel->build_lists(sources, part->words, entry(1), p->channels, p->lists + cell * p->list_room, 0,
+                                      .first = row_offset(1 + j * p->code.rows)};
+    dsr_kernel->build_lists(sources, part->words, row_offset(1), p->channels, p->lists + cell * p->list_room, 0,
                             p->ends + cell * p->channels);
 }
 
@@ -75,7 +78,7 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
                      float *dense, float *rows) {
     const dsr_conv *conv = &p->conv;
     size_t out = index % p->out_blocks, pixel = part->y0 * conv->out_width + index / p->out_blocks;
-    size_t pixels = conv->out_height * conv->out_width, channels = dsr_piece(conv->out_channels, DSR_ROW, out);
+    size_t pixels = conv->out_height * conv->out_width, channels = dsr_block_size(conv->out_channels, DSR_ROW, out);
     size_t first = DSR_WORD * part->word0, room = DSR_WORD * part->words, lanes = least(room, conv->lanes - first);
     float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.group == 1 ? table + DSR_ROW : rows;
     for (size_t i = 0; i < channels; i++) {
@@ -126,10 +129,10 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
         return DSR_OK;
     }
     gradient_plan p;
-    dsr_status status = make_gradient_plan(&p, conv, batch, group) ? DSR_OK : DSR_NO_MEMORY;
+    dsr_status status = make_gradient_plan(&p, conv, batch, group);
     if (status == DSR_OK) {
         memset(p.sums, 0, p.out_blocks * p.taps * p.channels * DSR_ROW * sizeof *p.sums);
-#pragma omp parallel num_threads(dsr_team(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
+#pragma omp parallel num_threads(dsr_threads_for(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
         {
             uint8_t *rows = dsr_scratch(p.chunk * p.channels + 2, 32), *counts = dsr_scratch(p.chunk * p.channels, 1);
             float *dense = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *dense);

@@ -6,8 +6,8 @@
 #include <omp.h>
 #include <pthread.h>
 
-/* Waking a team costs some microseconds, the time of about this many elements. */
-enum { WORTH_A_TEAM = 1 << 15 };
+/* Starting threads costs some microseconds, the time of about this many elements. */
+enum { WORTH_THREADS = 1 << 15 };
 
 /* 0: what OpenMP says. A number of our own, since omp_set_num_threads would hold for the calling thread only. */
 static _Atomic int threads_wanted = 0;
@@ -17,23 +17,23 @@ void dsr_set_threads(int threads) {
 }
 
 int dsr_get_threads(void) {
-    int threads = threads_wanted;
-    return threads ? threads : omp_get_max_threads();
+    int threads = threads_wanted ? threads_wanted : omp_get_max_threads();
+    return threads < DSR_MOST_THREADS ? threads : DSR_MOST_THREADS;
 }
 
-int dsr_team(size_t elements) {
-    return elements > WORTH_A_TEAM ? dsr_get_threads() : 1;
+int dsr_threads_for(size_t elements) {
+    return elements > WORTH_THREADS ? dsr_get_threads() : 1;
 }
 
-/* A team does not survive a fork: a child that asked for the one it had would wait for ever. So a thread that forks
- * leaves its team first, and parent and child make new ones when they need them. */
-static void leave_team(void) {
+/* OpenMP's threads do not exist in a forked child, where the next region would wait for them for ever. So they are
+ * ended before a fork, and parent and child start new ones when they need them. */
+static void end_threads(void) {
     omp_pause_resource_all(omp_pause_hard);
 }
 
 void dsr_threads_setup(void) {
     openblas_set_num_threads(1);
-    pthread_atfork(leave_team, NULL, NULL);
+    pthread_atfork(end_threads, NULL, NULL);
 }
 
 const char *dsr_blas_config(void) {

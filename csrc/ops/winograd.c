@@ -11,12 +11,12 @@ enum { MOST_COLUMNS = 256, GEMM_ROWS = 128, MOST_PLACES = 16 };
 typedef struct {
     size_t tiles_y, tiles_x, lanes; /* lanes of a column group: a part of a tile's */
     size_t parts, groups, per_block;
-} tiling;
+} column_blocks;
 
-static tiling make_tiling(const dsr_small_conv *conv) {
-    tiling t = {.tiles_y = dsr_pieces(conv->rows, 2), .tiles_x = dsr_pieces(conv->columns, 2)};
-    t.parts = dsr_pieces(conv->lanes, MOST_COLUMNS);
-    t.lanes = dsr_pieces(conv->lanes, t.parts); /* of several parts each is more than half a block */
+static column_blocks make_column_blocks(const dsr_small_conv *conv) {
+    column_blocks t = {.tiles_y = dsr_blocks(conv->rows, 2), .tiles_x = dsr_blocks(conv->columns, 2)};
+    t.parts = dsr_blocks(conv->lanes, MOST_COLUMNS);
+    t.lanes = dsr_blocks(conv->lanes, t.parts); /* of several parts each is more than half a block */
     t.groups = t.tiles_y * t.tiles_x * t.parts;
     t.per_block = t.lanes < MOST_COLUMNS ? MOST_COLUMNS / t.lanes : 1;
     return t;
@@ -26,7 +26,7 @@ int dsr_winograd_pays(const dsr_small_conv *conv) {
     if ((conv->taps != 2 && conv->taps != 3) || conv->channels < 32 || conv->outputs < 16 || !conv->lanes)
         return 0;
     size_t side = (size_t)conv->taps + 1, taps = (size_t)(conv->taps * conv->taps);
-    double products = (double)(dsr_pieces(conv->rows, 2) * dsr_pieces(conv->columns, 2) * side * side);
+    double products = (double)(dsr_blocks(conv->rows, 2) * dsr_blocks(conv->columns, 2) * side * side);
     return products < 0.7 * (double)(conv->rows * conv->columns * taps);
 }
 
@@ -67,12 +67,12 @@ typedef struct {
     size_t y, x, first_lane, lanes, column; /* first output pixel, lanes, and where its columns are in the block */
 } group;
 
-static group find_group(const dsr_small_conv *conv, const tiling *t, size_t number, size_t first) {
+static group find_group(const dsr_small_conv *conv, const column_blocks *t, size_t number, size_t first) {
     size_t part = number % t->parts, tile = number / t->parts;
     return (group){.y = tile / t->tiles_x * 2,
                    .x = tile % t->tiles_x * 2,
                    .first_lane = part * t->lanes,
-                   .lanes = dsr_piece(conv->lanes, t->lanes, part),
+                   .lanes = dsr_block_size(conv->lanes, t->lanes, part),
                    .column = (number - first) * t->lanes};
 }
 
@@ -103,10 +103,10 @@ static void gather_output(const dsr_small_conv *conv, const group *g, size_t out
 }
 
 dsr_status dsr_winograd(const dsr_small_conv *conv) {
-    tiling t = make_tiling(conv);
+    column_blocks t = make_column_blocks(conv);
     size_t places = (size_t)((conv->taps + 1) * (conv->taps + 1)), width = t.per_block * t.lanes;
     size_t channels = conv->channels, outputs = conv->outputs;
-    size_t row_blocks = dsr_pieces(outputs, GEMM_ROWS), gemms = places * row_blocks;
+    size_t row_blocks = dsr_blocks(outputs, GEMM_ROWS), gemms = places * row_blocks;
     float *weights = dsr_scratch(places * outputs * channels, sizeof *weights);
     float *sums = dsr_scratch(places * channels * width, sizeof *sums);
     float *products = dsr_scratch(places * outputs * width, sizeof *products);
@@ -115,7 +115,7 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
     if (status == DSR_OK) {
         for (size_t i = 0; i < t.lanes; i++)
             zeros[i] = 0;
-#pragma omp parallel num_threads(dsr_team(conv->rows * conv->columns * conv->lanes * outputs))
+#pragma omp parallel num_threads(dsr_threads_for(conv->rows * conv->columns * conv->lanes * outputs))
         {
 #pragma omp for schedule(static)
             for (ptrdiff_t o = 0; o < (ptrdiff_t)outputs; o++)
@@ -123,7 +123,7 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
             for (size_t first = 0; first < t.groups; first += t.per_block) {
                 size_t end = first + t.per_block < t.groups ? first + t.per_block : t.groups;
                 size_t columns =
-                    t.parts > 1 ? dsr_piece(conv->lanes, t.lanes, first % t.parts) : (end - first) * t.lanes;
+                    t.parts > 1 ? dsr_block_size(conv->lanes, t.lanes, first % t.parts) : (end - first) * t.lanes;
 #pragma omp for schedule(static)
                 for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++)
                     for (size_t i = first; i < end; i++) {
@@ -133,7 +133,7 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
 #pragma omp for schedule(dynamic)
                 for (ptrdiff_t i = 0; i < (ptrdiff_t)gemms; i++) {
                     size_t place = (size_t)i / row_blocks, row = (size_t)i % row_blocks * GEMM_ROWS;
-                    size_t rows = dsr_piece(outputs, GEMM_ROWS, (size_t)i % row_blocks);
+                    size_t rows = dsr_block_size(outputs, GEMM_ROWS, (size_t)i % row_blocks);
                     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)columns, (int)channels, 1,
                                 weights + (place * outputs + row) * channels, (int)channels,
                                 sums + place * channels * width, (int)width, 0,

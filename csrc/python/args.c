@@ -1,6 +1,7 @@
 #include "args.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include <numpy/arrayobject.h>
@@ -30,8 +31,6 @@ static const char *describe(dsr_arg_kind kind) {
         return "a finite number > 0";
     case ARG_NUMBER:
         return "a finite number";
-    case ARG_ALPHA:
-        return "a number in [2**-20, 1]";
     case ARG_CHANCE:
         return "a number in [0, 1]";
     case ARG_COUNT:
@@ -40,6 +39,8 @@ static const char *describe(dsr_arg_kind kind) {
         return "an integer in [0, 2**31)";
     case ARG_SEED:
         return "an integer in [0, 2**64)";
+    case ARG_NEURON:
+        return "a neuron such as if_model gives";
     }
     return "?";
 }
@@ -63,6 +64,10 @@ PyObject *dsr_describe_given(PyObject *object) {
     return text;
 }
 
+static int is_output(const dsr_arg *argument) {
+    return argument->role == ARG_OUT || argument->role == ARG_MAYBE_OUT;
+}
+
 static int wrong(const dsr_call *call, size_t index, PyObject *error, PyObject *given, const char *expected) {
     PyObject *text = dsr_describe_given(given);
     if (text)
@@ -72,19 +77,23 @@ static int wrong(const dsr_call *call, size_t index, PyObject *error, PyObject *
     return -1;
 }
 
-int dsr_refuse(const dsr_call *call, size_t index, const char *expected) {
-    PyErr_Format(PyExc_ValueError, "%s: argument '%s': expected %s", call->function, call->arguments[index].name,
-                 expected);
+int dsr_refuse(const dsr_call *call, const char *argument, const char *expected) {
+    PyErr_Format(PyExc_ValueError, "%s: argument '%s': expected %s", call->function, argument, expected);
     return -1;
 }
 
-int dsr_expect_axis(const dsr_call *call, size_t index, char letter, size_t expected, const char *why) {
+int dsr_expect_axis(const dsr_call *call, char letter, size_t expected, const char *why) {
     size_t size = AXIS(call, letter);
     if (size == expected)
         return 0;
     PyErr_Format(PyExc_ValueError, "%s: argument '%s': expected %zu elements on axis %c (%s), got %zu", call->function,
-                 call->arguments[index].name, expected, letter, why, size);
+                 AXIS_OF(call, letter), expected, letter, why, size);
     return -1;
+}
+
+/* Where the value of an argument goes. */
+static void *target(dsr_call *call, size_t index) {
+    return call->values + call->arguments[index].offset;
 }
 
 /* NumPy would make numbers of texts, of arrays with one element, and of the real parts of complex ones */
@@ -112,14 +121,12 @@ static int read_number(dsr_call *call, size_t index, PyObject *object) {
     /* the smallest normal float32: below it a threshold has no exact float32 value */
     good = good && (kind != ARG_POSITIVE || (number >= 0x1p-126 && number <= 0x1p126));
     good = good && (kind != ARG_NUMBER || fabs(number) <= 0x1p126);
-    /* smaller fractions of a threshold would vanish in float32 */
-    good = good && (kind != ARG_ALPHA || (number >= 0x1p-20 && number <= 1));
     good = good && (kind != ARG_CHANCE || (number >= 0 && number <= 1));
     if (!good) {
         const char *wanted = kind == ARG_POSITIVE && number > 0 ? "a number in [2**-126, 2**126]" : describe(kind);
         return wrong(call, index, PyExc_ValueError, object, wanted);
     }
-    call->value[index].number = number;
+    *(double *)target(call, index) = number;
     return 0;
 }
 
@@ -137,19 +144,60 @@ static int read_integer(dsr_call *call, size_t index, PyObject *object) {
     bad = bad || (kind != ARG_SEED && number >= 0x80000000u) || (kind == ARG_COUNT && number == 0);
     if (bad)
         return wrong(call, index, PyExc_ValueError, object, describe(kind));
-    call->value[index].size = (size_t)number;
-    call->value[index].seed = number;
+    if (kind == ARG_SEED)
+        *(uint64_t *)target(call, index) = number;
+    else
+        *(size_t *)target(call, index) = (size_t)number;
     return 0;
 }
 
-static int read_array(dsr_call *call, size_t index, PyObject *object, unsigned known[26], int *real) {
+/* The numbers of a neuron are those of NeuronModel: as float32 they are neither infinite nor, if they must not be, 0.
+ */
+static int read_neuron(dsr_call *call, size_t index, PyObject *object) {
+    static const struct {
+        const char *name;
+        size_t offset;
+        double least;
+    } numbers[] = {{"decay", offsetof(dsr_neuron, decay), 0},
+                   {"gain", offsetof(dsr_neuron, gain), 0},
+                   {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149},
+                   {"fire", offsetof(dsr_neuron, fire), 0x1p-149},
+                   {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149},
+                   {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149},
+                   {"top", offsetof(dsr_neuron, top), 0x1p-149}};
+    dsr_neuron *neuron = target(call, index);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        PyObject *attribute = PyObject_GetAttrString(object, numbers[i].name);
+        double number = attribute && PyFloat_Check(attribute) ? PyFloat_AsDouble(attribute) : NAN;
+        int is_float = attribute && PyFloat_Check(attribute);
+        Py_XDECREF(attribute);
+        PyErr_Clear();
+        if (!is_float)
+            return wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
+        if (!(number >= numbers[i].least && number <= 0x1p127)) {
+            char expected[80];
+            PyOS_snprintf(expected, sizeof expected, "a neuron whose %s is a float %s", numbers[i].name,
+                          numbers[i].least > 0 ? "in [2**-149, 2**127]" : "in [0, 2**127]");
+            return wrong(call, index, PyExc_ValueError, object, expected);
+        }
+        *(double *)((char *)neuron + numbers[i].offset) = number;
+    }
+    PyObject *closed = PyObject_GetAttrString(object, "closed");
+    int is_bool = closed && PyBool_Check(closed);
+    neuron->closed = closed == Py_True;
+    Py_XDECREF(closed);
+    PyErr_Clear();
+    return is_bool ? 0 : wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
+}
+
+static int read_array(dsr_call *call, size_t index, PyObject *object, int *real) {
     const dsr_arg *argument = &call->arguments[index];
-    if (argument->role == ARG_MAYBE && object == Py_None)
+    if ((argument->role == ARG_MAYBE || argument->role == ARG_MAYBE_OUT) && object == Py_None)
         return 0;
     size_t axes = strlen(argument->axes);
     char expected[160];
     PyOS_snprintf(expected, sizeof expected, "a %sC-contiguous %s array of %zu axes (%s)",
-                  argument->role == ARG_OUT ? "writable " : "", describe(argument->kind), axes, argument->axes);
+                  is_output(argument) ? "writable " : "", describe(argument->kind), axes, argument->axes);
     if (!PyArray_Check(object))
         return wrong(call, index, PyExc_TypeError, object, expected);
     PyArrayObject *array = (PyArrayObject *)object;
@@ -165,23 +213,22 @@ static int read_array(dsr_call *call, size_t index, PyObject *object, unsigned k
         call->dtype = type == NPY_FLOAT32 ? DSR_F32 : DSR_F64;
     }
     if ((size_t)PyArray_NDIM(array) != axes || !PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISALIGNED(array) ||
-        (argument->role == ARG_OUT && !PyArray_ISWRITEABLE(array)))
+        (is_output(argument) && !PyArray_ISWRITEABLE(array)))
         return wrong(call, index, PyExc_ValueError, object, expected);
     for (size_t i = 0; i < axes; i++) {
         size_t letter = (size_t)(argument->axes[i] - 'A'), size = (size_t)PyArray_DIM(array, (int)i);
-        if (known[letter] && call->axis[letter] != size) {
+        if (call->axis_of[letter] && call->axis[letter] != size) {
             PyOS_snprintf(expected, sizeof expected, "axes (%s) with %zu elements on axis %c, as in '%s'",
-                          argument->axes, call->axis[letter], argument->axes[i],
-                          call->arguments[known[letter] - 1].name);
+                          argument->axes, call->axis[letter], argument->axes[i], call->axis_of[letter]);
             return wrong(call, index, PyExc_ValueError, object, expected);
         }
         if (argument->axes[i] == 'T' && size == 0)
             return wrong(call, index, PyExc_ValueError, object, "at least one time step on axis T");
-        if (!known[letter])
-            known[letter] = (unsigned)index + 1;
+        if (!call->axis_of[letter])
+            call->axis_of[letter] = argument->name;
         call->axis[letter] = size;
     }
-    call->value[index].data = PyArray_DATA(array);
+    *(void **)target(call, index) = PyArray_DATA(array);
     return 0;
 }
 
@@ -196,24 +243,28 @@ int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t give
         PyErr_Format(PyExc_TypeError, "%s: expected %zu arguments, got %zd", call->function, call->count, given);
         return -1;
     }
-    unsigned known[26] = {0}; /* 1 + the argument that fixed the axis */
     int real = 0;
-    for (size_t i = 0; i < call->count; i++) {
-        dsr_arg_kind kind = call->arguments[i].kind;
-        int failed = kind <= ARG_I64    ? read_array(call, i, objects[i], known, &real)
-                     : kind < ARG_COUNT ? read_number(call, i, objects[i])
-                                        : read_integer(call, i, objects[i]);
-        if (failed)
-            return -1;
-    }
+    /* numbers first: making one of an object may run its methods, which could take the memory of an array away */
+    for (int arrays = 0; arrays < 2; arrays++)
+        for (size_t i = 0; i < call->count; i++) {
+            dsr_arg_kind kind = call->arguments[i].kind;
+            if ((kind <= ARG_I64) != arrays)
+                continue;
+            int failed = kind <= ARG_I64     ? read_array(call, i, objects[i], &real)
+                         : kind < ARG_COUNT  ? read_number(call, i, objects[i])
+                         : kind < ARG_NEURON ? read_integer(call, i, objects[i])
+                                             : read_neuron(call, i, objects[i]);
+            if (failed)
+                return -1;
+        }
     size_t outputs = 0, elements = 0;
     for (size_t i = 0; i < call->count; i++) {
-        if (call->arguments[i].role != ARG_OUT)
+        if (!is_output(&call->arguments[i]) || objects[i] == Py_None)
             continue;
         outputs++;
         elements += (size_t)PyArray_SIZE((PyArrayObject *)objects[i]);
         for (size_t j = 0; j < call->count; j++)
-            if (j != i && call->value[j].data && call->arguments[j].kind <= ARG_I64 &&
+            if (j != i && call->arguments[j].kind <= ARG_I64 && objects[j] != Py_None &&
                 overlap(objects[i], objects[j])) {
                 PyErr_Format(PyExc_ValueError,
                              "%s: argument '%s': expected memory of its own, got memory shared with '%s'",

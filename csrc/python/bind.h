@@ -1,8 +1,22 @@
-/* The table of what Python can call. */
+/* The table of what Python can call, and how its rows are written.
+ *
+ * A list of arguments A(S, kind, name, axes, role) is the only place where they are named: it makes the struct of their
+ * values, which checks and operations read by name, and the table by which the checker fills that struct.
+ *
+ *     #define FIRING_RATE(A, S)
+ *         A(S, REAL, train, "TN", IN)
+ *         A(S, REAL, out, "N", OUT)
+ *     ARGUMENTS(firing_rate, FIRING_RATE)
+ *     OPERATION(firing_rate, NULL, RETURNS_NOTHING) { return dsr_firing_rate(c->dtype, a->train, a->out, AXIS(c, 'T'),
+ * ...); }
+ *
+ * In both bodies `c` is the call, with the sizes of its axes, and `a` the values. */
 #ifndef DSR_BIND_H
 #define DSR_BIND_H
 
 #include "args.h"
+
+#include <stddef.h>
 
 typedef struct {
     const char *name;
@@ -10,10 +24,91 @@ typedef struct {
     size_t count;
     int (*check)(const dsr_call *call); /* relations between axes, or NULL */
     dsr_status (*run)(dsr_call *call);
-    int returns; /* 1: run leaves a number in call->result, returned as a float; 0: None */
+    enum { RETURNS_NOTHING, RETURNS_NUMBER /* in call->result */ } returns;
 } dsr_entry;
 
-extern const dsr_entry dsr_entries[];
-extern const size_t dsr_entry_count;
+#define DSR_MEMBER(S, kind, name, axes, role) DSR_C_##kind name;
+#define DSR_ROW_OF_TABLE(S, kind, name, axes, role) {#name, ARG_##kind, axes, ARG_##role, offsetof(S, name)},
+
+#define ARGUMENTS(name, LIST)                                                                                          \
+    typedef struct {                                                                                                   \
+        LIST(DSR_MEMBER, )                                                                                             \
+    } name##_arguments;                                                                                                \
+    static const dsr_arg name##_table[] = {LIST(DSR_ROW_OF_TABLE, name##_arguments)};                                  \
+    _Static_assert(sizeof(name##_arguments) <= DSR_MOST_BYTES, "raise DSR_MOST_BYTES");                                \
+    _Static_assert(sizeof name##_table / sizeof *name##_table <= DSR_MOST_ARGUMENTS, "raise DSR_MOST_ARGUMENTS");
+
+/* Relations between axes and numbers, with the GIL: 0, or -1 with ValueError set. */
+#define CHECK(name)                                                                                                    \
+    static int check_values_##name(const dsr_call *c, const name##_arguments *a);                                      \
+    static int check_##name(const dsr_call *call) {                                                                    \
+        return check_values_##name(call, (const name##_arguments *)(const void *)call->values);                        \
+    }                                                                                                                  \
+    static int check_values_##name(__attribute__((unused)) const dsr_call *c,                                          \
+                                   __attribute__((unused)) const name##_arguments *a)
+
+/* The call itself, without the GIL. */
+#define OPERATION(name, check, returns)                                                                                \
+    static dsr_status run_values_##name(dsr_call *c, const name##_arguments *a);                                       \
+    static dsr_status run_##name(dsr_call *call) {                                                                     \
+        return run_values_##name(call, (const name##_arguments *)(const void *)call->values);                          \
+    }                                                                                                                  \
+    const dsr_entry dsr_entry_##name = {#name, name##_table, sizeof name##_table / sizeof *name##_table,               \
+                                        check, run_##name,   returns};                                                 \
+    static dsr_status run_values_##name(__attribute__((unused)) dsr_call *c, const name##_arguments *a)
+
+#define DSR_ENTRIES(X)                                                                                                 \
+    X(neuron_forward)                                                                                                  \
+    X(firing_rate)                                                                                                     \
+    X(rate)                                                                                                            \
+    X(backward)                                                                                                        \
+    X(rate_backward)                                                                                                   \
+    X(encode_bernoulli)                                                                                                \
+    X(encode_latency)                                                                                                  \
+    X(encode_phase)                                                                                                    \
+    X(encode_delta)                                                                                                    \
+    X(neuron_spikes)                                                                                                   \
+    X(neuron_spikes_backward)                                                                                          \
+    X(pack_words)                                                                                                      \
+    X(transpose_words)                                                                                                 \
+    X(unpack_words)                                                                                                    \
+    X(add_words)                                                                                                       \
+    X(count_words)                                                                                                     \
+    X(count_bits)                                                                                                      \
+    X(dropout_words)                                                                                                   \
+    X(moments)                                                                                                         \
+    X(product_moments)                                                                                                 \
+    X(expand_gradient)                                                                                                 \
+    X(affine)                                                                                                          \
+    X(weighted_sum)                                                                                                    \
+    X(pool_planes)                                                                                                     \
+    X(avg_pool)                                                                                                        \
+    X(avg_pool_backward)                                                                                               \
+    X(conv2d)                                                                                                          \
+    X(conv2d_input_gradient)                                                                                           \
+    X(conv2d_weight_gradient)                                                                                          \
+    X(conv2d_spikes)                                                                                                   \
+    X(conv2d_neuron_spikes)                                                                                            \
+    X(conv2d_spikes_weight_gradient)                                                                                   \
+    X(sgd_update)
+
+#define DSR_DECLARE_ENTRY(name) extern const dsr_entry dsr_entry_##name;
+DSR_ENTRIES(DSR_DECLARE_ENTRY)
+
+#define DSR_COUNT_ENTRY(name) +1
+enum { DSR_ENTRY_COUNT = 0 DSR_ENTRIES(DSR_COUNT_ENTRY) };
+extern const dsr_entry *const dsr_entries[DSR_ENTRY_COUNT];
+
+/* Words of 32 channels, or of 32 lanes. */
+static inline size_t dsr_words_of(size_t channels) {
+    return channels / DSR_WORD + (channels % DSR_WORD != 0);
+}
+
+static inline dsr_lanes dsr_lanes_of(const dsr_call *c) {
+    return (dsr_lanes){AXIS(c, 'C'), AXIS(c, 'P'), AXIS(c, 'T'), AXIS(c, 'B')};
+}
+
+/* One axis of windows over an image: -1 with ValueError set unless axis `windows` has one element for each of them. */
+int dsr_check_windows(const dsr_call *c, char image, char windows, size_t kernel, size_t stride, size_t padding);
 
 #endif

@@ -1,4 +1,4 @@
-/* The module dsr._core: the table of bind.c as functions, and a few questions about the build. */
+/* The module dsr._core: the table of bind.h as functions, and a few questions about the build. */
 #include "bind.h"
 
 #include <stdio.h>
@@ -8,6 +8,13 @@
 static PyObject *to_exception(const dsr_call *call, dsr_status status) {
     if (status == DSR_NO_MEMORY)
         return PyErr_Format(PyExc_MemoryError, "%s: no memory for scratch space", call->function);
+    if (status == DSR_TOO_LARGE) { /* the channels of a weight gradient, or the time steps of neurons */
+        char axis = AXIS_OF(call, 'N') ? 'N' : 'T';
+        return PyErr_Format(PyExc_ValueError,
+                            "%s: argument '%s': expected fewer elements on axis %c, so that a tile of the convolution "
+                            "selects fewer than 2**32 rows of weights, got %zu",
+                            call->function, AXIS_OF(call, axis), axis, AXIS(call, axis));
+    }
     return PyErr_Format(PyExc_SystemError, "%s: unknown status %d", call->function, (int)status);
 }
 
@@ -19,7 +26,8 @@ static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t
     dsr_call call = {.function = entry->name, .arguments = entry->arguments, .count = entry->count};
     if (dsr_read_arguments(&call, objects, given) < 0 || (entry->check && entry->check(&call) < 0))
         return NULL;
-    if (call.empty && !entry->returns) /* other axes may be as long as they like, without an element in sight */
+    if (call.empty &&
+        entry->returns == RETURNS_NOTHING) /* other axes may be as long as they like, without an element in sight */
         Py_RETURN_NONE;
     dsr_status status;
     Py_BEGIN_ALLOW_THREADS;
@@ -27,7 +35,7 @@ static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t
     Py_END_ALLOW_THREADS;
     if (status != DSR_OK)
         return to_exception(&call, status);
-    if (entry->returns)
+    if (entry->returns == RETURNS_NUMBER)
         return PyFloat_FromDouble(call.result);
     Py_RETURN_NONE;
 }
@@ -49,11 +57,12 @@ static PyObject *set_threads(PyObject *module, PyObject *number) {
     int is_integer = integer != NULL;
     Py_XDECREF(integer);
     PyErr_Clear();
-    if (threads < 1 || threads > 1024) {
+    if (threads < 1 || threads > DSR_MOST_THREADS) {
         PyObject *given = dsr_describe_given(number);
         if (given)
             PyErr_Format(is_integer ? PyExc_ValueError : PyExc_TypeError,
-                         "set_threads: argument 'threads': expected an integer in [1, 1024], got %U", given);
+                         "set_threads: argument 'threads': expected an integer in [1, %d], got %U", DSR_MOST_THREADS,
+                         given);
         Py_XDECREF(given);
         return NULL;
     }
@@ -66,12 +75,7 @@ static PyObject *get_blas(PyObject *module, PyObject *unused) {
     return Py_BuildValue("(ss)", dsr_blas_config(), dsr_blas_kernel());
 }
 
-static PyObject *get_kernels(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-#define NAME_ENTRY(type, name, arguments) #name,
-    static const char *const names[] = {DSR_KERNELS(NAME_ENTRY)};
-#undef NAME_ENTRY
-    size_t count = sizeof names / sizeof *names;
+static PyObject *tuple_of(const char *const *names, size_t count) {
     PyObject *tuple = PyTuple_New((Py_ssize_t)count);
     for (size_t i = 0; tuple && i < count; i++) {
         PyObject *name = PyUnicode_FromString(names[i]);
@@ -82,8 +86,23 @@ static PyObject *get_kernels(PyObject *module, PyObject *unused) {
     return tuple;
 }
 
+static PyObject *get_kernels(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#define KERNEL_NAME(type, name, arguments) #name,
+    static const char *const names[] = {DSR_KERNELS(KERNEL_NAME)};
+    return tuple_of(names, sizeof names / sizeof *names);
+}
+
+static PyObject *get_levels(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#define LEVEL_NAME(name, supported) #name,
+    static const char *const names[] = {DSR_LEVELS(LEVEL_NAME)};
+    return tuple_of(names, sizeof names / sizeof *names);
+}
+
 static PyMethodDef methods[] = {
     {"level", get_level, METH_NOARGS, "level()\n--\n\nstr: the instruction level in use"},
+    {"levels", get_levels, METH_NOARGS, "levels()\n--\n\nthe instruction levels of this build, the lowest first"},
     {"threads", get_threads, METH_NOARGS, "threads()\n--\n\nint: threads of the regions that follow"},
     {"set_threads", set_threads, METH_O, "set_threads(threads, /)\n--\n\nFor every thread of the process."},
     {"blas", get_blas, METH_NOARGS, "blas()\n--\n\nthe configuration and the kernel of OpenBLAS"},
@@ -111,10 +130,10 @@ static char *signature(const dsr_entry *entry) {
 static PyMethodDef *definitions;
 
 static int make_definitions(void) {
-    PyMethodDef *made = calloc(dsr_entry_count, sizeof *made);
-    for (size_t i = 0; made && i < dsr_entry_count; i++) {
-        char *doc = signature(&dsr_entries[i]);
-        made[i] = (PyMethodDef){dsr_entries[i].name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
+    PyMethodDef *made = calloc(DSR_ENTRY_COUNT, sizeof *made);
+    for (size_t i = 0; made && i < DSR_ENTRY_COUNT; i++) {
+        char *doc = signature(dsr_entries[i]);
+        made[i] = (PyMethodDef){dsr_entries[i]->name, (PyCFunction)(void (*)(void))call_entry, METH_FASTCALL, doc};
         if (!doc) {
             while (i--)
                 free((void *)made[i].ml_doc);
@@ -131,11 +150,11 @@ static int add_entries(PyObject *module) {
         PyErr_NoMemory();
         return -1;
     }
-    for (size_t i = 0; i < dsr_entry_count; i++) {
-        PyObject *capsule = PyCapsule_New((void *)&dsr_entries[i], "dsr._core.entry", NULL);
+    for (size_t i = 0; i < DSR_ENTRY_COUNT; i++) {
+        PyObject *capsule = PyCapsule_New((void *)dsr_entries[i], "dsr._core.entry", NULL);
         PyObject *function = capsule ? PyCFunction_NewEx(&definitions[i], capsule, NULL) : NULL;
         Py_XDECREF(capsule);
-        int failed = !function || PyModule_AddObjectRef(module, dsr_entries[i].name, function) < 0;
+        int failed = !function || PyModule_AddObjectRef(module, dsr_entries[i]->name, function) < 0;
         Py_XDECREF(function);
         if (failed)
             return -1;
@@ -148,7 +167,9 @@ static int execute(PyObject *module) {
         return -1;
     const char *wanted = getenv("DSR_LEVEL");
     if (!dsr_select_level(wanted && *wanted ? wanted : NULL)) {
-        PyErr_Format(PyExc_ValueError, "DSR_LEVEL: expected scalar, avx2 or avx512, got '%s'", wanted);
+#define LISTED_LEVEL(name, supported) ", " #name
+        PyErr_Format(PyExc_ValueError, "DSR_LEVEL: expected one of %s, got '%s'", &(DSR_LEVELS(LISTED_LEVEL))[2],
+                     wanted);
         return -1;
     }
     dsr_threads_setup();

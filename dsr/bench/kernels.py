@@ -31,10 +31,10 @@ def measure(density: float = 0.1, batch: int = 128, timesteps: int = 5, repeats:
     return [r | {"threads": _core.threads(), "level": _core.level()} for r in results + _neurons(repeats)]
 
 
-def measure_all(levels: Sequence[str], threads: Sequence[int], **options: Any) -> list[dict[str, Any]]:
-    """`measure` for each level and number of threads, each in a process of its own."""
+def measure_all(levels: Sequence[str] | None, threads: Sequence[int], **options: Any) -> list[dict[str, Any]]:
+    """`measure` for each level (None: all of this build) and number of threads, each in a process of its own."""
     results: list[dict[str, Any]] = []
-    for level in levels:
+    for level in _core.levels() if levels is None else levels:
         for count in threads:
             program = f"""import dsr; from dsr.bench import kernels
 dsr.set_num_threads({count}); result = kernels.measure(**{options!r})"""
@@ -117,8 +117,8 @@ def _neurons(repeats: int) -> list[dict[str, Any]]:
     moved = current.nbytes * (1 + 1 / 32 + 1 / 5)  # the current, the bits, the sums over time
     weights = np.ones(5, np.float32)
     calls = {
-        "if_spikes": lambda: ops.if_spikes(current, 5, 1.0, 0.5),
-        "lif_spikes": lambda: ops.lif_spikes(current, weights, 1.0, 1.0, 0.1, 0.3),
+        "IF spikes": lambda: ops.neuron_spikes(current, 5, ops.if_model(1.0)),
+        "LIF spikes": lambda: ops.neuron_spikes(current, 5, ops.lif_model(1.0, 1.0, 0.1), weights),
     }
     results = []
     for name, call in calls.items():

@@ -98,22 +98,24 @@ class Neuron(Layer):
             raise FloatingPointError(f"{type(self).__name__} {self.path}: v_threshold is {value}")
         return value
 
+    def effective_model(self) -> NeuronModel:
+        """The neurons that a forward pass uses; FloatingPointError if their threshold is beyond what float32 holds."""
+        try:
+            return self.model(self.effective_threshold())
+        except ValueError as error:
+            raise FloatingPointError(f"{type(self).__name__} {self.path}: {error}") from None
+
     def amplitude(self, threshold: float) -> float:
-        """The height of a spike with this threshold; FloatingPointError if float32 has no room for it."""
-        height = self.model(threshold).amplitude
-        if not np.isfinite(height):
-            raise FloatingPointError(f"{type(self).__name__} {self.path}: a spike's height is {height}")
-        return height
+        """The height of a spike with this threshold."""
+        return self.model(threshold).amplitude
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Spikes of the current."""
-        current, threshold = as_current(signal), self.effective_threshold()
-        model, weights = self.model(threshold), self.time_weights(signal.timesteps)
-        height = self.amplitude(threshold)
+        current, model, weights = as_current(signal), self.effective_model(), self.time_weights(signal.timesteps)
         words = evaluate.spikes(current, model, weights, self.path, run)
         if run.training:
             self._state = current, model, run
-        return SpikeTrain(words, signal.features, height, weights)
+        return SpikeTrain(words, signal.features, model.amplitude, weights)
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """The same gradient for every step of the current, and the threshold's."""
@@ -133,12 +135,12 @@ class Neuron(Layer):
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
         """Additions of spikes that come in as they are, and an update of each neuron and step."""
         counter.additions(self.path, signal)
-        counter.updates(self.path, output, self.model(self.effective_threshold()))
+        counter.updates(self.path, output, self.effective_model())
 
     def export(self, writer: GraphWriter, wire: Any) -> Any:
         """Neurons that reset by subtraction."""
         threshold = self.effective_threshold()
-        return writer.neuron(self.path, wire, self.model(threshold), threshold, self.alpha, self.leak())
+        return writer.neuron(self.path, wire, self.effective_model(), threshold, self.alpha, self.leak())
 
     def leak(self) -> float:
         """Length of a time step in time constants; 0 for neurons that do not leak."""
@@ -231,7 +233,7 @@ class LIF(Neuron):
         delta_t: float = 0.05,
         alpha: float = 0.3,
         v_threshold_lower_bound: float = 0.0005,
-        gradient: functional.Gradient = "published",
+        gradient: functional.ThresholdGradient = "published",
         *,
         train_threshold: bool = True,
         threshold_gradient_scale: float = 1.0,

@@ -7,23 +7,11 @@ and within the stated bound on each level; eps is 2**-24.
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dsr.ops.layout import Sums, Values, Words, output_size, word_count
-from dsr.ops.neurons import (
-    NeuronModel,
-    if_model,
-    if_spikes,
-    if_spikes_backward,
-    lif_model,
-    lif_spikes,
-    lif_spikes_backward,
-    neuron_spikes,
-    neuron_spikes_backward,
-)
+from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward, time_weights
 from dsr.ops.pooling import avg_pool, avg_pool_backward, pool_planes
 from dsr.ops.spike_convolution import (
     MOST_TAPS,
     SpikeConvolution,
-    conv2d_if_spikes,
-    conv2d_lif_spikes,
     conv2d_neuron_spikes,
     conv2d_spikes,
     conv2d_spikes_weight_gradient,
@@ -45,9 +33,7 @@ __all__ = [
     "avg_pool",
     "avg_pool_backward",
     "conv2d",
-    "conv2d_if_spikes",
     "conv2d_input_gradient",
-    "conv2d_lif_spikes",
     "conv2d_neuron_spikes",
     "conv2d_spikes",
     "conv2d_spikes_weight_gradient",
@@ -57,11 +43,7 @@ __all__ = [
     "dropout_words",
     "expand_gradient",
     "if_model",
-    "if_spikes",
-    "if_spikes_backward",
     "lif_model",
-    "lif_spikes",
-    "lif_spikes_backward",
     "moments",
     "neuron_spikes",
     "neuron_spikes_backward",
@@ -70,6 +52,7 @@ __all__ = [
     "pool_planes",
     "product_moments",
     "row_group",
+    "time_weights",
     "transpose_words",
     "unpack_words",
     "weighted_sum",

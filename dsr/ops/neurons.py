@@ -1,14 +1,16 @@
-"""Neurons: spikes of currents, and gradients through the mapping of representations."""
+"""Neurons: models as values, spikes of currents, and gradients through the mapping of representations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from dsr import _core
-from dsr.ops.arguments import as_count
+from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive
 from dsr.ops.layout import (
     Values,
     Words,
@@ -21,134 +23,29 @@ from dsr.ops.layout import (
 )
 
 
-def _spike_words(function: str, current: Values, timesteps: int) -> Words:
-    """Room for the spikes of neurons with this current."""
-    channels, height, width, _, batch = current.shape
-    return new_array(function, "timesteps", (word_count(channels), height, width, timesteps, batch), np.uint32)
-
-
-def if_spikes(
-    current: Values,
-    timesteps: int,
-    v_threshold: float,
-    alpha: float,
-    scale: Values | None = None,
-    shift: Values | None = None,
-) -> tuple[Words, Values]:
-    """IF neurons: spikes as words, and the sum of the current over time (C, H, W, B). EXACT.
-
-    A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first,
-    ``scale * x + shift``; the sum is of x itself.
-    """
-    require_array("if_spikes", 5, current=current)
-    words = _spike_words("if_spikes", current, as_count("if_spikes", "timesteps", timesteps))
-    sums = new_sum(current)
-    _core.if_spikes(
-        merge_pixels(current, 2), scale, shift, v_threshold, alpha, merge_pixels(words, 2), merge_pixels(sums, 1)
-    )
-    return words, sums
-
-
-def lif_spikes(
-    current: Values,
-    weights: Values,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    alpha: float,
-    scale: Values | None = None,
-    shift: Values | None = None,
-) -> tuple[Words, Values, Values]:
-    """LIF neurons: as `if_spikes`, and the sum over time with the weights (T,) of the representation. EXACT."""
-    require_array("lif_spikes", 5, current=current)
-    require_array("lif_spikes", 1, weights=weights)
-    words = _spike_words("lif_spikes", current, len(weights))
-    sums, weighted = new_sum(current), new_sum(current)
-    _core.lif_spikes(
-        merge_pixels(current, 2),
-        scale,
-        shift,
-        weights,
-        v_threshold,
-        tau,
-        delta_t,
-        alpha,
-        merge_pixels(words, 2),
-        merge_pixels(sums, 1),
-        merge_pixels(weighted, 1),
-    )
-    return words, sums, weighted
-
-
-def if_spikes_backward(
-    grad: Values,
-    sums: Values,
-    timesteps: int,
-    v_threshold: float,
-    scale: Values | None = None,
-    shift: Values | None = None,
-) -> tuple[Values, float]:
-    """The gradient of every step's ``scale * x + shift``, and the threshold's. EXACT.
-
-    `grad` (C, H, W, B) is the sum over time of the spikes' gradient, `sums` what `if_spikes` gave with the same
-    `timesteps`, `scale` and `shift`. Meng et al. 2022: through the mapping of the representations,
-    ``functional.if_rate_backward(grad, scale * sums / T + shift, v_threshold)``, the gradient of the mean current
-    divided by T.
-    """
-    room = _require_sums("if_spikes_backward", "sums", grad, sums)
-    above = _core.if_spikes_backward(
-        by_channel(grad),
-        by_channel(sums),
-        scale,
-        shift,
-        timesteps,
-        v_threshold,
-        by_channel(room),
-    )
-    return room, above
-
-
-def lif_spikes_backward(
-    grad: Values,
-    weighted: Values,
-    timesteps: int,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    scale: Values | None = None,
-    shift: Values | None = None,
-) -> tuple[Values, float]:
-    """As `if_spikes_backward`, with the weighted sums of `lif_spikes` and of the gradient. EXACT.
-
-    The threshold's gradient is the plain sum over saturated neurons, without the factor of
-    `functional.lif_rate_backward`.
-    """
-    room = _require_sums("lif_spikes_backward", "weighted", grad, weighted)
-    above = _core.lif_spikes_backward(
-        by_channel(grad),
-        by_channel(weighted),
-        scale,
-        shift,
-        timesteps,
-        v_threshold,
-        tau,
-        delta_t,
-        by_channel(room),
-    )
-    return room, above
-
-
-def _require_sums(function: str, name: str, grad: Values, sums: Values) -> Values:
-    """Refuse a gradient and sums that do not belong together; room for the result."""
-    require_array(function, 4, grad=grad, **{name: sums})
-    if grad.shape != sums.shape:
-        raise ValueError(f"{function}: argument 'grad': expected shape {sums.shape} as '{name}', got {grad.shape}")
-    return np.empty(sums.shape, np.float32)
-
-
 @dataclass(frozen=True)
 class NeuronModel:
-    """A neuron."""
+    """A neuron: what it does at each step, and the mapping of its representations.
+
+    A step is ``u = decay v + gain I``, a spike where ``u >= fire``, then ``v = u - v_threshold`` (reset by subtraction)
+    or ``v = u``. The representation of the train approaches ``clip(z / divisor, 0, amplitude)``, where z is that of the
+    current.
+
+    Attributes
+    ----------
+    decay, gain, v_threshold, fire : float
+        Numbers of the step. 1 and 1 for neurons without a leak, whose loop only adds; the bits are the same.
+    amplitude : float
+        What a spike is worth.
+    divisor, top : float
+        The mapping divides by `divisor` and saturates at ``z = top``.
+    closed : bool
+        Whether the gradient passes at the ends of the interval [0, top].
+
+    Notes
+    -----
+    All numbers are exact in the dtype of the arrays, and are computed in it.
+    """
 
     decay: float
     gain: float
@@ -158,33 +55,55 @@ class NeuronModel:
     divisor: float
     top: float
     closed: bool
-    args: tuple[float, ...] = ()
 
 
-def if_model(v_threshold: float, alpha: float) -> NeuronModel:
-    """IF."""
-    v = np.float32(v_threshold)
+def if_model(
+    v_threshold: float, alpha: float = 0.5, *, dtype: DTypeLike = np.float32, function: str = "if_model"
+) -> NeuronModel:
+    """Integrate-and-fire neurons, see `dsr.functional.if_forward`; errors are those of `function`."""
+    threshold, fire = _threshold(function, v_threshold, alpha, dtype)
+    return NeuronModel(1.0, 1.0, threshold, fire, threshold, 1.0, threshold, closed=True)
+
+
+def lif_model(
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float = 0.3,
+    *,
+    dtype: DTypeLike = np.float32,
+    function: str = "lif_model",
+) -> NeuronModel:
+    """Leaky integrate-and-fire neurons, see `dsr.functional.lif_forward`; errors are those of `function`."""
+    threshold, fire = _threshold(function, v_threshold, alpha, dtype)
+    tau, delta_t = as_positive(function, "tau", tau), as_positive(function, "delta_t", delta_t)
+    kind: Any = np.dtype(dtype).type
+    decay = exp(-delta_t / tau)
+    with np.errstate(over="ignore", under="ignore"):
+        amplitude = float(kind(threshold) / kind(delta_t))
+        top = float(kind(tau) * kind(threshold) / kind(delta_t))
+    for name, value in (("v_threshold / delta_t", amplitude), ("tau v_threshold / delta_t", top)):
+        if not SMALLEST <= value <= LARGEST:
+            given = f"{threshold:.4g}, {tau:.4g} and {delta_t:.4g}"
+            wanted = f"{name} in [2**-126, 2**126], got v_threshold, tau and delta_t of {given}"
+            raise ValueError(f"{function}: argument 'delta_t': expected {wanted}")
     return NeuronModel(
-        1.0, 1.0, float(v), float(np.float32(alpha) * v), float(v), 1.0, float(v), True, (v_threshold, alpha)
+        float(kind(decay)), float(kind(1 - decay)), threshold, fire, amplitude, float(kind(tau)), top, closed=False
     )
 
 
-def lif_model(v_threshold: float, tau: float, delta_t: float, alpha: float) -> NeuronModel:
-    """LIF."""
-    v, d, t = np.float32(v_threshold), np.float32(delta_t), np.float32(tau)
-    decay = exp(-delta_t / tau)
-    with np.errstate(over="ignore"):
-        return NeuronModel(
-            float(np.float32(decay)),
-            float(np.float32(1 - decay)),
-            float(v),
-            float(np.float32(alpha) * v),
-            float(v / d),
-            float(t),
-            float(t * v / d),
-            False,
-            (v_threshold, tau, delta_t, alpha),
-        )
+def _threshold(function: str, v_threshold: float, alpha: float, dtype: DTypeLike) -> tuple[float, float]:
+    """The threshold, and the potential at which a neuron fires."""
+    kind: Any = np.dtype(dtype).type
+    threshold = kind(as_positive(function, "v_threshold", v_threshold))
+    fraction = as_number(function, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
+    return float(threshold), float(kind(fraction) * threshold)
+
+
+def time_weights(timesteps: int, tau: float, delta_t: float) -> NDArray[np.float64]:
+    """Weights ``exp(-(delta_t / tau) (T - 1 - t))`` of the representation of a LIF train, shape (T,)."""
+    # math.exp: NumPy's own may differ in the last bit from processor to processor
+    return np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
 
 
 def neuron_spikes(
@@ -195,11 +114,29 @@ def neuron_spikes(
     scale: Values | None = None,
     shift: Values | None = None,
 ) -> tuple[Words, Values, Values | None]:
-    """Spikes."""
-    if neuron.closed:
-        return *if_spikes(current, timesteps, *neuron.args, scale, shift), None
-    assert weights is not None
-    return lif_spikes(current, weights, *neuron.args, scale, shift)
+    """Spikes as words, the sum of the current over time (C, H, W, B), and the sum with `weights` (T,) or None. EXACT.
+
+    A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first,
+    ``scale * x + shift``; the sums are of x itself.
+    """
+    require_array("neuron_spikes", 5, current=current)
+    if weights is not None:
+        require_array("neuron_spikes", 1, weights=weights)
+    channels, height, width, _, batch = current.shape
+    steps = as_count("neuron_spikes", "timesteps", timesteps)
+    words = new_array("neuron_spikes", "timesteps", (word_count(channels), height, width, steps, batch), np.uint32)
+    sums, weighted = new_sum(current), None if weights is None else new_sum(current)
+    _core.neuron_spikes(
+        merge_pixels(current, 2),
+        scale,
+        shift,
+        weights,
+        neuron,
+        merge_pixels(words, 2),
+        merge_pixels(sums, 1),
+        None if weighted is None else merge_pixels(weighted, 1),
+    )
+    return words, sums, weighted
 
 
 def neuron_spikes_backward(
@@ -210,7 +147,19 @@ def neuron_spikes_backward(
     scale: Values | None = None,
     shift: Values | None = None,
 ) -> tuple[Values, float]:
-    """Backward."""
-    if neuron.closed:
-        return if_spikes_backward(grad, sums, timesteps, neuron.args[0], scale, shift)
-    return lif_spikes_backward(grad, sums, timesteps, *neuron.args[:3], scale, shift)
+    """The gradient of every step's ``scale * x + shift``, and the plain sum of `grad` over saturated neurons. EXACT.
+
+    `grad` (C, H, W, B) is the sum over time of the spikes' gradient, `sums` what `neuron_spikes` gave with the same
+    `timesteps`, `scale` and `shift`; both with the weights of the representation, scaled to the sum T. Meng et al.
+    2022: through the mapping of the representations, ``functional.if_rate_backward(grad, scale * sums / T + shift,
+    v_threshold)`` and its like, the gradient of the mean current divided by T.
+    """
+    require_array("neuron_spikes_backward", 4, grad=grad, sums=sums)
+    if grad.shape != sums.shape:
+        wanted = f"expected shape {sums.shape} as 'sums', got {grad.shape}"
+        raise ValueError(f"neuron_spikes_backward: argument 'grad': {wanted}")
+    result = np.empty(sums.shape, np.float32)
+    above = _core.neuron_spikes_backward(
+        by_channel(grad), by_channel(sums), scale, shift, timesteps, neuron, by_channel(result)
+    )
+    return result, above

@@ -120,50 +120,15 @@ class SpikeConvolution:
         )
 
 
-def conv2d_if_spikes(
-    convolution: SpikeConvolution,
-    v_threshold: float,
-    alpha: float,
-    scale: Values | None = None,
-    shift: Values | None = None,
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution, neuron: NeuronModel, scale: Values | None = None, shift: Values | None = None
 ) -> Words:
-    """`conv2d_spikes`, `add_words` of the shortcut and `if_spikes` in one, with the same bits. EXACT.
+    """`conv2d_spikes`, `add_words` of the shortcut and `neuron_spikes` in one, with the same bits. EXACT.
 
     The current is used while it is in the cache and stored nowhere.
     """
-    out = convolution.output_words("conv2d_if_spikes")
-    _core.conv2d_if_spikes(
-        *convolution.arguments(),
-        scale,
-        shift,
-        v_threshold,
-        alpha,
-        out,
-    )
-    return out
-
-
-def conv2d_lif_spikes(
-    convolution: SpikeConvolution,
-    v_threshold: float,
-    tau: float,
-    delta_t: float,
-    alpha: float,
-    scale: Values | None = None,
-    shift: Values | None = None,
-) -> Words:
-    """As `conv2d_if_spikes` with LIF neurons. EXACT."""
-    out = convolution.output_words("conv2d_lif_spikes")
-    _core.conv2d_lif_spikes(
-        *convolution.arguments(),
-        scale,
-        shift,
-        v_threshold,
-        tau,
-        delta_t,
-        alpha,
-        out,
-    )
+    out = convolution.output_words("conv2d_neuron_spikes")
+    _core.conv2d_neuron_spikes(*convolution.arguments(), scale, shift, neuron, out)
     return out
 
 
@@ -216,10 +181,3 @@ def conv2d_spikes_weight_gradient(
         out,
     )
     return out
-
-
-def conv2d_neuron_spikes(
-    convolution: SpikeConvolution, neuron: NeuronModel, scale: Values | None = None, shift: Values | None = None
-) -> Words:
-    """Fused."""
-    return (conv2d_if_spikes if neuron.closed else conv2d_lif_spikes)(convolution, *neuron.args, scale, shift)

@@ -67,7 +67,7 @@ def convert(ann: Network, spiking: Network, batches: Iterable[ArrayLike], quanti
             f"neurons alone at {alone[0]}; ReLU alone at {alone[1]}"
         )
     for path, neuron in layers.items():
-        divisor = neuron.model(neuron.effective_threshold()).divisor
+        divisor = neuron.effective_model().divisor
         if divisor != 1:
             raise ValueError(
                 f"convert: layer '{path}': expected neurons with tau = 1 (and delta_t in units of tau), got tau = "

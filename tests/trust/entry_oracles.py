@@ -39,19 +39,16 @@ def plane(array: np.ndarray) -> np.ndarray:
     return array.reshape(*array.shape[:2], *array.shape[3:])
 
 
-def spikes(current: Any, scale: Any, shift: Any, v_threshold: Any, alpha: Any, words: Any, sums: Any) -> list[Any]:
-    found = reference.if_spikes(images(current), words.shape[2], v_threshold, alpha, scale, shift)
-    return [plane(array) for array in found]
+def spikes(
+    current: Any, scale: Any, shift: Any, weights: Any, neuron: Any, words: Any, sums: Any, weighted: Any
+) -> list[Any]:
+    found = reference.neuron_spikes(images(current), words.shape[2], neuron, weights, scale, shift)
+    return [None if array is None else plane(array) for array in found]
 
 
-def leaky_spikes(current: Any, scale: Any, shift: Any, weights: Any, *rest: Any) -> list[Any]:
-    numbers = rest[:4]
-    return [plane(array) for array in reference.lif_spikes(images(current), weights, *numbers, scale, shift)]
-
-
-def threshold_gradient(result: tuple[Any, float], grad: np.ndarray, factor: float = 1.0) -> list[Any]:
+def threshold_gradient(result: tuple[Any, float], grad: np.ndarray) -> list[Any]:
     with np.errstate(all="ignore"):
-        return [result[0], Number(result[1], factor * float(np.abs(grad.astype(np.float64)).sum()))]
+        return [result[0], Number(result[1], float(np.abs(grad.astype(np.float64)).sum()))]
 
 
 def convolve(values: np.ndarray, weight: np.ndarray, bias: Any, stride: int, padding: int) -> list[Any]:
@@ -129,11 +126,9 @@ def spike_weight_gradient(
     return [Within(exact(np.asarray), exact(np.abs), rows * columns * timesteps * batch + 3)]
 
 
-def fused(neuron: str, numbers: int, *arguments: Any) -> list[Any]:
+def fused(*arguments: Any) -> list[Any]:
     """The bits of the operations one by one: they are promised to be these."""
-    words, weight, bias, amplitude, stride, padding, group, shortcut, height = arguments[:9]
-    scale, shift, *rest = arguments[9:]
-    parameters, out = rest[:numbers], rest[-1]
+    words, weight, bias, amplitude, stride, padding, group, shortcut, height, scale, shift, neuron, out = arguments
     _, rows, columns, timesteps, batch = out.shape
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
@@ -142,10 +137,7 @@ def fused(neuron: str, numbers: int, *arguments: Any) -> list[Any]:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))
     whole = current.reshape(len(weight), rows * columns, 1, timesteps, batch)
-    if neuron == "if":
-        found = reference.if_spikes(whole, timesteps, *parameters, scale, shift)[0]
-    else:
-        found = reference.lif_spikes(whole, np.ones(timesteps, np.float32), *parameters, scale, shift)[0]
+    found = reference.neuron_spikes(whole, timesteps, neuron, None, scale, shift)[0]
     return [found.reshape(out.shape)]
 
 
@@ -175,33 +167,18 @@ class Sums(NamedTuple):
 
 r = reference
 ORACLES: dict[str, Callable[..., list[Any]]] = {
-    "if_forward": lambda x, v, a, out: [r.if_forward(x, v, a)],
-    "lif_forward": lambda x, v, tau, dt, a, out: [r.lif_forward(x, v, float(tau), float(dt), a)],
-    "firing_rate": lambda x, out: [r.firing_rate(x)],
-    "weighted_firing_rate": lambda x, tau, dt, out: [r.weighted_firing_rate(x, float(tau), float(dt))],
-    "if_rate": lambda z, v, out: [r.if_rate(z, v)],
-    "lif_rate": lambda z, v, tau, dt, out: [r.lif_rate(z, v, tau, dt)],
-    "if_backward": lambda g, x, v, out: threshold_gradient(r.if_backward(g, x, v), g),
-    "lif_backward": lambda g, x, v, tau, dt, out: threshold_gradient(
-        # the entry gives the sum itself: the factor is the caller's
-        (lambda share, sum_: (share, sum_ / float(dt)))(*r.lif_backward(g, x, v, float(tau), float(dt))),
-        g,
-    ),
-    "if_rate_backward": lambda g, z, v, d, out: threshold_gradient(r.if_rate_backward(g, z, v, d), g),
-    "lif_rate_backward": lambda g, z, v, tau, dt, d, out: threshold_gradient(
-        (lambda share, sum_: (share, sum_ / float(dt)))(*r.lif_rate_backward(g, z, v, tau, float(dt), d)), g
-    ),
+    "neuron_forward": lambda x, neuron, out: [r.neuron_forward(x, neuron)],
+    "firing_rate": lambda x, weights, out: [r.time_mean(x, weights)],
+    "rate": lambda z, neuron, out: [r.rate(z, neuron)],
+    "backward": lambda g, x, weights, neuron, out: threshold_gradient(r.backward(g, x, weights, neuron), g),
+    "rate_backward": lambda g, z, neuron, out: threshold_gradient(r.rate_backward(g, z, neuron), g),
     "encode_bernoulli": lambda p, seed, out: [r.encode_bernoulli(p, len(out), int(seed))],
     "encode_latency": lambda x, out: [r.encode_latency(x, len(out))],
     "encode_phase": lambda x, bits, out: [r.encode_phase(x, len(out), int(bits))],
     "encode_delta": lambda x, threshold, out: [r.encode_delta(x, threshold)],
-    "if_spikes": spikes,
-    "lif_spikes": leaky_spikes,
-    "if_spikes_backward": lambda g, sums, a, b, steps, v, out: threshold_gradient(
-        r.if_spikes_backward(g, sums, int(steps), v, a, b), g
-    ),
-    "lif_spikes_backward": lambda g, sums, a, b, steps, v, tau, dt, out: threshold_gradient(
-        r.lif_spikes_backward(g, sums, int(steps), v, float(tau), float(dt), a, b), g
+    "neuron_spikes": spikes,
+    "neuron_spikes_backward": lambda g, sums, a, b, steps, neuron, out: threshold_gradient(
+        r.neuron_spikes_backward(g, sums, int(steps), neuron, a, b), g
     ),
     "pack_words": lambda values, out: [r.pack_words(values)],
     "unpack_words": lambda words, a, out: [r.unpack_words(words, len(out), a)],
@@ -223,8 +200,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "conv2d_input_gradient": input_gradient,
     "conv2d_weight_gradient": weight_gradient,
     "conv2d_spikes": spike_convolution,
-    "conv2d_if_spikes": lambda *arguments: fused("if", 2, *arguments),
-    "conv2d_lif_spikes": lambda *arguments: fused("lif", 4, *arguments),
+    "conv2d_neuron_spikes": fused,
     "conv2d_spikes_weight_gradient": spike_weight_gradient,
 }
 

@@ -52,7 +52,7 @@ typedef struct {
     uint64_t before;
 } buffer;
 
-static PyObject *functions[64], *raises[4], *subclass;
+static PyObject *functions[64], *raises[4], *subclass, *neuron_class;
 static unsigned long calls, accepted, refused;
 
 static const dsr_entry *entry;
@@ -83,7 +83,7 @@ static size_t windows(size_t *size, size_t kernel) {
     return (*size + 2 * padding - kernel) / stride + 1;
 }
 
-/* What ties the axes of an entry together, as in csrc/python/bind.c. */
+/* What ties the axes of an entry together, as in csrc/python/. */
 static void settle(void) {
     int pool = is_named("pool"), conv = is_named("conv2d");
     if (pool || conv) {
@@ -219,6 +219,25 @@ static PyObject *make_garbage(void) {
     }
 }
 
+/* An object with the attributes of a neuron; a twist leaves one out or makes it wrong. */
+static PyObject *make_neuron(void) {
+    static const char *const names[] = {"decay",     "gain",    "v_threshold", "fire",
+                                        "amplitude", "divisor", "top",         "closed"};
+    static const double values[] = {1, 0.5, 2, 0.1, 0x1p-149, 0x1p127};
+    PyObject *neuron = PyObject_CallNoArgs(neuron_class);
+    int leaky = take() % 2;
+    for (int i = 0; neuron && i < 8; i++) {
+        PyObject *value = twisted() ? make_garbage()
+                          : i == 7  ? PyBool_FromLong(take() % 2)
+                          : i < 2   ? PyFloat_FromDouble(leaky ? 0.5 : 1)
+                                    : PyFloat_FromDouble(values[take() % 6]);
+        if (!value || (!twisted() && PyObject_SetAttrString(neuron, names[i], value) < 0))
+            PyErr_Clear();
+        Py_XDECREF(value);
+    }
+    return neuron;
+}
+
 static PyObject *make_number(const dsr_arg *argument) {
     if (twisted())
         return make_garbage();
@@ -234,12 +253,12 @@ static PyObject *make_number(const dsr_arg *argument) {
         return PyLong_FromSize_t(SIZE('T'));
     static const double positive[] = {1, 0.5, 2, 0.1, 3.7, 0x1p-126, 0x1p126, 1e-3, 1e30};
     switch (argument->kind) {
+    case ARG_NEURON:
+        return make_neuron();
     case ARG_POSITIVE:
         return PyFloat_FromDouble(positive[take() % 9]);
     case ARG_NUMBER:
         return PyFloat_FromDouble(positive[take() % 9] * ((int)(take() % 3) - 1));
-    case ARG_ALPHA:
-        return PyFloat_FromDouble(take() % 4 ? 0.3 : take() % 2 ? 1 : 0x1p-20);
     case ARG_CHANCE:
         return PyFloat_FromDouble(take() / 255.0);
     case ARG_COUNT:
@@ -287,7 +306,7 @@ static buffer *add_buffer(size_t count, int output) {
 static PyObject *make_array(const dsr_arg *argument, int real) {
     static const int types[] = {NPY_FLOAT32, NPY_FLOAT64,  NPY_UINT32, NPY_INT64, NPY_INT32,      NPY_HALF,
                                 NPY_BOOL,    NPY_LONGLONG, NPY_UINT64, NPY_INT8,  NPY_LONGDOUBLE, NPY_CFLOAT};
-    if (argument->role == ARG_MAYBE && take() % 3 == 0)
+    if ((argument->role == ARG_MAYBE || argument->role == ARG_MAYBE_OUT) && take() % 3 == 0)
         return Py_NewRef(Py_None);
     int type = argument->kind == ARG_REAL  ? real
                : argument->kind == ARG_F32 ? NPY_FLOAT32
@@ -346,12 +365,12 @@ static PyObject *make_array(const dsr_arg *argument, int real) {
         if (other->bytes >= total) {
             size_t offset = (other->bytes - total) / 8 * (take() % 9);
             data = other->data + (take() % 8 ? offset / each * each : offset);
-            if (argument->role == ARG_OUT)
+            if (argument->role == ARG_OUT || argument->role == ARG_MAYBE_OUT)
                 other->output = 1;
         }
     }
     if (!data) {
-        buffer *b = add_buffer(skipped + total, argument->role == ARG_OUT);
+        buffer *b = add_buffer(skipped + total, argument->role == ARG_OUT || argument->role == ARG_MAYBE_OUT);
         if (!b)
             return Py_NewRef(Py_None);
         fill(b, type);
@@ -403,7 +422,7 @@ static void show(PyObject **arguments, size_t given) {
 
 static void call_entry_of_input(size_t index) {
     PyObject *arguments[DSR_MOST_ARGUMENTS + 1] = {0};
-    entry = &dsr_entries[index];
+    entry = dsr_entries[index];
     draw_sizes();
     int real = take() % 2 ? NPY_FLOAT32 : NPY_FLOAT64;
     for (size_t i = 0; i < entry->count; i++) {
@@ -432,7 +451,7 @@ static void call_entry_of_input(size_t index) {
     int changes = result != NULL;
     if (result) {
         accepted++;
-        if (entry->returns ? !PyFloat_CheckExact(result) : result != Py_None)
+        if (entry->returns == RETURNS_NUMBER ? !PyFloat_CheckExact(result) : result != Py_None)
             fail("an unexpected result");
         Py_DECREF(result);
     } else {
@@ -453,13 +472,13 @@ static void call_entry_of_input(size_t index) {
 static void call_set_threads(void) {
     entry = NULL;
     PyObject *number = take() % 2 ? PyLong_FromLong((long)(take() % 4)) : make_garbage();
-    PyObject *result = PyObject_CallOneArg(functions[dsr_entry_count], number);
+    PyObject *result = PyObject_CallOneArg(functions[DSR_ENTRY_COUNT], number);
     if (!result)
         check_error("set_threads");
     Py_XDECREF(result);
     Py_DECREF(number);
     /* not as many threads as garbage may ask for */
-    result = PyObject_CallFunction(functions[dsr_entry_count], "i", 2);
+    result = PyObject_CallFunction(functions[DSR_ENTRY_COUNT], "i", 2);
     Py_XDECREF(result);
 }
 
@@ -468,8 +487,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bytes_left = size;
     unsigned many = take() % 3 + 1; /* calls after each other */
     while (many-- && bytes_left) {
-        size_t index = take() % (dsr_entry_count + 1);
-        if (index == dsr_entry_count)
+        size_t index = take() % (DSR_ENTRY_COUNT + 1);
+        if (index == DSR_ENTRY_COUNT)
             call_set_threads();
         else
             call_entry_of_input(index);
@@ -486,6 +505,7 @@ static const char PREPARE[] = "import numpy\n"
                               "    def fail(self): raise error\n"
                               "    return type('Raises', (), dict.fromkeys(('__float__', '__index__', '__repr__',\n"
                               "        '__array__', '__len__'), fail))()\n"
+                              "class Neuron: pass\n"
                               "objects = [raising(e) for e in (OverflowError(), ZeroDivisionError(), ValueError(),\n"
                               "    KeyboardInterrupt())]\n";
 
@@ -498,19 +518,20 @@ static int prepare(void) {
     PyObject *module = PyImport_ImportModule("_core"), *main_module = PyImport_AddModule("__main__");
     if (!module || !main_module)
         return -1;
-    for (size_t i = 0; i < dsr_entry_count; i++)
-        functions[i] = PyObject_GetAttrString(module, dsr_entries[i].name);
-    functions[dsr_entry_count] = PyObject_GetAttrString(module, "set_threads");
+    for (size_t i = 0; i < DSR_ENTRY_COUNT; i++)
+        functions[i] = PyObject_GetAttrString(module, dsr_entries[i]->name);
+    functions[DSR_ENTRY_COUNT] = PyObject_GetAttrString(module, "set_threads");
     PyObject *globals = PyModule_GetDict(main_module);
     PyObject *code = Py_CompileString(PREPARE, "prepare", Py_file_input);
     PyObject *done = code ? PyEval_EvalCode(code, globals, globals) : NULL;
     PyObject *objects = done ? PyDict_GetItemString(globals, "objects") : NULL;
     subclass = done ? PyDict_GetItemString(globals, "Subclass") : NULL;
-    if (!objects || !subclass)
+    neuron_class = done ? PyDict_GetItemString(globals, "Neuron") : NULL;
+    if (!objects || !subclass || !neuron_class)
         return -1;
     for (Py_ssize_t i = 0; i < 4; i++)
         raises[i] = PyList_GetItem(objects, i);
-    return dsr_entry_count < sizeof functions / sizeof *functions ? 0 : -1;
+    return DSR_ENTRY_COUNT < sizeof functions / sizeof *functions ? 0 : -1;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {

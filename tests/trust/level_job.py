@@ -32,10 +32,11 @@ def neurons(count: int) -> dict[str, str]:
         scale, shift = (rng.normal(size=channels).astype(np.float32) for _ in range(2))
         weights = np.exp(np.linspace(-1, 0, timesteps)).astype(np.float32)
         for name, pair in (("plain", (None, None)), ("scaled", (scale, shift))):
-            results = ops.if_spikes(values, timesteps, v_threshold, alpha, *pair)
-            found[f"if_spikes {name}"].update(b"".join(r.tobytes() for r in results))
-            results = ops.lif_spikes(values, weights, v_threshold, 1.0, 0.05, alpha, *pair)
-            found[f"lif_spikes {name}"].update(b"".join(r.tobytes() for r in results))
+            words, sums, _ = ops.neuron_spikes(values, timesteps, ops.if_model(v_threshold, alpha), None, *pair)
+            found[f"neuron_spikes IF {name}"].update(words.tobytes() + sums.tobytes())
+            leaky = ops.lif_model(v_threshold, 1.0, 0.05, alpha)
+            results = ops.neuron_spikes(values, timesteps, leaky, weights, *pair)
+            found[f"neuron_spikes LIF {name}"].update(b"".join(r.tobytes() for r in results))
         train = np.moveaxis(current, 3, 0)
         for dtype in ("f4", "f8"):
             spikes = functional.if_forward(train.astype(dtype), v_threshold=v_threshold, alpha=alpha)
@@ -48,8 +49,8 @@ def neurons(count: int) -> dict[str, str]:
         words[-1] &= np.uint32(0xFFFFFFFF >> (-channels % 32))
         weight = rng.normal(size=(int(rng.integers(1, 40)), channels, 3, 3)).astype(np.float32)
         convolution = ops.SpikeConvolution(words, weight, None, 0.25, 1, 1, int(rng.choice([1, 2, 4])))
-        found["conv2d_if_spikes"].update(ops.conv2d_if_spikes(convolution, v_threshold, alpha).tobytes())
-        found["conv2d_lif_spikes"].update(ops.conv2d_lif_spikes(convolution, 0.05, 1.0, 0.05, alpha).tobytes())
+        for name, model in ("IF", ops.if_model(v_threshold, alpha)), ("LIF", ops.lif_model(0.05, 1.0, 0.05, alpha)):
+            found[f"conv2d_neuron_spikes {name}"].update(ops.conv2d_neuron_spikes(convolution, model).tobytes())
     return {name: digest.hexdigest() for name, digest in found.items()}
 
 

@@ -4,7 +4,7 @@
  *                              same time, as Python threads may; each time the same bits, or it ends with 1
  *   race_driver race|leak|overflow   does what must be reported, to show that it is
  *
- * Sizes are such that all operations take a team (see WORTH_A_TEAM in csrc/ops/threads.c). */
+ * Sizes are such that all operations start several threads (see dsr_threads_for in csrc/ops/threads.c). */
 #include "dsr.h"
 
 #include <pthread.h>
@@ -62,13 +62,17 @@ static float *floats(size_t n) {
     return values;
 }
 
-static void *reals(dsr_dtype dtype, size_t n) {
-    if (dtype == DSR_F32)
-        return floats(n);
+static double *doubles(size_t n) {
     double *values = new_buffer(n * sizeof *values, 0);
     for (size_t i = 0; i < n; i++)
         values[i] = draw_number();
     return values;
+}
+
+static void *reals(dsr_dtype dtype, size_t n) {
+    if (dtype == DSR_F32)
+        return floats(n);
+    return doubles(n);
 }
 
 /* Words of `channels` channels; one bit in four. */
@@ -105,7 +109,7 @@ static void check(dsr_status status) {
 }
 
 /* ---- operations, time first ------------------------------------------------------------------------------------- */
-static const dsr_time TIME = {2.0, 1.0};
+static const dsr_neuron IF = {1, 1, 1, 0.5, 1, 1, 1, 1}, LIF = {0.6, 0.4, 1, 0.3, 1, 2, 2, 0};
 
 /* Neurons of a time-first array: enough for a team with one step, too. */
 static size_t neurons(const shape *s) {
@@ -126,21 +130,20 @@ static size_t neurons(const shape *s) {
         body                                                                                                           \
     }
 
-FOR_BOTH(if_forward, check(dsr_if_forward(dtype, reals(dtype, t *n), out_reals(dtype, t *n), t, n, 1, 0.5));)
-FOR_BOTH(lif_forward, check(dsr_lif_forward(dtype, reals(dtype, t *n), out_reals(dtype, t *n), t, n, 1, TIME, 0.3));)
-FOR_BOTH(firing_rate, check(dsr_firing_rate(dtype, reals(dtype, t *n), out_reals(dtype, n), t, n));)
+FOR_BOTH(if_forward, check(dsr_neuron_forward(dtype, reals(dtype, t *n), out_reals(dtype, t *n), t, n, IF));)
+FOR_BOTH(lif_forward, check(dsr_neuron_forward(dtype, reals(dtype, t *n), out_reals(dtype, t *n), t, n, LIF));)
+FOR_BOTH(firing_rate, check(dsr_firing_rate(dtype, reals(dtype, t *n), NULL, out_reals(dtype, n), t, n));)
 FOR_BOTH(weighted_firing_rate,
-         check(dsr_weighted_firing_rate(dtype, reals(dtype, t *n), out_reals(dtype, n), t, n, TIME));)
-FOR_BOTH(if_rate, check(dsr_if_rate(dtype, reals(dtype, n), out_reals(dtype, n), n, 1));)
-FOR_BOTH(lif_rate, check(dsr_lif_rate(dtype, reals(dtype, n), out_reals(dtype, n), n, 1, TIME));)
-FOR_BOTH(if_backward, check(dsr_if_backward(dtype, reals(dtype, t *n), reals(dtype, t *n), out_reals(dtype, t *n),
-                                            out(sizeof(double)), t, n, 1));)
-FOR_BOTH(lif_backward, check(dsr_lif_backward(dtype, reals(dtype, t *n), reals(dtype, t *n), out_reals(dtype, t *n),
-                                              out(sizeof(double)), t, n, 1, TIME));)
-FOR_BOTH(if_rate_backward, check(dsr_if_rate_backward(dtype, reals(dtype, n), reals(dtype, n), out_reals(dtype, n),
-                                                      out(sizeof(double)), n, 1, 4));)
-FOR_BOTH(lif_rate_backward, check(dsr_lif_rate_backward(dtype, reals(dtype, n), reals(dtype, n), out_reals(dtype, n),
-                                                        out(sizeof(double)), n, 1, TIME, 4));)
+         check(dsr_firing_rate(dtype, reals(dtype, t *n), doubles(t), out_reals(dtype, n), t, n));)
+FOR_BOTH(rate, check(dsr_rate(dtype, reals(dtype, n), out_reals(dtype, n), n, LIF));)
+FOR_BOTH(if_backward, check(dsr_backward(dtype, reals(dtype, t *n), reals(dtype, t *n), NULL, out_reals(dtype, t *n),
+                                         out(sizeof(double)), t, n, IF));)
+FOR_BOTH(lif_backward, check(dsr_backward(dtype, reals(dtype, t *n), reals(dtype, t *n), doubles(t),
+                                          out_reals(dtype, t *n), out(sizeof(double)), t, n, LIF));)
+FOR_BOTH(if_rate_backward, check(dsr_rate_backward(dtype, reals(dtype, n), reals(dtype, n), out_reals(dtype, n),
+                                                   out(sizeof(double)), n, IF));)
+FOR_BOTH(lif_rate_backward, check(dsr_rate_backward(dtype, reals(dtype, n), reals(dtype, n), out_reals(dtype, n),
+                                                    out(sizeof(double)), n, LIF));)
 FOR_BOTH(encode_bernoulli, check(dsr_encode_bernoulli(dtype, reals(dtype, n), out_reals(dtype, t *n), t, n, 7));)
 FOR_BOTH(encode_latency, check(dsr_encode_latency(dtype, reals(dtype, n), out_reals(dtype, t *n), t, n));)
 FOR_BOTH(encode_phase, check(dsr_encode_phase(dtype, reals(dtype, n), out_reals(dtype, t *n), t, n, 3));)
@@ -159,27 +162,26 @@ static size_t per_step(const shape *s) {
     return s->side * s->side * s->batch;
 }
 
+/* leaky: with scale, shift and weights, too. */
 static void spikes_of(const shape *s, int held, int leaky) {
     size_t c = s->channels, n = per_channel(s), m = per_step(s);
-    const float *current = floats(c * (held ? m : n)), *scale = floats(c), *shift = floats(c);
+    dsr_layer_current input = {.current = floats(c * (held ? m : n)), .held = held};
     uint32_t *words = out_words(c, n);
-    float *sums = out_floats(c * m);
-    if (leaky)
-        check(dsr_lif_spikes(current, held ? NULL : scale, held ? NULL : shift, floats(s->timesteps), words, sums,
-                             out_floats(c * m), lanes_of(s), held, 1, TIME, 0.3));
-    else
-        check(dsr_if_spikes(current, held ? NULL : scale, held ? NULL : shift, words, sums, lanes_of(s), held, 1, 0.5));
+    float *sums = out_floats(c * m), *weighted = NULL;
+    if (leaky) {
+        input.scale = floats(c);
+        input.shift = floats(c);
+        input.weights = floats(s->timesteps);
+        weighted = out_floats(c * m);
+    }
+    check(dsr_neuron_spikes(input, words, sums, weighted, lanes_of(s), leaky ? LIF : IF));
 }
 
 static void backward_of(const shape *s, int leaky) {
-    size_t c = s->channels, m = per_step(s), steps = s->timesteps;
+    size_t c = s->channels, m = per_step(s);
     const float *grad = floats(c * m), *sums = floats(c * m), *scale = floats(c), *shift = floats(c);
-    float *made = out_floats(c * m);
-    double *above = out(sizeof *above);
-    if (leaky)
-        check(dsr_lif_spikes_backward(grad, sums, scale, shift, made, above, c, m, steps, 1, TIME));
-    else
-        check(dsr_if_spikes_backward(grad, sums, NULL, NULL, made, above, c, m, steps, 1));
+    check(dsr_neuron_spikes_backward(grad, sums, leaky ? scale : NULL, leaky ? shift : NULL, out_floats(c * m),
+                                     out(sizeof(double)), c, m, s->timesteps, leaky ? LIF : IF));
 }
 
 static void if_spikes_backward(const shape *s) {
@@ -288,16 +290,13 @@ static void conv2d_neuron(const shape *s) {
     size_t n = outputs_of(&conv);
     const uint32_t *spikes = words_of(s->channels, per_channel(s));
     const float *weight = floats(weights_of(&conv)), *bias = floats(s->outputs);
-    dsr_conv_neuron neuron = {.v_threshold = 1, .alpha = 0.5};
-    check(dsr_conv2d_neuron(spikes, weight, bias, 0.9, out_words(s->outputs, n), conv, s->timesteps, group_of(s),
-                            neuron));
-    neuron.shortcut = words_of(s->outputs, n);
-    neuron.shortcut_amplitude = 0.4;
-    neuron.scale = floats(s->outputs);
-    neuron.shift = floats(s->outputs);
-    neuron.leaky = 1;
-    neuron.time = TIME;
-    check(dsr_conv2d_neuron(spikes, weight, NULL, 0.9, out_words(s->outputs, n), conv, s->timesteps, 1, neuron));
+    dsr_after_conv after = {.neuron = IF};
+    check(dsr_conv2d_neuron_spikes(spikes, weight, bias, 0.9, out_words(s->outputs, n), conv, s->timesteps, group_of(s),
+                                   after));
+    after = (dsr_after_conv){.shortcut = words_of(s->outputs, n), .shortcut_amplitude = 0.4, .neuron = LIF};
+    after.scale = floats(s->outputs);
+    after.shift = floats(s->outputs);
+    check(dsr_conv2d_neuron_spikes(spikes, weight, NULL, 0.9, out_words(s->outputs, n), conv, s->timesteps, 1, after));
 }
 
 static void conv2d_spikes_gradient(const shape *s) {
@@ -341,8 +340,7 @@ static const operation OPERATIONS[] = {
     BOTH(lif_forward),
     BOTH(firing_rate),
     BOTH(weighted_firing_rate),
-    BOTH(if_rate),
-    BOTH(lif_rate),
+    BOTH(rate),
     BOTH(if_backward),
     BOTH(lif_backward),
     BOTH(if_rate_backward),

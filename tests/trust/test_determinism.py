@@ -16,13 +16,15 @@ import pytest
 from small_runs import KINDS, digest, trainer_of
 
 import dsr
+from dsr import _core
 from dsr.files import checkpoint
 from dsr.train import run_folder
 from dsr.train.interrupt import Interrupted
 
 HERE = Path(__file__).parent
 # what OpenBLAS would take on processors of these levels; it knows nothing of DSR_LEVEL
-LEVELS = {"scalar": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
+BLAS_KERNELS = {"scalar": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
+LEVELS = {level: BLAS_KERNELS[level] for level in _core.levels()}
 
 
 def script(name, *words, **environment):
@@ -144,7 +146,7 @@ def best_level():
     """The highest level of this processor."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", "from dsr import _core; print(_core.level())"],
-        env={**os.environ, "DSR_LEVEL": list(LEVELS)[-1]},
+        env={**os.environ, "DSR_LEVEL": _core.levels()[-1]},
         capture_output=True,
         text=True,
         check=True,

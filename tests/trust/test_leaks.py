@@ -194,7 +194,7 @@ def test_functional(name, times, rng, record):
 
 def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
     """Arguments of every function of dsr.ops."""
-    calls = {name: ops_table.make_call(name, rng, (33, 4, 4, 3, 5)) for name in ops_table.EXACT}
+    calls = {name.split()[0]: ops_table.make_call(name, rng, (33, 4, 4, 3, 5)) for name in ops_table.EXACT}
     words, weight = ops_table.bits(rng, 33, 4, 4, 3, 5), ops_table.floats(rng, 6, 33, 3, 3)
     bias, flat = ops_table.floats(rng, 6), ops_table.floats(rng, 33, 4, 4, 15)
     grad, constant = ops_table.floats(rng, 6, 4, 4, 15), ops_table.floats(rng, 6, 4, 4, 5)
@@ -209,14 +209,16 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "conv2d_input_gradient": [grad, weight, 4, 4, 1, 1],
         "conv2d_weight_gradient": [grad, flat, 3, 3, 1, 1],
         "conv2d_spikes": [words, weight, bias, 0.5, 1, 1, 4],
-        "conv2d_if_spikes": [convolution, 0.7, 0.5, bias, bias],
-        "conv2d_lif_spikes": [convolution, 0.7, 1.0, 0.2, 0.5, bias, bias],
+        "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
+        "if_model": [0.7],
+        "lif_model": [0.7, 1.0, 0.2],
+        "time_weights": [5, 1.0, 0.2],
         "conv2d_spikes_weight_gradient": [constant, bias, values, words, weight.shape, 0.5, 1, 1, 4],
     }
 
 
 LANES = [name for name, value in vars(ops).items() if callable(value) and not name.startswith("_")]
-LANES = [name for name in LANES if getattr(ops, name).__module__.startswith("dsr.ops.") and name != "SpikeConvolution"]
+LANES = [name for name in LANES if getattr(ops, name).__module__.startswith("dsr.ops.") and name[0].islower()]
 
 
 @pytest.mark.parametrize("name", LANES)

@@ -14,6 +14,7 @@ import pytest
 
 from dsr import data, train
 from dsr.__main__ import main
+from dsr.data import ArraySamples, DataSet
 from dsr.files import checkpoint
 from dsr.files.lock import NAME, FolderInUseError, FolderLock
 from dsr.train import recipe, run_folder
@@ -42,8 +43,10 @@ def wait_for(path, process):
 
 
 def trainer_of(folder, changes=(), **options):
-    chosen = recipe.load("digits", ["epochs=2", "width=4", "batch_size=200", *changes])
-    return train.Trainer(chosen, data.load("digits"), folder, str, **options)
+    chosen = recipe.load("digits", ["epochs=2", "width=4", "batch_size=50", *changes])
+    digits = data.load("digits")
+    few = [ArraySamples(samples.arrays[:150], samples.labels[:150]) for samples in (digits.train, digits.test)]
+    return train.Trainer(chosen, DataSet("digits", digits.classes, (1, 8, 8), *few), folder, str, **options)
 
 
 def test_runs_started_together_have_a_folder_each(tmp_path):
@@ -162,7 +165,7 @@ def test_too_little_room_is_told_before_the_first_step(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
 def test_the_size_of_a_checkpoint_is_known_before_it_is_written(tmp_path, optimizer):
-    trainer = trainer_of(tmp_path / "run", [f"optimizer={optimizer}", "learning_rate=0.01", "width=64", "epochs=1"])
+    trainer = trainer_of(tmp_path / "run", [f"optimizer={optimizer}", "learning_rate=0.01", "width=32", "epochs=1"])
     expected = trainer._bytes()
     trainer.fit()
     assert expected == pytest.approx((tmp_path / "run" / run_folder.CHECKPOINT).stat().st_size, rel=0.05)
@@ -170,7 +173,7 @@ def test_the_size_of_a_checkpoint_is_known_before_it_is_written(tmp_path, optimi
 
 def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch):
     """Fitted again after the disk had failed, the best checkpoint is that of the best epoch."""
-    changes = ["epochs=3"]
+    changes = ["epochs=2", "width=8"]
     whole = trainer_of(tmp_path / "whole", changes)
     whole.fit()
     accuracies = [m["test_accuracy"] for m in whole.metrics]
@@ -180,7 +183,7 @@ def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch):
         real, write, failed = trainer.save, run_folder.write_metrics, []
 
         def fails(name, trainer=trainer, failed=failed, failing=failing):
-            if name == failing and trainer.position.epoch == 3 and not failed:
+            if name == failing and trainer.position.epoch == 2 and not failed:
                 failed.append(name)
                 raise OSError(28, "No space left on device", name)
 
@@ -197,13 +200,13 @@ def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch):
             trainer.save = save
             with pytest.raises(OSError, match="No space left"):
                 trainer.fit()
-            assert failed and trainer.position.epoch == 2 and len(trainer.metrics) == 2
-            assert trainer.position.best == max(accuracies[:2])
+            assert failed and trainer.position.epoch == 1 and len(trainer.metrics) == 1
+            assert trainer.position.best == accuracies[0]
             trainer.fit()
         for name in (run_folder.BEST, run_folder.CHECKPOINT):
             (found, about), (expected, _) = (checkpoint.load(tmp_path / f / name) for f in (failing, "whole"))
             assert all(np.array_equal(found[key], array) for key, array in expected.items())
-            assert about["position"]["best"] == accuracies[-1] and about["position"]["epoch"] == 3
+            assert about["position"]["best"] == accuracies[-1] and about["position"]["epoch"] == 2
         assert [m["test_accuracy"] for m in run_folder.load_metrics(tmp_path / failing)] == accuracies
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -32,8 +31,8 @@ def natural(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A number >= 0."""
-    return _number(text, float, lambda value: 0 <= value < inf, "a number >= 0")
+    """A number >= 0, also infinity."""
+    return _number(text, float, lambda value: value >= 0, "a number >= 0")
 
 
 def _number(text: str, kind: type[Number], good: Callable[[Number], bool], expected: str) -> Number:

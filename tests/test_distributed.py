@@ -514,16 +514,16 @@ def test_a_killed_rank_ends_the_job(mpirun, tmp_path, rank):
 def test_a_failing_rank_says_why_and_ends_the_job(mpirun, tmp_path):
     (tmp_path / "failing.py").write_text(
         "import os\n"
-        "from dsr import train\n"
         "from dsr.__main__ import main\n"
-        "real = train.compute_gradients\n"
+        "from dsr.train import trainer as loops\n"
+        "real = loops.compute_gradients\n"
         "def compute_gradients(*arguments):\n"
         "    compute_gradients.calls += 1\n"
         "    if os.environ['OMPI_COMM_WORLD_RANK'] == '1' and compute_gradients.calls == 3:\n"
         "        raise OSError('the disk is gone')\n"
         "    return real(*arguments)\n"
         "compute_gradients.calls = 0\n"
-        "train.compute_gradients = compute_gradients\n"
+        "loops.compute_gradients = compute_gradients\n"
     )
     code = f"sys.path.insert(0, {str(tmp_path)!r}); from failing import main"
     started = time.monotonic()
@@ -556,3 +556,19 @@ def test_sigusr1_of_mpirun_saves_and_stops_and_the_run_goes_on(mpirun, tmp_path)
     assert_equal_states(
         checkpoint.load(folder / run_folder.CHECKPOINT)[0], checkpoint.load(whole / run_folder.CHECKPOINT)[0]
     )
+
+
+def test_a_second_job_does_not_write_into_the_folder(mpirun, tmp_path):
+    """Rank 0 has the lock; the refusal of another job's rank 0 ends all of that job."""
+    folder = tmp_path / "run"
+    process = mpirun("digits", *settings("epochs=1000"), "--save-every", 0, "--out", folder)
+    wait_for(folder / run_folder.METRICS, process)
+    for words in (["digits", *settings(), "--out", folder], ["--resume", folder]):
+        other = mpirun(*words)
+        _, error = other.communicate(timeout=60)
+        assert other.returncode == 1
+        assert f"{folder} is in use: process " in error
+    process.send_signal(signal.SIGUSR1)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert "go on with" in error and not (folder / ".lock").exists()

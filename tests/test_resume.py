@@ -134,7 +134,10 @@ def test_kill_9_and_resume(tmp_path):
     assert_same_run(whole, killed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 def test_signals_save_and_say_how_to_go_on(tmp_path, number):
     folder = tmp_path / "run"
     process = command("train", "digits", *LONG, "--out", folder)
@@ -165,14 +168,55 @@ def test_signals_wait_for_what_must_not_be_left_half_done():
     assert steps == ["finished"]
 
 
+def test_signals_that_mean_something_else_are_left_alone():
+    """As ``nohup`` ignores SIGHUP, and as a program may have a handler of its own."""
+    seen = []
+    before = {
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        signal.SIGUSR1: signal.signal(signal.SIGUSR1, lambda *_: seen.append("mine")),
+    }
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert interrupts.waiting == 0 and seen == ["mine"]
+            with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
+                signal.raise_signal(signal.SIGUSR2)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_closed_terminal_takes_no_checkpoint_along(tmp_path):
+    """SIGHUP, and nobody who reads what is printed: the run is saved all the same."""
+    folder = tmp_path / "run"
+    process = command("train", "digits", *LONG, "--out", folder)
+    wait_for(folder / run_folder.METRICS, process)
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 128 + signal.SIGHUP
+    trainer = trainer_of(folder, ["epochs=60"])
+    trainer.resume()
+    assert trainer.position.epoch >= 1
+
+
 def test_a_finished_run_is_not_resumed(tmp_path, capsys):
     from dsr.__main__ import main
 
     trainer_of(tmp_path / "run").fit()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 1
-    assert "all 3 epochs are done" in capsys.readouterr().err
-    assert main(["train", "digits", "--resume", str(tmp_path / "run")]) == 1
-    assert "RECIPE cannot be given with it" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "all 3 epochs are done; dsr evaluate" in error and "a new run with --set epochs=... trains" in error
+    for words in (["digits"], ["--set", "epochs=4"], ["--out", "x"], ["--from", str(tmp_path / "nothing")]):
+        assert main(["train", *words, "--resume", str(tmp_path / "run")]) == 1
+        name = words[0] if len(words) > 1 else "RECIPE"
+        assert f"--resume: {name} cannot be given with it" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "nothing")]) == 1
+    assert "nothing: expected a run folder, found no checkpoint.safetensors in it" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_stop_after_the_last_epoch_says_that_the_run_is_finished(tmp_path, monkeypatch):

@@ -38,9 +38,10 @@ PACKAGE = {
     "train": {"ops", "nn", "optim", "files", "data", "weights", "models"},
     "sklearn": {"ops", "nn", "optim", "models"},
     "bench": {"_core", "ops", "nn", "optim", "models", "train"},
+    "commands": {"the package itself", "_core", "ops", "nn", "files", "data", "inspect", "nir", "train", "bench"},
 }
 # the faces of the package, which see it as a user does
-FACES = {"dsr", "dsr.__main__", "dsr.info"}
+FACES = {"dsr", "dsr.__main__"}
 
 
 def without_comments(text: str) -> str:
@@ -134,7 +135,7 @@ def test_the_rooms_are_in_order():
     """Each room imports only from rooms that come before it in the table."""
     rooms = list(PACKAGE)
     for room, known in PACKAGE.items():
-        assert known - {"_core"} <= set(rooms[: rooms.index(room)]), room
+        assert known - {"_core", "the package itself"} <= set(rooms[: rooms.index(room)]), room
     assert {package_room(module) for module in GRAPH.keys() - FACES} == set(rooms)
 
 

@@ -190,5 +190,6 @@ def test_summary_and_inspect_on_the_command_line(tmp_path, capsys):
         == 0
     )
     assert (tmp_path / "look" / "report.json").exists()
-    assert main(["inspect", str(tmp_path / "run"), "--samples", "0"]) == 1
-    assert "--samples: expected a number >= 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path / "run"), "--samples", "0"])
+    assert "argument --samples: expected an integer >= 1, got '0'" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from dsr import _core
 from dsr.bench import in_process, peak_memory, seconds
 from dsr.nn.network import spike_rates
+from dsr.nn.registry import TYPICAL
 from dsr.optim.optimizers import SGD
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
@@ -26,9 +26,8 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
         Median seconds of a training step and of an evaluation step, the same per sample in ms, peak memory in MB of
         training, the mean firing rate of the layers, and what was measured.
     """
-    recipe = Recipe(data="random", model=model, width=64, timesteps=timesteps)
-    if neuron == "lif":
-        recipe = replace(recipe, neuron="lif", v_threshold=0.6, v_threshold_lower_bound=0.001)
+    options: dict[str, Any] = TYPICAL.get(neuron, {})
+    recipe = Recipe(data="random", model=model, width=64, timesteps=timesteps, neuron=neuron, **options)
     network = build_network(recipe, (3, 32, 32), 10)
     optimizer = SGD(network.parameters(), 0.05, 0.9, 5e-4)
     rng = np.random.default_rng(0)

@@ -44,12 +44,19 @@ _PREFIX = struct.Struct("<8sQI")
 
 
 def cache_folder() -> Path:
-    """``$DSR_CACHE``, else ``$XDG_CACHE_HOME/dsr``, else ``~/.cache/dsr``."""
+    """``$DSR_CACHE``, else ``$XDG_CACHE_HOME/dsr``, else ``~/.cache/dsr``.
+
+    Where nobody says where the home folder is, as for a user id without an entry in a container: a place where nothing
+    can be written, so that `cached` goes on without a cache and warns.
+    """
     if own := os.environ.get("DSR_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME", "")
     # the XDG specification: a relative path is to be ignored
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "dsr"
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "dsr"
+    except RuntimeError:
+        return Path(os.devnull, "dsr")
 
 
 def sources(paths: Iterable[Path]) -> list[list[Any]]:

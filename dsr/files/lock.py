@@ -70,7 +70,7 @@ class FolderLock:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / NAME
         while True:
-            file = FileIO(path, "a+")
+            file = FileIO(str(path), "a+")
             try:
                 if self._locked(file):
                     self._sign(file)

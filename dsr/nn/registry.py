@@ -13,6 +13,9 @@ from dsr.nn.relu import ReLU
 NEURONS: dict[str, type[Layer]] = {"if": IF, "lif": LIF, "relu": ReLU}
 """A new kind is one line here; options are the arguments of its class."""
 
+TYPICAL: dict[str, dict[str, float]] = {"lif": {"v_threshold": 0.6, "v_threshold_lower_bound": 0.001}}
+"""Options with which a kind fires about as often as IF with those of a recipe by default; for benchmarks."""
+
 SPIKING = tuple(kind for kind, layer in NEURONS.items() if issubclass(layer, Neuron))
 """Those that spike."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +18,8 @@ from dsr.nn.convolution import Linear
 from dsr.nn.layer import Layer
 from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network
-from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
+from dsr.nn.registry import SPIKING, kinds_with, make_neuron
 from dsr.ops import Values
 from dsr.optim.optimizers import SGD
 from dsr.optim.schedule import cosine
@@ -58,7 +58,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         own; then `hidden_layer_sizes` is not used.
     sample_shape : tuple of int, optional
         ``(C, H, W)``, the shape that `model` expects of a sample, such as ``(1, 8, 8)``; rows of X are reshaped to it.
-    neuron : {"if", "lif"}
+    neuron : str
         Kind of the neurons.
     timesteps : int
         Number of time steps, T.
@@ -107,7 +107,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         *,
         model: Model | None = None,
         sample_shape: tuple[int, ...] | None = None,
-        neuron: Literal["if", "lif"] = "if",
+        neuron: str = "if",
         timesteps: int = 5,
         v_threshold: float = 1.0,
         alpha: float = 0.5,
@@ -199,10 +199,12 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         return Sequential(*layers)
 
     def _make_neuron(self) -> Layer:
-        require("neuron", self.neuron, lambda kind: type(kind) is str and kind in ("if", "lif"), "'if' or 'lif'")
-        if self.neuron == "if":
-            return IF(self.v_threshold, self.alpha)
-        return LIF(self.v_threshold * self.delta_t, self.tau, self.delta_t, self.alpha)
+        require(
+            "neuron", self.neuron, lambda kind: type(kind) is str and kind in SPIKING, " or ".join(map(repr, SPIKING))
+        )
+        height = self.v_threshold * (self.delta_t if self.neuron in kinds_with("delta_t") else 1)
+        options = {"v_threshold": height, "alpha": self.alpha, "tau": self.tau, "delta_t": self.delta_t}
+        return make_neuron(self.neuron, options)
 
     def _train(self, network: Network, samples: Values, codes: NDArray[Any], rng: np.random.Generator) -> list[float]:
         optimizer = SGD(network.parameters(), self.learning_rate, self.momentum, self.weight_decay)

@@ -81,6 +81,10 @@ class RanksDifferError(RuntimeError):
     """Ranks that must hold the same numbers do not."""
 
 
+_PLAIN = (ValueError, FloatingPointError, OSError, ImportError, MemoryError, RanksDifferError)
+"""Errors whose message says enough; others are printed with a traceback."""
+
+
 class Group:
     """The processes that train together; this one is alone.
 
@@ -316,7 +320,7 @@ def join(expected: bool = False) -> Iterator[Group]:
         if mpi.size == 1:
             raise
         time.sleep(0.5 * (mpi.rank > 0))  # if all ranks have the same error, one of them tells it
-        if not isinstance(error, ValueError | FloatingPointError | OSError | ImportError | RanksDifferError):
+        if not isinstance(error, _PLAIN):
             traceback.print_exc()
         print(f"dsr: rank {mpi.rank} of {mpi.size}: {str(error) or type(error).__name__}", file=sys.stderr, flush=True)
         sys.stdout.flush()

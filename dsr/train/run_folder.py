@@ -21,6 +21,7 @@ from dsr.files.progress import duration
 from dsr.nn.network import Network
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe, from_dict
+from dsr.train.steps import not_finite
 
 Result = TypeVar("Result")
 
@@ -107,7 +108,7 @@ def load_run(
     Raises
     ------
     CheckpointError
-        The checkpoint is damaged or not of dsr.
+        The checkpoint is damaged or not of dsr, or its weights are not finite.
     ValueError
         `timesteps` is not an integer >= 1, or not 1 for a network without spikes.
     OSError
@@ -124,7 +125,10 @@ def load_run(
         made.load_state(part(arrays, "average") or part(arrays, "network"))
         return made
 
-    return _understood(path, network), recipe, metadata
+    loaded = _understood(path, network)
+    if words := not_finite(loaded):
+        raise checkpoint.CheckpointError(f"{path}: {words}")
+    return loaded, recipe, metadata
 
 
 def source_of(path: Path) -> tuple[Recipe, list[str]] | None:

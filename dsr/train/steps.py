@@ -90,7 +90,8 @@ def accuracy(
     if len(samples) == 0:
         raise ValueError("accuracy: argument 'samples': expected at least one, got none")
     labels = as_class_numbers("accuracy", "samples.labels", samples.labels, len(samples))
-    require_finite("accuracy", network)
+    if words := not_finite(network):
+        raise FloatingPointError(f"accuracy: {words}")
     numbers = np.arange(len(samples))
     plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
     right = 0
@@ -107,12 +108,12 @@ def accuracy(
     return int(group.total(np.array([right], np.float64))[0]) / len(samples)
 
 
-def require_finite(function: str, network: Network) -> None:
-    """Raise FloatingPointError where a weight, threshold or running statistic of a network is not finite."""
+def not_finite(network: Network) -> str:
+    """Words that name the first weight, threshold or running statistic that is not finite; none where all are."""
     for name, array in network.arrays():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            count = array.size - int(np.isfinite(array).sum())
-            raise FloatingPointError(f"{function}: {count} of {array.size} numbers of {name} are not finite")
+            return f"{array.size - int(np.isfinite(array).sum())} of {array.size} numbers of {name} are not finite"
+    return ""
 
 
 def first_not_finite(network: Network, images: Values) -> str:

@@ -195,8 +195,10 @@ class Trainer:
                 f"{path}: it is of other data: of samples of shape {tuple(metadata['features'])}, not "
                 f"{tuple(self.data.features)}"
             )
-        for name, then in metadata.get("samples", {}).items():  # older checkpoints have none
-            now = self._fingerprints()[name]
+        if "samples" not in metadata:  # a checkpoint of an older version
+            return
+        for name, now in self._fingerprints().items():
+            then = metadata["samples"][name]
             if now["count"] != then["count"]:
                 words = f"it had {then['count']:,} {name} samples, now there are {now['count']:,}"
             elif now["labels"] != then["labels"]:

@@ -1,0 +1,1 @@
+"""The commands of ``dsr``, a module each: ``add`` declares one's arguments, and ``run`` does it."""

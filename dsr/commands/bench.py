@@ -1,0 +1,60 @@
+"""``dsr bench``: the speed of kernels and of whole steps on this machine."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+from dsr import _core
+from dsr.commands.arguments import Commands, count
+from dsr.nn.registry import SPIKING
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    bench = commands.add_parser("bench", help="measure kernels, or whole steps", description="Measure on this machine.")
+    kinds = bench.add_subparsers(required=True, metavar="WHAT")
+    kernels = kinds.add_parser(
+        "kernels",
+        help="convolutions and neurons",
+        description="Speed of kernels per level and number of threads, beside a GEMM (OpenBLAS) and, where it is "
+        "installed, PyTorch.",
+    )
+    kernels.add_argument("--density", type=float, default=0.1, help="share of bits that are set (default: 0.1)")
+    kernels.add_argument("--batch", type=count, default=128, help="samples; T is 5 (default: 128, 640 lanes)")
+    kernels.add_argument("--threads", type=count, nargs="+", default=[1, 2], help="(default: 1 2)")
+    kernels.add_argument("--levels", nargs="+", default=list(_core.levels()), help="(default: all there are)")
+    kernels.set_defaults(command=run_kernels, smaller="a smaller --batch")
+    step = kinds.add_parser(
+        "step",
+        help="training and evaluation steps of a model",
+        description="Median seconds of a training step and an evaluation step, and peak memory, for each T.",
+    )
+    step.add_argument("--model", default="preact_resnet18", help="(default: preact_resnet18)")
+    step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
+    step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
+    step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
+    step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
+    for kind in (kernels, step):
+        kind.add_argument("--repeats", type=count, default=5, help="measurements of each (default: 5)")
+        kind.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run_kernels(options: Namespace) -> int:
+    """Print the speed of kernels."""
+    from dsr.bench import kernels
+
+    results = kernels.measure_all(
+        options.levels, options.threads, density=options.density, batch=options.batch, repeats=options.repeats
+    )
+    print(json.dumps(results, indent=1) if options.json else kernels.table(results))
+    return 0
+
+
+def run_step(options: Namespace) -> int:
+    """Print the time and memory of steps."""
+    from dsr.bench import step
+
+    results = step.measure_all(options.model, options.neuron, options.timesteps, options.batch, options.repeats)
+    print(json.dumps(results, indent=1) if options.json else step.table(results))
+    return 0

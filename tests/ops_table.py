@@ -9,11 +9,10 @@ import numpy as np
 
 from dsr import _core, ops
 
+MODELS = {"IF": ops.if_model(0.7, 0.4), "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4)}
 EXACT = [
-    "neuron_spikes IF",
-    "neuron_spikes LIF",
-    "neuron_spikes_backward IF",
-    "neuron_spikes_backward LIF",
+    *(f"neuron_spikes {model}" for model in MODELS),
+    *(f"neuron_spikes_backward {model}" for model in MODELS),
     "pack_words",
     "unpack_words",
     "add_words",
@@ -30,9 +29,6 @@ EXACT = [
     "avg_pool",
     "avg_pool_backward",
 ]
-
-
-MODELS = {"IF": ops.if_model(0.7, 0.4), "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4)}
 
 
 def find(module: Any, function: str) -> Any:

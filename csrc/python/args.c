@@ -40,7 +40,7 @@ static const char *describe(dsr_arg_kind kind) {
     case ARG_SEED:
         return "an integer in [0, 2**64)";
     case ARG_NEURON:
-        return "a neuron such as if_model gives";
+        return "a neuron as if_model makes it";
     }
     return "?";
 }
@@ -151,43 +151,51 @@ static int read_integer(dsr_call *call, size_t index, PyObject *object) {
     return 0;
 }
 
-/* The numbers of a neuron are those of NeuronModel: as float32 they are neither infinite nor, if they must not be, 0.
- */
+/* What a neuron has of attributes: numbers, which as float32 are neither infinite nor below `least`, and flags. */
+static const struct {
+    const char *name;
+    size_t offset;
+    double least;
+} neuron_numbers[] = {{"decay", offsetof(dsr_neuron, decay), 0},
+                      {"gain", offsetof(dsr_neuron, gain), 0},
+                      {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149},
+                      {"fire", offsetof(dsr_neuron, fire), 0x1p-149},
+                      {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149},
+                      {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149},
+                      {"top", offsetof(dsr_neuron, top), 0x1p-149}};
+static const struct {
+    const char *name;
+    size_t offset;
+} neuron_flags[] = {{"closed", offsetof(dsr_neuron, closed)}};
+
 static int read_neuron(dsr_call *call, size_t index, PyObject *object) {
-    static const struct {
-        const char *name;
-        size_t offset;
-        double least;
-    } numbers[] = {{"decay", offsetof(dsr_neuron, decay), 0},
-                   {"gain", offsetof(dsr_neuron, gain), 0},
-                   {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149},
-                   {"fire", offsetof(dsr_neuron, fire), 0x1p-149},
-                   {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149},
-                   {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149},
-                   {"top", offsetof(dsr_neuron, top), 0x1p-149}};
-    dsr_neuron *neuron = target(call, index);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        PyObject *attribute = PyObject_GetAttrString(object, numbers[i].name);
-        double number = attribute && PyFloat_Check(attribute) ? PyFloat_AsDouble(attribute) : NAN;
+    char *neuron = target(call, index);
+    for (size_t i = 0; i < sizeof neuron_numbers / sizeof *neuron_numbers; i++) {
+        PyObject *attribute = PyObject_GetAttrString(object, neuron_numbers[i].name);
         int is_float = attribute && PyFloat_Check(attribute);
+        double number = is_float ? PyFloat_AsDouble(attribute) : 0, least = neuron_numbers[i].least;
         Py_XDECREF(attribute);
         PyErr_Clear();
         if (!is_float)
             return wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
-        if (!(number >= numbers[i].least && number <= 0x1p127)) {
+        if (!(number >= least && number <= 0x1p127)) {
             char expected[80];
-            PyOS_snprintf(expected, sizeof expected, "a neuron whose %s is a float %s", numbers[i].name,
-                          numbers[i].least > 0 ? "in [2**-149, 2**127]" : "in [0, 2**127]");
+            PyOS_snprintf(expected, sizeof expected, "a neuron whose '%s' is in [%s, 2**127]", neuron_numbers[i].name,
+                          least > 0 ? "2**-149" : "0");
             return wrong(call, index, PyExc_ValueError, object, expected);
         }
-        *(double *)((char *)neuron + numbers[i].offset) = number;
+        *(double *)(neuron + neuron_numbers[i].offset) = number;
     }
-    PyObject *closed = PyObject_GetAttrString(object, "closed");
-    int is_bool = closed && PyBool_Check(closed);
-    neuron->closed = closed == Py_True;
-    Py_XDECREF(closed);
-    PyErr_Clear();
-    return is_bool ? 0 : wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
+    for (size_t i = 0; i < sizeof neuron_flags / sizeof *neuron_flags; i++) {
+        PyObject *attribute = PyObject_GetAttrString(object, neuron_flags[i].name);
+        int is_flag = attribute && PyBool_Check(attribute);
+        *(int *)(neuron + neuron_flags[i].offset) = attribute == Py_True;
+        Py_XDECREF(attribute);
+        PyErr_Clear();
+        if (!is_flag)
+            return wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
+    }
+    return 0;
 }
 
 static int read_array(dsr_call *call, size_t index, PyObject *object, int *real) {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from dsr import _core
 from dsr.commands.arguments import Commands, count
 from dsr.nn.registry import SPIKING
 
@@ -23,7 +22,7 @@ def add(commands: Commands) -> None:
     kernels.add_argument("--density", type=float, default=0.1, help="share of bits that are set (default: 0.1)")
     kernels.add_argument("--batch", type=count, default=128, help="samples; T is 5 (default: 128, 640 lanes)")
     kernels.add_argument("--threads", type=count, nargs="+", default=[1, 2], help="(default: 1 2)")
-    kernels.add_argument("--levels", nargs="+", default=list(_core.levels()), help="(default: all there are)")
+    kernels.add_argument("--levels", nargs="+", help="(default: all there are)")
     kernels.set_defaults(command=run_kernels, smaller="a smaller --batch")
     step = kinds.add_parser(
         "step",

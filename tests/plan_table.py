@@ -17,7 +17,6 @@ import numpy as np
 
 import dsr
 from dsr import _core, inspect, models
-from dsr.nn.registry import NEURONS
 from dsr.train import build_network
 from dsr.train.recipe import Recipe
 
@@ -93,6 +92,7 @@ def shortcuts_of_all_kinds(kind: str) -> dsr.Layer:
 
 
 OWN = {f.__name__: f for f in (spike_element_wise, pools_everywhere, shortcuts_of_all_kinds)}
+KINDS = ("if", "lif", "relu")
 NAMES = [*models.names(), *OWN]
 
 
@@ -151,7 +151,7 @@ def pinned(name: str, kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    lines = [f"{json.dumps(f'{name}, {kind}')}: {json.dumps(pinned(name, kind))}" for name in NAMES for kind in NEURONS]
+    lines = [f"{json.dumps(f'{name}, {kind}')}: {json.dumps(pinned(name, kind))}" for name in NAMES for kind in KINDS]
     PLANS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,21 @@ Doubles = NDArray[np.float64]
 class Neuron(Layer):
     """Base of spiking layers: what a neuron model adds is a `NeuronModel`, its time weights, and its mapping.
 
-    The threshold is trained, or fixed: then it is a buffer, kept in checkpoints but unknown to optimisers. A forward
+    ``class MyNeuron(Neuron, kind="mine")`` gives it a name for recipes, benchmarks and the command line. The threshold
+    is trained, or fixed: then it is a buffer, kept in checkpoints but unknown to optimisers. A forward
     pass uses it clamped from below: ``V = max(V - bound, 0) + bound``; an optimiser clamps it before each step.
     """
 
     delta_t: float | None = None
     """Length of a time step, for neurons that know one."""
+
+    kinds: ClassVar[dict[str, type[Neuron]]] = {}
+    """The models by name."""
+
+    def __init_subclass__(cls, kind: str = "", **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if kind:
+            Neuron.kinds[kind] = cls
 
     def __init__(
         self,
@@ -150,7 +159,7 @@ class Neuron(Layer):
         """All ranks have the threshold of rank 0."""
 
 
-class IF(Neuron):
+class IF(Neuron, kind="if"):
     """Integrate-and-fire neurons with a trained threshold.
 
     Parameters
@@ -201,7 +210,7 @@ class IF(Neuron):
         return activation
 
 
-class LIF(Neuron):
+class LIF(Neuron, kind="lif"):
     """Leaky integrate-and-fire neurons with a trained threshold.
 
     Parameters

@@ -7,16 +7,16 @@ from inspect import signature
 from typing import Any
 
 from dsr.nn.layer import Layer
-from dsr.nn.neurons import IF, LIF, Neuron
+from dsr.nn.neurons import Neuron
 from dsr.nn.relu import ReLU
 
-NEURONS: dict[str, type[Layer]] = {"if": IF, "lif": LIF, "relu": ReLU}
-"""A new kind is one line here; options are the arguments of its class."""
+NEURONS: dict[str, type[Layer]] = {**Neuron.kinds, "relu": ReLU}
+"""Spiking kinds name themselves (`Neuron.kinds`); options are the arguments of a class."""
 
 TYPICAL: dict[str, dict[str, float]] = {"lif": {"v_threshold": 0.6, "v_threshold_lower_bound": 0.001}}
 """Options with which a kind fires about as often as IF with those of a recipe by default; for benchmarks."""
 
-SPIKING = tuple(kind for kind, layer in NEURONS.items() if issubclass(layer, Neuron))
+SPIKING = tuple(Neuron.kinds)
 """Those that spike."""
 
 

@@ -84,13 +84,13 @@ class Trainer:
     Parameters
     ----------
     recipe : Recipe
-        What to train and how.
+        The network and all settings of the training.
     samples : DataSet
-        On what.
+        The data to train on and to measure with.
     folder : path
         Where checkpoints and metrics go; made if it does not exist. A new run replaces one that is there already.
     say : callable
-        Gets a line an epoch.
+        Called with each line of text for people, such as the metrics of an epoch.
     save_every : float
         Seconds between checkpoints within an epoch.
     data_path : path, optional
@@ -99,8 +99,8 @@ class Trainer:
         Makes a network of your own to train instead of the recipe's model; always the same. Such runs are resumed from
         Python, by a Trainer made with the same arguments.
     group : Group
-        The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 says
-        and writes; the others read what it wrote when they resume.
+        The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 prints
+        and writes files; the others read its checkpoint when they resume.
     lock : FolderLock, optional
         One of `folder` that this process holds already; by default `fit` takes one.
 
@@ -142,7 +142,7 @@ class Trainer:
         self._lock = lock or FolderLock(folder)
         self._found = run_folder.version(self.folder)
         self._samples: dict[str, Any] = {}
-        # a rank that stopped by itself would leave the others waiting: they agree after a step
+        # a rank that stopped alone would leave the others waiting, so all stop after the same step
         self._interrupts = Interrupts(noted=group.size > 1)
         self._started = False
         self._scalars: tensorboard.Scalars | None = None
@@ -296,7 +296,7 @@ class Trainer:
             align(self.group, self.average.average, self.recipe.sync_batch_norm)
 
     def _stopped(self) -> str:
-        """Where a run that was stopped is, for whoever stopped it."""
+        """How far the run came, and the command that goes on with it."""
         epoch, batch = self.position.epoch, self.position.batch
         if epoch == self.recipe.epochs:
             return f"stopped after the last of {epoch} epochs, and saved: the run in {self.folder} is finished"
@@ -400,7 +400,7 @@ class Trainer:
                 if recipe.clip_norm:
                     clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
                 self.optimizer.learning_rate = self._learning_rate(position.batch, position.step, steps_per_epoch)
-                self.optimizer.step()  # all or nothing; what follows asks for no memory worth naming
+                self.optimizer.step()  # all or nothing; what follows needs almost no memory
                 done = True
                 if self.average is not None:
                     self.average.update()
@@ -421,7 +421,7 @@ class Trainer:
         self._stop_together(gathered[:, 2])
 
     def _learning_rate(self, batch: int, step: int, steps_per_epoch: int) -> float:
-        """Of the step that follows so many batches of the epoch, and so many steps."""
+        """The learning rate after so many batches of the epoch, and so many steps of the run."""
         warmup = Fraction(self.recipe.warmup_steps, self.position.steps_per_epoch)
         return learning_rate(self.recipe, self.position.epoch + Fraction(batch, steps_per_epoch), step, warmup)
 
@@ -489,7 +489,7 @@ class Trainer:
 
 
 def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
-    """What to train on, and what to measure with."""
+    """The samples to train on, and those to measure with after each epoch."""
     if not recipe.validation:
         return samples.train, samples.test
     count = len(samples.train)

@@ -468,7 +468,7 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
         (lambda: dsr.Linear(3, 2, std=0.0), "Linear: argument 'std'"),
         (lambda: IF(1.0, threshold_gradient_scale=-1.0), "IF: argument 'threshold_gradient_scale'"),
         (
-            lambda: built("digits", timesteps=5).forward(normal((2, 1, 8, 8))),
+            lambda: dsr.Network(models.digits(ReLU, (1, 8, 8), 5), 5).forward(normal((2, 1, 8, 8))),
             "ReLU neuron1: expected timesteps = 1, got 5",
         ),
     ],

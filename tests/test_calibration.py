@@ -11,8 +11,7 @@ import dsr
 from dsr import data, train
 from dsr.data import ArraySamples, DataSet, Preparation
 from dsr.nn.currents import Current
-from dsr.train import recipe
-from dsr.train import trainer as loops
+from dsr.train import calibration, recipe
 from dsr.train.distributed import ALONE
 
 
@@ -60,7 +59,7 @@ def test_where_no_layer_wants_samples_none_are_asked_for(tmp_path):
 
 
 def test_few_samples_are_in_memory_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(loops, "CALIBRATION_SAMPLES", 130)
+    monkeypatch.setattr(calibration, "SAMPLES", 130)
     samples = sorted_by_class()
     calibrated(tmp_path / "run", samples)
     assert samples.train.asked == [50, 50, 30]
@@ -68,7 +67,7 @@ def test_few_samples_are_in_memory_at_a_time(tmp_path, monkeypatch):
 
 def test_samples_of_all_classes_are_drawn(tmp_path, monkeypatch):
     """Outputs of the whitening have a variance of 1 over all classes, though the first samples are all of one."""
-    monkeypatch.setattr(loops, "CALIBRATION_SAMPLES", 200)
+    monkeypatch.setattr(calibration, "SAMPLES", 200)
     samples = sorted_by_class()
     trainer = calibrated(tmp_path / "run", samples)
     whiten = dsr.Conv2d(3, 12, 2, bias=False)
@@ -86,7 +85,7 @@ def test_samples_of_all_classes_are_drawn(tmp_path, monkeypatch):
 
 
 def test_they_are_drawn_by_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(loops, "CALIBRATION_SAMPLES", 100)
+    monkeypatch.setattr(calibration, "SAMPLES", 100)
     samples = sorted_by_class()
     first, again = (filters(calibrated(tmp_path / "run", samples)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -94,7 +93,7 @@ def test_they_are_drawn_by_the_seed(tmp_path, monkeypatch):
 
 
 def test_every_rank_has_those_of_rank_0(tmp_path, monkeypatch):
-    monkeypatch.setattr(loops, "CALIBRATION_SAMPLES", 100)
+    monkeypatch.setattr(calibration, "SAMPLES", 100)
     alone = filters(calibrated(tmp_path / "alone", sorted_by_class()))
 
     def work(group):

@@ -255,6 +255,42 @@ def test_another_number_of_ranks_is_said(three_ranks):
     assert "written on 3 ranks: on 1 the run goes on with other bits" in lines[0]
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "triangular"])
+def test_the_learning_rate_goes_on_where_it_was_on_other_ranks(tmp_path, schedule):
+    """Alone an epoch has 5 steps, on 3 ranks 4: positions are in epochs, so the rate neither jumps nor rises again."""
+    changes = ["epochs=6", f"schedule={schedule}", "warmup_steps=6", "learning_rate=0.1"]
+    alone = trainer_of(tmp_path / "run", changes)
+    epoch = alone._epoch
+
+    def stopped():
+        epoch()
+        if alone.position.epoch == 3:
+            raise Interrupted(signal.SIGINT)
+
+    alone._epoch = stopped
+    with pytest.raises(Interrupted):
+        alone.fit()
+    rates = []
+
+    def work(group):
+        trainer = trainer_of(tmp_path / "run", changes, group=group)
+        trainer.resume()
+        step = trainer.optimizer.step
+        trainer.optimizer.step = lambda: (
+            rates.append(trainer.optimizer.learning_rate) if group.rank == 0 else 0,
+            step(),
+        )
+        trainer.fit()
+        return trainer.position.steps_per_epoch
+
+    assert on_ranks(3, work) == [5, 5, 5]
+    if schedule == "cosine":
+        expected = [0.05 * (1 + np.cos(np.pi * (3 + n // 4) / 6)) for n in range(12)]
+    else:
+        expected = [0.1 * (3 - n / 4) / (6 - 6 / 5) for n in range(12)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+
+
 def test_signals_are_only_noted_where_ranks_must_agree():
     with Interrupts(noted=True) as interrupts:
         assert interrupts.waiting == 0

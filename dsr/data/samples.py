@@ -1,4 +1,4 @@
-"""Samples: what a data set gives to a training loop, a batch at a time, with random numbers that belong to samples."""
+"""Samples: labelled data in batches, augmented by random numbers that follow from seed, epoch and sample."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ class Samples:
         raise NotImplementedError
 
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
-        """`batch` for each entry of `plan`, in order; kinds that are slow to decode work ahead."""
+        """`batch` for each entry of `plan`, in order; samples that are slow to decode are decoded ahead."""
         for numbers, draws in plan:
             yield self.batch(numbers, draws)
 
 
 class ArraySamples(Samples):
-    """Samples that are in memory.
+    """Samples in memory.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class Subset(Samples):
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Samples split once and for all.
+    """A data set with its split into training and test samples.
 
     Attributes
     ----------
@@ -147,9 +147,9 @@ class DataSet:
     classes : sequence of str
         Names of the classes.
     features : tuple of int
-        ``(C, H, W)`` of what a network gets (at every time step).
+        Shape of a sample as a network gets it, ``(C, H, W)``, at every time step if it has several.
     train, test : Samples
-        To learn from, and to measure with.
+        Samples to train on, and to measure with.
 
     Raises
     ------
@@ -169,7 +169,7 @@ class DataSet:
 
 
 def epoch_draws(count: int, seed: int, epoch: int, alternate_flip: bool = False) -> Draws:
-    """The random numbers of an epoch, ``(count, DRAWS)``: they follow from seed, epoch and sample, whoever decodes it.
+    """The random numbers of an epoch, ``(count, DRAWS)``; the same whichever process decodes a sample.
 
     Column 0 decides about flips. With `alternate_flip` it moves by one half each epoch, so that every sample is seen
     as often mirrored as not (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024).

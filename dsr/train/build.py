@@ -21,7 +21,7 @@ def build_network(recipe: Recipe, features: tuple[int, ...], classes: int) -> Ne
     Raises
     ------
     ValueError
-        There is no model of this name, or it does not fit the samples or the recipe.
+        There is no model of this name, or it does not fit the shape of the samples or the recipe.
     """
     if recipe.model not in models.MODELS:
         raise ValueError(f"recipe: key 'model': expected one of {', '.join(models.MODELS)}, got {recipe.model!r}")

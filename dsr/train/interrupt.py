@@ -31,9 +31,10 @@ class Interrupts:
     send some time before the end. The last three are left alone where they do something else than end the process:
     ``nohup`` ignores SIGHUP, and the program may have handlers of its own.
 
-    Only the first signal is raised where it comes, so that nothing disturbs who saves after it. Later ones are noted,
-    and every end of a `held()` raises again, for a first one that was lost: Python ignores what a destructor raises.
-    Signals reach the main thread only: elsewhere entering changes nothing.
+    Only the first signal raises at once, so that a second one does not interrupt the save that answers the first. Later
+    ones are noted, and are raised when a `held()` ends: the first one may have been lost, since Python ignores what is
+    raised in a destructor. Python runs handlers of signals in the main thread only; in other threads entering changes
+    nothing.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        self._held = True  # until all handlers are set: __exit__ is not called for what is raised here
+        self._held = True  # until all handlers are set: __exit__ is not called after an exception in __enter__
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
                 if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) == signal.SIG_DFL:
@@ -70,12 +71,12 @@ class Interrupts:
 
     @property
     def waiting(self) -> int:
-        """The last signal that came; 0: none."""
+        """Number of the last signal that was received; 0: none."""
         return self._waiting or 0
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A part that must not be left half done."""
+        """Signals wait until the end of the block, which must not be left half done."""
         outer, self._held = self._held, True
         try:
             yield

@@ -46,7 +46,7 @@ def curves(metrics: Sequence[dict[str, Any]], path: str | Path) -> None:
     for axis, key, title in zip(axes[2:], ("firing_rate", "v_threshold"), ("firing rate", "v_threshold"), strict=False):
         layers = list(metrics[0][key])
         for number, layer in enumerate(layers):
-            # from the first layer (dark) to the last (light), so that many layers can be told apart without a name
+            # many layers are told apart by their colour, from the first to the last, instead of by a legend
             colour = f"C{number}" if len(layers) <= 8 else (0.9 * number / len(layers), 0.3, 0.6)
             axis.plot(epochs, [m[key][layer] for m in metrics], label=layer, color=colour)
         axis.set_ylabel(title)

@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves behind, and how it is read back."""
+"""The run folder: checkpoints and metrics of a training run, and how they are read back."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def write_metrics(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
 
 
 def held_out(recipe: Recipe) -> str:
-    """What a run measures with after each epoch: "test", or "validation"."""
+    """The split that a run measures with after each epoch: "test" or "validation"."""
     return "validation" if recipe.validation else "test"
 
 
@@ -237,7 +237,7 @@ def describe(metrics: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def _few(values: Mapping[str, float]) -> str:
-    """All values, or the range of many."""
+    """All of up to four values; the range of more."""
     numbers = list(values.values())
     if len(numbers) <= 4:
         return " ".join(f"{value:.3f}" for value in numbers)

@@ -1,4 +1,4 @@
-"""Training steps and the accuracy of a network, for loops of one's own as for `dsr.train.Trainer`."""
+"""Training steps and the accuracy of a network: the parts of `dsr.train.Trainer` that other loops can use too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network
 from dsr.ops import Values
-from dsr.ops.arguments import as_class_numbers
+from dsr.ops.arguments import as_class_numbers, as_count
 from dsr.optim.optimizers import Optimizer
 from dsr.train.distributed import ALONE, Group
 from dsr.train.views import Views, mean_output
@@ -25,7 +25,7 @@ def compute_gradients(
 ) -> tuple[float, int]:
     """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
 
-    With `share` the gradients are multiplied by it: the samples are such a share of a batch of several ranks.
+    Gradients are multiplied by `share`, the share of these samples in a batch of several ranks.
 
     Raises
     ------
@@ -45,8 +45,8 @@ def train_step(
 ) -> tuple[float, int]:
     """`compute_gradients`, and one step of the optimiser.
 
-    A step that raises (MemoryError, FloatingPointError, KeyboardInterrupt) is as if it had not begun: parameters,
-    running statistics, dropout's stream and the optimiser's state are those from before. Only gradients may be new.
+    After a step that raises (MemoryError, FloatingPointError, KeyboardInterrupt), parameters, running statistics,
+    dropout's stream and the optimiser's state are those from before. Only gradients may have changed.
     """
     before = [(array, array.copy()) for array in changed_by_passes(network)]
     try:
@@ -82,13 +82,15 @@ def accuracy(
     Raises
     ------
     TypeError, ValueError
-        There are no samples, or their labels are not one class number for each, or not of the network's classes.
+        There are no samples, or their labels are not one class number for each, or not of the network's classes; or
+        `batch_size` is not an integer >= 1.
     FloatingPointError
         Weights or outputs are not finite, so that there is no largest output; the message names the first array or
         layer.
     """
     if len(samples) == 0:
         raise ValueError("accuracy: argument 'samples': expected at least one, got none")
+    batch_size = as_count("accuracy", "batch_size", batch_size)
     labels = as_class_numbers("accuracy", "samples.labels", samples.labels, len(samples))
     if words := not_finite(network):
         raise FloatingPointError(f"accuracy: {words}")
@@ -109,7 +111,7 @@ def accuracy(
 
 
 def not_finite(network: Network) -> str:
-    """Words that name the first weight, threshold or running statistic that is not finite; none where all are."""
+    """A phrase that names the first weight, threshold or running statistic that is not finite; empty if all are."""
     for name, array in network.arrays():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"{array.size - int(np.isfinite(array).sum())} of {array.size} numbers of {name} are not finite"
@@ -117,7 +119,7 @@ def not_finite(network: Network) -> str:
 
 
 def first_not_finite(network: Network, images: Values) -> str:
-    """Words that name the first layer whose output is not finite."""
+    """A phrase that names the first layer whose output is not finite."""
     found: list[str] = []
 
     def observe(path: str, layer: Layer, output: Signal) -> None:

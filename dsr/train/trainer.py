@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -19,7 +19,6 @@ from dsr.data.samples import Draws, Numbers, epoch_draws
 from dsr.files import checkpoint
 from dsr.files.lock import FolderInUseError, FolderLock
 from dsr.files.progress import progress
-from dsr.nn.layer import Layer
 from dsr.nn.network import Network, spike_rates
 from dsr.ops import Values
 from dsr.ops.arguments import as_number
@@ -27,13 +26,12 @@ from dsr.optim.average import WeightAverage
 from dsr.optim.optimizers import clip_gradients, gradient_norm
 from dsr.train import hybrid, run_folder, tensorboard
 from dsr.train.build import build_network, learning_rate, make_optimizer
+from dsr.train.calibration import calibrate
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
-from dsr.train.recipe import Recipe, from_dict
+from dsr.train.recipe import Recipe
+from dsr.train.resuming import metrics_until, require_same
 from dsr.train.steps import accuracy, changed_by_passes, compute_gradients
-
-CALIBRATION_SAMPLES, CALIBRATION_BATCH = 5000, 50
-"""Training samples that layers are calibrated with, and how many of them are in memory at a time."""
 
 
 @dataclass
@@ -86,13 +84,13 @@ class Trainer:
     Parameters
     ----------
     recipe : Recipe
-        What to train and how.
+        The network and all settings of the training.
     samples : DataSet
-        On what.
+        The data to train on and to measure with.
     folder : path
         Where checkpoints and metrics go; made if it does not exist. A new run replaces one that is there already.
     say : callable
-        Gets a line an epoch.
+        Called with each line of text for people, such as the metrics of an epoch.
     save_every : float
         Seconds between checkpoints within an epoch.
     data_path : path, optional
@@ -101,8 +99,8 @@ class Trainer:
         Makes a network of your own to train instead of the recipe's model; always the same. Such runs are resumed from
         Python, by a Trainer made with the same arguments.
     group : Group
-        The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 says
-        and writes; the others read what it wrote when they resume.
+        The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 prints
+        and writes files; the others read its checkpoint when they resume.
     lock : FolderLock, optional
         One of `folder` that this process holds already; by default `fit` takes one.
 
@@ -144,7 +142,7 @@ class Trainer:
         self._lock = lock or FolderLock(folder)
         self._found = run_folder.version(self.folder)
         self._samples: dict[str, Any] = {}
-        # a rank that stopped by itself would leave the others waiting: they agree after a step
+        # a rank that stopped alone would leave the others waiting, so all stop after the same step
         self._interrupts = Interrupts(noted=group.size > 1)
         self._started = False
         self._scalars: tensorboard.Scalars | None = None
@@ -169,59 +167,19 @@ class Trainer:
         self._found = run_folder.version(self.folder)
         arrays, metadata = checkpoint.load(path)
         try:
-            self._require_same(path, metadata)
+            require_same(path, metadata, self.recipe, self.data, self._fingerprints(), self.say)
             self.network.load_state(run_folder.part(arrays, "network"))
             self.optimizer.load_state(run_folder.part(arrays, "optimizer"))
             if self.average is not None:
                 self.average.average.load_state(run_folder.part(arrays, "average"))
             self.position = Position(**metadata["position"])
-            self.metrics = self._metrics_until(self.position.epoch, metadata.get("metrics"))
+            self.metrics = metrics_until(self.folder, self.position.epoch, metadata.get("metrics"), self.say)
         except checkpoint.CheckpointError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path}: {error}") from None
         if (ranks := metadata.get("ranks", 1)) != self.group.size:
             self.say(f"{path} was written on {ranks} ranks: on {self.group.size} the run goes on with other bits")
-
-    def _require_same(self, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Raise CheckpointError unless a checkpoint is of this recipe and these data."""
-        if from_dict(metadata["recipe"]) != self.recipe:  # keys of later versions have their defaults
-            raise checkpoint.CheckpointError(f"{path}: its recipe differs: it is of another run")
-        if metadata["classes"] != list(self.data.classes):
-            words = different_classes(self.data.classes, metadata["classes"])
-            raise checkpoint.CheckpointError(f"{path}: it is of other data: {words}")
-        if metadata["features"] != list(self.data.features):
-            raise checkpoint.CheckpointError(
-                f"{path}: it is of other data: of samples of shape {tuple(metadata['features'])}, not "
-                f"{tuple(self.data.features)}"
-            )
-        if "samples" not in metadata:  # a checkpoint of an older version
-            return
-        for name, now in self._fingerprints().items():
-            then = metadata["samples"][name]
-            if now["count"] != then["count"]:
-                words = f"it had {then['count']:,} {name} samples, now there are {now['count']:,}"
-            elif now["labels"] != then["labels"]:
-                words = f"the labels of the {name} samples are not those it was trained with"
-            else:
-                if now["content"] != then["content"]:
-                    self.say(f"the {name} samples differ from those that {self.folder} was trained with until now")
-                continue
-            raise checkpoint.CheckpointError(
-                f"{path}: it is of other data: {words}; a run is resumed with its own data"
-            )
-
-    def _metrics_until(self, epoch: int, last: Any) -> list[dict[str, Any]]:
-        """The metrics of all epochs done, from the folder; of the last one from its checkpoint if need be."""
-        metrics = [m for m in run_folder.load_metrics(self.folder) if m["epoch"] <= epoch]
-        missing = sorted(set(range(1, epoch + 1)) - {m["epoch"] for m in metrics})
-        if missing and isinstance(last, dict) and last.get("epoch") == missing[-1] == epoch:
-            metrics.append(last)
-            missing.pop()
-        if missing:
-            listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-            self.say(f"{self.folder / run_folder.METRICS} has no metrics of epoch {listed}; they stay missing")
-        return metrics
 
     def _fingerprints(self) -> dict[str, Any]:
         if not self._samples:
@@ -292,6 +250,8 @@ class Trainer:
             The step is as if it had not begun: `save` and `fit` may be called, and the run goes on with the same bits.
         """
         self._require_samples()
+        if self.position.epoch >= self.recipe.epochs:
+            return self._last_metrics()
         with self._lock if self.group.rank == 0 else nullcontext():
             if self.group.rank == 0:
                 self._require_folder()
@@ -304,6 +264,9 @@ class Trainer:
                     self.save()  # undisturbed: further signals are only noted
                     self.group.barrier()
                     raise Interrupted(stop.number, self._stopped()) from None
+        return self._last_metrics()
+
+    def _last_metrics(self) -> dict[str, Any]:
         return self.metrics[-1] if self.metrics else {}
 
     def _require_folder(self) -> None:
@@ -313,9 +276,8 @@ class Trainer:
                 f"{self.folder}: another run was written into it in the meantime; resume that one, or choose another "
                 "folder"
             )
-        if self.position.epoch < self.recipe.epochs:
-            run_folder.require_room(self.folder, self._bytes())
-            self._fingerprints()
+        run_folder.require_room(self.folder, self._bytes())
+        self._fingerprints()  # for checkpoints: nothing is decoded when one has to be saved
 
     def _bytes(self) -> int:
         """About the size of a checkpoint: weights, their average, and what the optimiser keeps for each."""
@@ -324,15 +286,17 @@ class Trainer:
         return weights * (1 + kept + (self.average is not None))
 
     def _prepare(self) -> None:
-        """What precedes the first step of a new run, on all ranks."""
+        """What precedes the first step; all ranks get the arrays of rank 0."""
         if self.position.step == 0 and not self._started and self.group.rank == 0:
-            self._calibrate()
+            calibrate(self.network, self.training, self.recipe.seed)
+            if self.average is not None:
+                self.average.average.load_state(self.network.state())
         align(self.group, self.network, self.recipe.sync_batch_norm)
         if self.average is not None:
             align(self.group, self.average.average, self.recipe.sync_batch_norm)
 
     def _stopped(self) -> str:
-        """Where a run that was stopped is, for whoever stopped it."""
+        """How far the run came, and the command that goes on with it."""
         epoch, batch = self.position.epoch, self.position.batch
         if epoch == self.recipe.epochs:
             return f"stopped after the last of {epoch} epochs, and saved: the run in {self.folder} is finished"
@@ -360,27 +324,11 @@ class Trainer:
                 "data_path": self.data_path,
                 "position": asdict(self.position),
                 "ranks": self.group.size,
-                "metrics": self.metrics[-1] if self.metrics else {},
+                "metrics": self._last_metrics(),
             },
         )
         self._saved = time.monotonic()
         self._found = run_folder.version(self.folder)
-
-    def _calibrate(self) -> None:
-        """Show training samples, drawn by the seed, to layers that are set by data rather than trained.
-
-        On rank 0 alone: `align` gives all ranks its arrays.
-        """
-        layers = [layer for _, layer in self.network.body.walk() if type(layer).calibrate is not Layer.calibrate]
-        if not layers:
-            return
-        count = len(self.training)
-        drawn = np.random.default_rng([self.recipe.seed, 4]).permutation(count)[:CALIBRATION_SAMPLES]
-        parts = [drawn[start : start + CALIBRATION_BATCH] for start in range(0, len(drawn), CALIBRATION_BATCH)]
-        for layer in layers:
-            layer.calibrate(self.training.batches((part, None) for part in parts))
-        if self.average is not None:
-            self.average.average.load_state(self.network.state())
 
     def _batches(self) -> list[Numbers]:
         """Sample numbers of each batch of the epoch; the order follows from seed and epoch alone."""
@@ -452,7 +400,7 @@ class Trainer:
                 if recipe.clip_norm:
                     clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
                 self.optimizer.learning_rate = self._learning_rate(position.batch, position.step, steps_per_epoch)
-                self.optimizer.step()  # all or nothing; what follows asks for no memory worth naming
+                self.optimizer.step()  # all or nothing; what follows needs almost no memory
                 done = True
                 if self.average is not None:
                     self.average.update()
@@ -473,7 +421,7 @@ class Trainer:
         self._stop_together(gathered[:, 2])
 
     def _learning_rate(self, batch: int, step: int, steps_per_epoch: int) -> float:
-        """Of the step that follows so many batches of the epoch, and so many steps."""
+        """The learning rate after so many batches of the epoch, and so many steps of the run."""
         warmup = Fraction(self.recipe.warmup_steps, self.position.steps_per_epoch)
         return learning_rate(self.recipe, self.position.epoch + Fraction(batch, steps_per_epoch), step, warmup)
 
@@ -541,7 +489,7 @@ class Trainer:
 
 
 def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
-    """What to train on, and what to measure with."""
+    """The samples to train on, and those to measure with after each epoch."""
     if not recipe.validation:
         return samples.train, samples.test
     count = len(samples.train)

@@ -187,7 +187,7 @@ LAUGHS = b"(" * 12 + b"K\x01" + (b"q\x00" + b"h\x00" * 9 + b"t") * 12
         (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS.*git lfs pull"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "expected a file of .*, got HDF5"),
         (b"\x93NUMPY\1\0" + bytes(99), "a single array without a name"),
-        (bytes(8) + b"{" + bytes(99), "no readable safetensors file"),
+        (bytes(8) + b"{" + bytes(99), "not a readable safetensors file"),
         (b"PK\x03\x04" + bytes(99), "damaged or cut short"),
         (b"PK\x05\x06" + bytes(18), r"expected files NAME\.npy, or one file NAME/data\.pkl"),
         (archive(plain("w") + tensor(count=2**40)), r"data/0: expected 1099511627776 values of 4 bytes, got 16 bytes"),

@@ -4,13 +4,13 @@
         file.write(data)
 
 The content goes into a temporary file beside the target, ``.NAME.RANDOM.tmp``, and down to the disk; only then does it
-take the target's name, in one step. Whoever reads, whenever the program is killed or the power fails, finds the old
-file or the new one.
+take the target's name, in one step. So a reader finds the old file or the new one, whenever the program is killed or
+the power fails.
 
-A process that is killed leaves its temporary file behind. Whoever next writes the same target removes it, and knows it
-by its lock (``flock``): that of a living writer, be it a thread, another process or, on a network file system with
-locks, another host, is held; that of a dead one is gone with it. Unlike a process number a lock is never taken over by
-somebody else. Where the file system has no locks, leftovers stay.
+A process that is killed leaves its temporary file behind. The next writer of the same target removes it, and recognises
+it by its lock (``flock``): a living writer, be it a thread, another process or, on a network file system with locks,
+another host, holds its lock; that of a dead one has gone with it. Unlike a process number, a lock is never taken over
+by another process. Where the file system has no locks, such files stay.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _temporary(target: Path) -> Iterator[BinaryIO]:
         path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
         try:
             with open(path, "xb") as file:
-                # between `open` and here somebody may have taken the file for a leftover
+                # between `open` and here another writer may have removed the file as left over
                 if _lock(file) is not False and path.exists():
                     yield file
                     return
@@ -120,7 +120,7 @@ def _remove_leftovers(target: Path) -> None:
     for name in os.listdir(target.parent):
         if _is_temporary(name, target):
             path = target.with_name(name)
-            # OSError: it is somebody else's, or somebody else was faster
+            # OSError: it belongs to another user, or another writer was faster
             with suppress(OSError), open(path, "r+b") as file:
                 if _lock(file):
                     path.unlink()

@@ -24,7 +24,7 @@ _LONGEST_HEADER = 16 << 20
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint of dsr, or not the one that was written."""
+    """A file that is not a checkpoint of dsr, or is damaged."""
 
 
 def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     Raises
     ------
     CheckpointError
-        The file is damaged, or no checkpoint of dsr, or of a newer version; the message says which.
+        The file is damaged, is not a checkpoint of dsr, or is of a newer version; the message says which.
     OSError
         The file cannot be read.
     """
@@ -67,15 +67,15 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > _LONGEST_HEADER:
-        raise CheckpointError(f"{path}: no readable safetensors file (a header of {length:,} bytes)")
+        raise CheckpointError(f"{path}: not a readable safetensors file (a header of {length:,} bytes)")
     try:
         with safe_open(path, "np") as file:  # the file as a memory map, and so no more than it and the arrays in memory
             header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: no readable safetensors file ({reason(error)})") from None
+        raise CheckpointError(f"{path}: not a readable safetensors file ({reason(error)})") from None
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: no checkpoint of dsr")
+        raise CheckpointError(f"{path}: not a checkpoint of dsr")
     if header.get("version") != str(VERSION):
         raise CheckpointError(f"{path}: version {header.get('version')!s:.20}, this dsr reads version {VERSION}")
     text = header.get("metadata", "")
@@ -84,9 +84,9 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its metadata are no JSON ({reason(error)})") from None
+        raise CheckpointError(f"{path}: its metadata is not valid JSON ({reason(error)})") from None
     if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: its metadata are no JSON object")
+        raise CheckpointError(f"{path}: its metadata is not a JSON object")
     return arrays, metadata
 
 

@@ -1,4 +1,4 @@
-"""How far a loop is: a bar where tqdm is installed and somebody watches; otherwise a line a minute."""
+"""Progress of a loop: a bar in a terminal where tqdm is installed; otherwise a line per minute."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A current is immutable. It says what it is the sum of (a convolution of spikes, spikes as they are, pooled spikes, dense
 values), and which affine map of its channels is still to be applied; batch normalisation leaves that to the neuron. So
-a residual connection is two lists of terms behind each other, and whoever reads the current decides how to evaluate it:
+a residual connection is one list of terms after the other, and the reader of a current decides how to evaluate it:
 neurons may turn a convolution into spikes without storing its values (`dsr.nn.evaluate`), a convolution may work on
 the bits of pooled spikes. Every term gives the same bits each time, so that a training pass can drop the values of a
 current and compute them again (`dsr.nn.evaluate.Budget`).
@@ -256,7 +256,7 @@ class Current:
         return total
 
     def drop(self) -> None:
-        """Forget the values; they are computed again, with the same bits, when somebody needs them."""
+        """Forget the values; they are computed again, with the same bits, when they are needed."""
         self._written.values = None
 
     def weighted_sum(self, weights: Values) -> Values:

@@ -1,9 +1,9 @@
 """Layer: an object with a forward pass, a backward pass and parameters.
 
-There is no tape. `forward(signal, run)` takes and gives a `SpikeTrain` or a `Current`; in training it keeps what
-`backward(gradient)` needs, which takes the gradient of the layer's output and gives that of its input, in the form
-that the input's `time_weights` ask for (see `dsr.nn.gradients`). A forward pass writes no parameter; without training
-it keeps nothing and changes nothing, so threads may share a network.
+There is no tape of operations. `forward(signal, run)` takes and gives a `SpikeTrain` or a `Current`; in training it
+keeps what `backward(gradient)` needs, which takes the gradient of the layer's output and gives that of its input, in
+the form that the input's `time_weights` ask for (see `dsr.nn.gradients`). A forward pass writes no parameter; without
+training it keeps nothing and changes nothing, so threads may share a network.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Layer:
         return type(self).__name__
 
     def multiply_adds(self, output_features: tuple[int, ...]) -> int | None:
-        """Multiply-adds for a sample and time step, if all values were dense; None: nobody knows."""
+        """Multiply-adds for a sample and time step, if all values were dense; None: not known."""
         return None if self.parameters() else 0
 
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:

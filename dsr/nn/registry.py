@@ -31,7 +31,7 @@ def make_neuron(kind: str, options: Mapping[str, Any]) -> Layer:
     Raises
     ------
     ValueError
-        There is no such kind, or a value means nothing to it.
+        The kind is unknown, or a value is out of range.
     """
     if kind not in NEURONS:
         raise ValueError(f"make_neuron: argument 'kind': expected one of {', '.join(NEURONS)}, got {kind!r}")

@@ -1,7 +1,7 @@
 """Loads the compiled part with OpenMP threads that sleep, not spin, while they wait.
 
-libgomp reads the policy from the environment when it is loaded. Spinning threads keep a processor from whoever else
-needs it: with one more busy process on two cores a training step took 88 ms a sample spinning and 47 sleeping; 39 and
+libgomp reads the policy from the environment when it is loaded. Spinning threads keep a processor from other
+processes: with one more busy process on two cores a training step took 88 ms a sample spinning and 47 sleeping; 39 and
 34 on a quiet machine. A policy that the user has set is left alone, and the environment is as it was afterwards.
 """
 

@@ -31,7 +31,7 @@ def output_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
 
 
 def require_array(function: str, axes: int = 0, **arrays: Any) -> None:
-    """Refuse what is no array, or has another number of axes; 0: any, but one at least. The rest is checked below."""
+    """Raise unless each is an array with this number of axes; 0: at least one. The compiled part checks the rest."""
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{function}: argument '{name}': expected an array, got {type(array).__name__}")
@@ -41,7 +41,7 @@ def require_array(function: str, axes: int = 0, **arrays: Any) -> None:
 
 
 def require_writable(function: str, name: str, array: Any, shape: tuple[int, ...]) -> None:
-    """Refuse an array that results cannot be written to: a copy would be, and be lost."""
+    """Raise unless results can be written to the array itself; they would be lost in a copy."""
     require_array(function, **{name: array})
     if array.dtype != np.float32:
         raise TypeError(f"{function}: argument '{name}': expected dtype float32, got {array.dtype}")

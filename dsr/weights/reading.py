@@ -91,7 +91,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
                 header, start = _header(path)
                 return {name: _tensor(path, start, header[name], file, name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
-        raise DataError(f"{path}: no readable safetensors file ({reason(error)})") from None
+        raise DataError(f"{path}: not a readable safetensors file ({reason(error)})") from None
     saved, _ = checkpoint.load(path)
     for kind in ("average.", "network."):
         arrays = {name.removeprefix(kind): array for name, array in saved.items() if name.startswith(kind)}

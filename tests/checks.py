@@ -1,4 +1,4 @@
-"""Comparisons that several tests make."""
+"""Comparisons and random arrays that several tests use."""
 
 from __future__ import annotations
 
@@ -31,3 +31,13 @@ def sum_in_contract_order(values: np.ndarray) -> float:
     for part in partial:
         total += part
     return total
+
+
+def normal(shape: Any, seed: int = 0) -> np.ndarray:
+    """Normal float32 numbers."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def dyadic(rng: np.random.Generator, shape: Any, most: int = 64) -> np.ndarray:
+    """Multiples of 1/64 below `most` / 64, whose sums and products are exact in float32 and float64."""
+    return (rng.integers(-most, most, size=shape) / 64).astype(np.float32)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from checks import dyadic
 
 import dsr
 from dsr.nn.currents import Current
 from dsr.nn.fast_layers import PooledConv2d, WhitenedConv2d
 from dsr.nn.gradients import Gradient
-
-
-def dyadic(rng, shape, most=64):
-    return (rng.integers(-most, most, size=shape) / 64).astype(np.float32)
 
 
 @pytest.mark.parametrize("size", [4, 7, 8, 31])

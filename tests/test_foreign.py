@@ -33,7 +33,7 @@ SMALL = DATA / "small.pth"
 """A checkpoint as the authors' training script saves it, by PyTorch 2.13; what is in it: `test_a_file_of_pytorch`."""
 
 
-def small_network():
+def published_layout():
     body = dsr.Sequential(
         conv1=dsr.Conv2d(2, 4, 3, 1, 1), bn2=dsr.BatchNorm(4), neuron2=dsr.IF(), conv2=dsr.Conv2d(4, 4, 3, 1, 1)
     )
@@ -91,13 +91,13 @@ def test_a_file_of_pytorch(tmp_path):
     """In it: DataParallel's names, an optimiser, a channels_last tensor, two tensors in one storage, a Parameter, and
     tensors of float64, float16 and bfloat16.
     """
-    network = small_network()
+    network = published_layout()
     load_state(network, SMALL)
     assert_state(network, expected_state(network))
     for name in ("weights.pt", "model_best.pth.tar", "last.ckpt", "pytorch_model.bin", "weights.npz", "weights"):
         renamed = tmp_path / name
         renamed.write_bytes(SMALL.read_bytes())
-        again = small_network()
+        again = published_layout()
         load_state(again, str(renamed))
         assert_state(again, network.state())
     found = read_torch(Archive(SMALL.read_bytes(), "small.pth"))
@@ -237,7 +237,7 @@ def test_hostile_and_damaged_files_end_in_one_error(tmp_path, content, words):
     with pytest.raises(DataError, match=f"file.pth.*{words}"):
         read(tmp_path, content)
     with pytest.raises(ValueError, match=f"load_state: .*file.pth.*{words}"):
-        load_state(small_network(), tmp_path / "file.pth")
+        load_state(published_layout(), tmp_path / "file.pth")
 
 
 class Hostile:
@@ -279,7 +279,7 @@ def test_a_changed_byte_is_an_error_or_changes_nothing(tmp_path_factory, positio
     content[position] ^= change
     path = tmp_path_factory.getbasetemp() / "changed.pth"
     path.write_bytes(content)
-    network = small_network()
+    network = published_layout()
     with suppress(ValueError):
         load_state(network, path)
         assert_state(network, expected_state(network))
@@ -401,7 +401,7 @@ def test_vgg_folds_the_49_copies_of_a_pixel(rng):
 
 
 def test_all_that_does_not_fit_is_listed_and_nothing_is_changed():
-    network = small_network()
+    network = published_layout()
     before = network.state()
     given = {f"module.{name}": array for name, array in before.items()}
     given["layer1.0.conv2.weight"] = given.pop("module.layer1_0.residual.body.conv2.weight")[:, :, :, :1]
@@ -421,12 +421,12 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_changed():
 
 
 def test_thresholds_may_be_missing_where_that_is_asked_for():
-    network = small_network()
+    network = published_layout()
     state = {name: np.add(array, 1) for name, array in network.state().items() if not name.endswith("v_threshold")}
     with pytest.raises(ValueError, match=r"missing: layer1_0\.neuron1\.v_threshold"):
         load_state(network, state)
     load_state(network, state, optional_thresholds=True)
-    assert_state(network, state | {k: v for k, v in small_network().state().items() if k.endswith("v_threshold")})
+    assert_state(network, state | {k: v for k, v in published_layout().state().items() if k.endswith("v_threshold")})
 
 
 @pytest.mark.parametrize(
@@ -446,13 +446,13 @@ def test_thresholds_may_be_missing_where_that_is_asked_for():
 )
 def test_the_names_of_wrappers(name, own):
     """Of a whole network or of layers in it, by torch.compile, DataParallel, sharding and activation checkpoints."""
-    known = [name for name, _ in small_network().arrays()]
+    known = [name for name, _ in published_layout().arrays()]
     assert own_names([name], known) == {name: own or name}
 
 
 def test_a_state_dict_of_a_compiled_network():
     """Some names with one wrapper, some with two, as where layers are compiled in turn; and that of an average."""
-    network = small_network()
+    network = published_layout()
     wanted = {name: np.add(array, 1) for name, array in network.state().items()}
     prefixes = ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.", ""]
     given = {prefixes[number % 5] + name: array for number, (name, array) in enumerate(wanted.items())}
@@ -476,7 +476,7 @@ def test_names_that_would_fit_two_arrays_fit_none():
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
 def test_other_files_by_the_authors_names(tmp_path, ending):
-    network, path = small_network(), tmp_path / f"weights.{ending}"
+    network, path = published_layout(), tmp_path / f"weights.{ending}"
     wanted = {name: np.add(array, 1, out=array) for name, array in network.state().items()}
     theirs = {name.replace("layer1_0", "layer1.0").replace("residual.body.", ""): a for name, a in wanted.items()}
     assert wanted.keys() != theirs.keys()
@@ -488,7 +488,7 @@ def test_other_files_by_the_authors_names(tmp_path, ending):
 def test_a_run_folder(tmp_path):
     from dsr.files import checkpoint
 
-    network = small_network()
+    network = published_layout()
     wanted = {name: np.add(array, 1, out=array) for name, array in network.state().items()}
     checkpoint.save(tmp_path / "best.safetensors", {f"network.{name}": a for name, a in wanted.items()}, {})
     load_state(network, tmp_path)
@@ -505,7 +505,7 @@ def test_a_run_folder(tmp_path):
 )
 def test_mappings_without_a_state_dict(content, words):
     with pytest.raises(ValueError, match=words):
-        load_state(small_network(), content)
+        load_state(published_layout(), content)
 
 
 def test_files_without_a_state_dict(tmp_path):
@@ -515,9 +515,9 @@ def test_files_without_a_state_dict(tmp_path):
     ):
         (tmp_path / "w.pth").write_bytes(archive(program=program))
         with pytest.raises(ValueError, match=words):
-            load_state(small_network(), tmp_path / "w.pth")
+            load_state(published_layout(), tmp_path / "w.pth")
     with pytest.raises(FileNotFoundError):
-        load_state(small_network(), tmp_path / "nowhere.pth")
+        load_state(published_layout(), tmp_path / "nowhere.pth")
 
 
 # -------------------------------------------------------------------------------------------------- arrays of others

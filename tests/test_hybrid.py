@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from checks import normal
 from safetensors.numpy import save_file
 
 import dsr
@@ -20,10 +21,6 @@ from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
 
 EPS = 2.0**-23
-
-
-def normal(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def one_layer(neuron, timesteps, seed=0):

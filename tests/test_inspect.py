@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from checks import normal
 
 import dsr
 from dsr import functional, inspect
@@ -16,10 +17,6 @@ from dsr.nn.currents import Current
 from dsr.nn.layer import Layer
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, decaying_weights, from_lanes
-
-
-def normal(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def network_of(*layers, timesteps=4, **named):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from checks import normal
 
 import dsr
 from dsr import reference
@@ -11,10 +12,6 @@ from dsr.nn.run import Run
 from dsr.nn.spikes import to_lanes
 
 TRAINING = Run(training=True)
-
-
-def normal(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def set_path_weights(layer, seed=1):

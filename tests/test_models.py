@@ -7,6 +7,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
+from checks import normal
 
 import dsr
 from dsr import models, reference
@@ -27,10 +28,6 @@ RESIDUAL = ["preact_resnet18", "preact_resnet34", "preact_resnet50", "resnet18",
 
 def features_of(name):
     return IMAGES.get(name, (2, 48, 48) if name.startswith("vgg") else (3, 32, 32))
-
-
-def normal(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def built(name, classes=5, features=None, **changes):

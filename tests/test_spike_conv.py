@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from checks import dyadic
 
 import dsr
 from dsr import _core, ops, reference
@@ -29,10 +30,6 @@ SHAPES = [
     (5, 3, 7, 7, 2, 4, 3, 3, 2),
 ]
 DENSITIES = [0.0, 0.05, 0.3, 1.0]
-
-
-def dyadic(rng, shape, most=64):
-    return (rng.integers(-most, most, size=shape) / 64).astype(np.float32)
 
 
 def case(shape, density, seed=0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from checks import normal
 
 import dsr
 from dsr import reference
@@ -18,10 +19,6 @@ from dsr.nn.pooling import AvgPool2d
 from dsr.nn.relu import ReLU
 from dsr.train.build import build_network
 from dsr.train.recipe import Recipe
-
-
-def normal(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def digits(**changes):

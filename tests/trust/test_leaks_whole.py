@@ -46,7 +46,7 @@ def images(rng):
     return rng.normal(size=(6, 2, 8, 8)).astype(np.float32)
 
 
-def small_network(seed: int = 0) -> dsr.Network:
+def every_layer(seed: int = 0) -> dsr.Network:
     """Every kind of layer."""
     inner = dsr.Sequential(dsr.Conv2d(5, 5, 3, padding=1), dsr.BatchNorm(5), dsr.LIF(0.3), dsr.Conv2d(5, 5, 1))
     body = dsr.Sequential(
@@ -80,7 +80,7 @@ def call(function: Callable[..., object], *positional: Any, **named: Any) -> Cal
 
 
 def test_passes(times, images, record):
-    network = small_network()
+    network = every_layer()
     over_time = np.stack([images] * 3)
     rates = network.forward(images, training=True)
 
@@ -97,7 +97,7 @@ def test_passes(times, images, record):
 
     good = [call(f) for f in (train, train_over_time, observed)]
     good += [call(network.forward, images), call(network.forward, over_time), call(network.predict, images, 4)]
-    good += [call(dsr.spike_rates, network, images), call(small_network), call(mean_output, network, images, "flip")]
+    good += [call(dsr.spike_rates, network, images), call(every_layer), call(mean_output, network, images, "flip")]
     wrong = (images[0], images[:, :1], images.astype(complex), "text", over_time[:2], images[:, :, :1, :1])
     bad = [call(network.forward, value, training=training) for value in wrong for training in (False, True)]
     train()
@@ -107,7 +107,7 @@ def test_passes(times, images, record):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_training_steps(optimizer, times, images, record):
-    network = small_network()
+    network = every_layer()
     parameters = network.parameters()
     made = dsr.Adam(parameters) if optimizer == "adam" else dsr.SGD(parameters, 1e-3, 0.9, 5e-4, nesterov=True)
     labels = np.array([0, 1, 2, 0, 1, 2])
@@ -137,7 +137,7 @@ def test_spike_trains(times, rng, record):
 
 
 def test_checkpoints(tmp_path, times, record):
-    arrays, path = small_network().state(), tmp_path / "a.safetensors"
+    arrays, path = every_layer().state(), tmp_path / "a.safetensors"
     checkpoint.save(path, arrays, {"a": 1})
     whole = path.read_bytes()
     damaged = {"short": whole[:-5], "bit": whole[:-1] + b"\xff", "other": b"nothing of the kind", "empty": b""}
@@ -153,7 +153,7 @@ def test_checkpoints(tmp_path, times, record):
 
 
 def test_weights(tmp_path, times, record):
-    network = small_network()
+    network = every_layer()
     np.savez(tmp_path / "a.npz", **network.state())
     np.savez(tmp_path / "b.npz", other=np.zeros(3))
     (tmp_path / "c.pth").write_bytes(FILES.joinpath("small.pth").read_bytes()[:-50])
@@ -178,7 +178,7 @@ def test_nir(tmp_path, times, record):
 
 
 def test_measuring(times, images, record):
-    network, labels = small_network(), np.array([0, 1, 2, 0, 1, 2])
+    network, labels = every_layer(), np.array([0, 1, 2, 0, 1, 2])
     report = inspect.measure(network, images, labels)
     good = [call(inspect.measure, network, images, labels), call(report.text), call(report.to_dict)]
     good += [call(inspect.error_curves, network, images, labels, timesteps=(1, 2))]
@@ -199,7 +199,7 @@ def test_hybrid(times, images, record):
     ann, spiking = network(dsr.ReLU), network(dsr.IF)
     good = [call(hybrid.convert, ann, spiking, [images], 0.9), call(hybrid.activations, ann, [images])]
     bad = [call(hybrid.convert, ann, ann, [images]), call(hybrid.convert, ann, spiking, [])]
-    bad += [call(hybrid.convert, ann, spiking, [images], 2.0), call(hybrid.convert, ann, small_network(), [images])]
+    bad += [call(hybrid.convert, ann, spiking, [images], 2.0), call(hybrid.convert, ann, every_layer(), [images])]
     check("hybrid", good, bad, times, record)
 
 

@@ -139,7 +139,7 @@ class Case:
         batch = options.get("batch", 3)
         self.images = rng.normal(size=(batch, 2, 12, 12)).astype(np.float32)
         self.labels = rng.integers(0, 3, batch)
-        self.network = small_network(options.get("keep_bytes", 1 << 30))
+        self.network = every_layer(options.get("keep_bytes", 1 << 30))
         parameters = self.network.parameters()
         self.optimizer = (
             Adam(parameters, 0.01, weight_decay=1e-3)
@@ -175,7 +175,7 @@ class Case:
         self.optimizer.load_state(self.start[1])
 
 
-def small_network(keep_bytes: int) -> Any:
+def every_layer(keep_bytes: int) -> Any:
     """Every kind of layer once or twice, and every operation of the compiled part that a step can need."""
     from dsr import IF, LIF, AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear, Network, Residual, Sequential
     from dsr.nn.fast_layers import PooledConv2d

@@ -40,7 +40,7 @@ SHOWN = 6000
 Files = dict[str, bytes]
 
 
-def small_network() -> dsr.Network:
+def three_layers() -> dsr.Network:
     return dsr.Network(dsr.Sequential(linear=dsr.Linear(3, 2), bn=dsr.BatchNorm(2), neuron=dsr.IF()), 2)
 
 
@@ -143,7 +143,7 @@ def recordings() -> Files:
 
 def weights() -> Files:
     """Of the small network, by its names, in three formats."""
-    state = {name: np.asarray(array + np.float32(0.25)) for name, array in small_network().state().items()}
+    state = {name: np.asarray(array + np.float32(0.25)) for name, array in three_layers().state().items()}
     npz = io.BytesIO()
     np.savez(npz, **state)
     items = b"".join(
@@ -157,7 +157,7 @@ def weights() -> Files:
 def a_graph(folder: Path) -> None:
     import dsr.nir
 
-    dsr.nir.save(small_network(), (3,), folder / "a.nir")
+    dsr.nir.save(three_layers(), (3,), folder / "a.nir")
 
 
 EVENT_FILES = {

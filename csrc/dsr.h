@@ -108,8 +108,8 @@ typedef struct {
     float amplitude, shortcut_amplitude;
 } dsr_row_current;
 
-/* Two of these write beyond their results, where there must be memory of the caller's whose content is lost:
- * expand_words up to 8 bytes behind the 32 n of `rows`, build_lists up to 40 offsets behind the end that it returns. */
+/* Two of these write beyond their results, into room that the caller provides: expand_words up to 8 bytes after the 32
+ * n of `rows`, build_lists up to 40 offsets after the end that it returns. */
 #define DSR_ROW_KERNELS(X)                                                                                             \
     X(void, expand_words, (const dsr_row_code *code, const uint32_t *words, size_t n, uint8_t *rows, uint8_t *counts)) \
     X(uint32_t, build_lists,                                                                                           \
@@ -181,8 +181,8 @@ typedef struct {
 } dsr_kernels;
 
 /* ---- levels --------------------------------------------------------------------------------------------------- */
-/* X(name, whether this processor has it), the lowest first: all that there is to know about a level but its file in
- * levels/, which compiles the kernels for it. */
+/* X(name, whether this processor has it), the lowest first: a level is a row here and a file in levels/, which
+ * compiles the kernels for it. */
 #if defined(__x86_64__)
     #define DSR_HAS_AVX512                                                                                             \
         (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                                    \

@@ -14,7 +14,7 @@ at which a neuron fires, `tau` the membrane time constant and `delta_t` the leng
 
 from __future__ import annotations
 
-from math import prod
+from math import exp, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsr import _core
 from dsr.ops.arguments import Output, as_array, as_count, as_positive, common_real, contiguous
-from dsr.ops.neurons import if_model, lif_model, time_weights
+from dsr.ops.neurons import if_model, lif_model
 
 __all__ = [
     "encode_bernoulli",
@@ -155,7 +155,7 @@ def firing_rate(train: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray
     Returns
     -------
     ndarray, shape (...)
-        ``sum_t train[t] / T``.
+        ``sum_t train[t] / T``; NaN and infinity show in it.
 
     Raises
     ------
@@ -191,7 +191,8 @@ def weighted_firing_rate(
     Returns
     -------
     ndarray, shape (...)
-        ``sum_t w[t] train[t] / sum_t w[t]`` with ``w[t] = exp(-(delta_t / tau) (T - 1 - t))``.
+        ``sum_t w[t] train[t] / sum_t w[t]`` with ``w[t] = exp(-(delta_t / tau) (T - 1 - t))``; NaN and infinity show in
+        it.
 
     Raises
     ------
@@ -226,7 +227,7 @@ def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | 
     Returns
     -------
     ndarray
-        As `mean_current`.
+        As `mean_current`; NaN stays NaN.
 
     Raises
     ------
@@ -267,7 +268,7 @@ def lif_rate(
     Returns
     -------
     ndarray
-        As `mean_current`.
+        As `mean_current`; NaN stays NaN.
 
     Raises
     ------
@@ -690,8 +691,9 @@ def _time_first(function: str, name: str, train: NDArray[Any]) -> tuple[int, int
 
 def _weights(function: str, train: NDArray[Any], tau: float, delta_t: float) -> NDArray[np.float64] | None:
     """The weights of the representation of LIF trains; None where there is nothing to weigh."""
-    times = as_positive(function, "tau", tau), as_positive(function, "delta_t", delta_t)
-    return time_weights(len(train), *times) if train.size else None
+    step, last = as_positive(function, "delta_t", delta_t) / as_positive(function, "tau", tau), len(train) - 1
+    # math.exp: NumPy's own may differ in the last bit from processor to processor
+    return np.array([exp(-step * (last - t)) for t in range(len(train))]) if train.size else None
 
 
 def _finite(function: str, name: str, value: ArrayLike, *, least_axes: int = 0) -> NDArray[Any]:

@@ -151,49 +151,36 @@ static int read_integer(dsr_call *call, size_t index, PyObject *object) {
     return 0;
 }
 
-/* What a neuron has of attributes: numbers, which as float32 are neither infinite nor below `least`, and flags. */
-static const struct {
-    const char *name;
-    size_t offset;
-    double least;
-} neuron_numbers[] = {{"decay", offsetof(dsr_neuron, decay), 0},
-                      {"gain", offsetof(dsr_neuron, gain), 0},
-                      {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149},
-                      {"fire", offsetof(dsr_neuron, fire), 0x1p-149},
-                      {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149},
-                      {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149},
-                      {"top", offsetof(dsr_neuron, top), 0x1p-149}};
-static const struct {
-    const char *name;
-    size_t offset;
-} neuron_flags[] = {{"closed", offsetof(dsr_neuron, closed)}};
+const dsr_attribute dsr_neuron_attributes[] = {{"decay", offsetof(dsr_neuron, decay), 0, 0},
+                                               {"gain", offsetof(dsr_neuron, gain), 0, 0},
+                                               {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149, 0},
+                                               {"fire", offsetof(dsr_neuron, fire), 0x1p-149, 0},
+                                               {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149, 0},
+                                               {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149, 0},
+                                               {"top", offsetof(dsr_neuron, top), 0x1p-149, 0},
+                                               {"closed", offsetof(dsr_neuron, closed), 0, 1},
+                                               {NULL, 0, 0, 0}};
 
 static int read_neuron(dsr_call *call, size_t index, PyObject *object) {
-    char *neuron = target(call, index);
-    for (size_t i = 0; i < sizeof neuron_numbers / sizeof *neuron_numbers; i++) {
-        PyObject *attribute = PyObject_GetAttrString(object, neuron_numbers[i].name);
-        int is_float = attribute && PyFloat_Check(attribute);
-        double number = is_float ? PyFloat_AsDouble(attribute) : 0, least = neuron_numbers[i].least;
-        Py_XDECREF(attribute);
+    for (const dsr_attribute *attribute = dsr_neuron_attributes; attribute->name; attribute++) {
+        char *to = (char *)target(call, index) + attribute->offset;
+        PyObject *value = PyObject_GetAttrString(object, attribute->name);
+        int fits = value && (attribute->is_flag ? PyBool_Check(value) : PyFloat_Check(value));
+        double number = fits && !attribute->is_flag ? PyFloat_AsDouble(value) : 0;
+        if (attribute->is_flag)
+            *(int *)to = value == Py_True;
+        else
+            *(double *)to = number;
+        Py_XDECREF(value);
         PyErr_Clear();
-        if (!is_float)
+        if (!fits)
             return wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
-        if (!(number >= least && number <= 0x1p127)) {
+        if (!attribute->is_flag && !(number >= attribute->least && number <= 0x1p127)) {
             char expected[80];
-            PyOS_snprintf(expected, sizeof expected, "a neuron whose '%s' is in [%s, 2**127]", neuron_numbers[i].name,
-                          least > 0 ? "2**-149" : "0");
+            PyOS_snprintf(expected, sizeof expected, "a neuron whose '%s' is in [%s, 2**127]", attribute->name,
+                          attribute->least > 0 ? "2**-149" : "0");
             return wrong(call, index, PyExc_ValueError, object, expected);
         }
-        *(double *)(neuron + neuron_numbers[i].offset) = number;
-    }
-    for (size_t i = 0; i < sizeof neuron_flags / sizeof *neuron_flags; i++) {
-        PyObject *attribute = PyObject_GetAttrString(object, neuron_flags[i].name);
-        int is_flag = attribute && PyBool_Check(attribute);
-        *(int *)(neuron + neuron_flags[i].offset) = attribute == Py_True;
-        Py_XDECREF(attribute);
-        PyErr_Clear();
-        if (!is_flag)
-            return wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
     }
     return 0;
 }

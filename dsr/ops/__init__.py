@@ -7,7 +7,7 @@ and within the stated bound on each level; eps is 2**-24.
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dsr.ops.layout import Sums, Values, Words, output_size, word_count
-from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward, time_weights
+from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward
 from dsr.ops.pooling import avg_pool, avg_pool_backward, pool_planes
 from dsr.ops.spike_convolution import (
     MOST_TAPS,
@@ -52,7 +52,6 @@ __all__ = [
     "pool_planes",
     "product_moments",
     "row_group",
-    "time_weights",
     "transpose_words",
     "unpack_words",
     "weighted_sum",

@@ -7,7 +7,7 @@ from math import exp
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from dsr import _core
 from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive
@@ -98,12 +98,6 @@ def _threshold(function: str, v_threshold: float, alpha: float, dtype: DTypeLike
     threshold = kind(as_positive(function, "v_threshold", v_threshold))
     fraction = as_number(function, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
     return float(threshold), float(kind(fraction) * threshold)
-
-
-def time_weights(timesteps: int, tau: float, delta_t: float) -> NDArray[np.float64]:
-    """Weights ``exp(-(delta_t / tau) (T - 1 - t))`` of the representation of a LIF train, shape (T,)."""
-    # math.exp: NumPy's own may differ in the last bit from processor to processor
-    return np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
 
 
 def neuron_spikes(

@@ -221,17 +221,14 @@ static PyObject *make_garbage(void) {
 
 /* An object with the attributes of a neuron; a twist leaves one out or makes it wrong. */
 static PyObject *make_neuron(void) {
-    static const char *const names[] = {"decay",     "gain",    "v_threshold", "fire",
-                                        "amplitude", "divisor", "top",         "closed"};
     static const double values[] = {1, 0.5, 2, 0.1, 0x1p-149, 0x1p127};
     PyObject *neuron = PyObject_CallNoArgs(neuron_class);
-    int leaky = take() % 2;
-    for (int i = 0; neuron && i < 8; i++) {
-        PyObject *value = twisted() ? make_garbage()
-                          : i == 7  ? PyBool_FromLong(take() % 2)
-                          : i < 2   ? PyFloat_FromDouble(leaky ? 0.5 : 1)
-                                    : PyFloat_FromDouble(values[take() % 6]);
-        if (!value || (!twisted() && PyObject_SetAttrString(neuron, names[i], value) < 0))
+    unsigned few = take() % 2 ? 6 : 1; /* ones only: neurons without a leak */
+    for (const dsr_attribute *attribute = dsr_neuron_attributes; neuron && attribute->name; attribute++) {
+        PyObject *value = twisted()            ? make_garbage()
+                          : attribute->is_flag ? PyBool_FromLong(take() % 2)
+                                               : PyFloat_FromDouble(values[take() % few]);
+        if (!value || (!twisted() && PyObject_SetAttrString(neuron, attribute->name, value) < 0))
             PyErr_Clear();
         Py_XDECREF(value);
     }

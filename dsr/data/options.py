@@ -8,12 +8,11 @@ and what ``dsr recipe`` prints.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from inspect import cleandoc
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -23,6 +22,7 @@ from dsr.ops.arguments import LARGEST, SMALLEST, shown
 Owner = TypeVar("Owner", bound=type)
 
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+_TAKEN: dict[type, Any] = {int: Integral, float: Real, bool: (bool, np.bool_), str: str}
 
 
 @dataclass(frozen=True)
@@ -112,40 +112,15 @@ class Option:
     def checked(self, value: Any) -> Any:
         """The value as the option's own type; ValueError with "expected ..., got ..." where it is none of them."""
         try:
-            found = _CONVERSIONS[self.kind](value)
+            if not isinstance(value, _TAKEN[self.kind]) or isinstance(value, bool | np.bool_) != (self.kind is bool):
+                raise TypeError
+            found = self.kind(value)
             good = found in self.choices if self.choices else self.range is None or self.range.holds(found)
         except Exception:  # an object of the user's may raise anything
             good = False
         if not good:
             raise ValueError(f"expected {self.expected}, got {shown(value)}")
         return found
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError
-    return float(value)
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, bool | np.bool_):
-        raise TypeError
-    return operator.index(value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError
-    return bool(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-_CONVERSIONS: dict[type, Callable[[Any], Any]] = {int: _integer, float: _number, bool: _flag, str: _text}
 
 
 @cache

@@ -209,7 +209,7 @@ def test_digits_and_recipes(times, record):
         return list(samples.batches((np.arange(n, n + 4), None) for n in (0, 4)))
 
     good = [call(batches), call(recipe.load, "digits", ["epochs=3"]), call(recipe.names), call(data.names)]
-    good += [call(schedule.cosine, 3, base=0.1, epochs=2, steps_per_epoch=5, warmup_steps=1)]
+    good += [call(schedule.cosine, 0.6, base=0.1, epochs=2, step=3, warmup_steps=1)]
     bad = [call(data.load, "nothing"), call(recipe.load, "nothing"), call(recipe.load, "digits", ["epoch=3"])]
     bad += [call(recipe.load, "digits", ["epochs=x"]), call(data.load, "cifar10", Path("/nowhere"))]
     check("digits", good, bad, times, record)

@@ -44,8 +44,8 @@ def test_a_learning_rate_that_no_step_could_be_made_with():
 
 def test_schedules_of_no_epochs_and_of_numpy_s_integers():
     """The warm-up of a run of no steps had negative rates."""
-    assert schedule.triangular(3, base=1.0, epochs=0, steps_per_epoch=10, warmup_steps=5) == 0
-    rate = schedule.cosine(np.array(3), base=np.array(1.0), epochs=np.array(2), steps_per_epoch=4, warmup_steps=8)
+    assert schedule.triangular(0.3, base=1.0, epochs=0, step=3, warmup_steps=5, warmup_epochs=0.5) == 0
+    rate = schedule.cosine(np.array(0.7), base=np.array(1.0), epochs=np.array(2), step=np.array(3), warmup_steps=8)
     assert type(rate) is float and rate == 0.5
 
 
@@ -65,7 +65,7 @@ def test_values_of_recipes_are_shown_in_a_line(key, value):
 
 @pytest.mark.parametrize("value", ["1" * 5000, "[" * 5000])
 def test_settings_of_too_many_digits_or_brackets(value):
-    with pytest.raises(ValueError, match=r"^recipe: key 'epochs': expected int, got '"):
+    with pytest.raises(ValueError, match=r"^recipe: key 'epochs': expected an integer in .*, got '"):
         recipe.load("digits", [f"epochs={value}"])
 
 

@@ -50,13 +50,19 @@ def command(capsys, *words):
     return status, capsys.readouterr()
 
 
-@pytest.mark.parametrize("classes", ["bc", "c", "ca"])
+@pytest.mark.parametrize("classes", ["bc", "ca"])
 def test_some_of_the_classes_are_taken_in_the_order_of_the_run(colours, capsys, tmp_path, classes):
     status, output = command(capsys, "evaluate", colours / "run", "--data", pictures(tmp_path / "some", classes))
     assert status == 0
     assert output.out == (
         f"the test samples are of {len(classes)} of the 3 classes of the run\ntest accuracy 100.00 %\n"
     )
+
+
+def test_data_of_one_class_are_refused_as_in_training(colours, capsys, tmp_path):
+    status, output = command(capsys, "evaluate", colours / "run", "--data", pictures(tmp_path / "one", "c"))
+    assert status == 1
+    assert "'c'" in output.err and "class" in output.err
 
 
 @pytest.mark.parametrize(

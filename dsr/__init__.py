@@ -37,12 +37,17 @@ from dsr.optim.optimizers import SGD, Adam
 if TYPE_CHECKING:
     from dsr import bench, data, inspect, metrics, models, nir, train
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
+    from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
     from dsr.weights.loading import load_state
 
     __version__: str
 
 _MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "train")
-_PARTS = {"SpikingClassifier": "dsr.sklearn.classifier", "load_state": "dsr.weights.loading"}
+_PARTS = {
+    "SpikingClassifier": "dsr.sklearn.classifier",
+    "SpikingRegressor": "dsr.sklearn.regressor",
+    "load_state": "dsr.weights.loading",
+}
 
 
 def __getattr__(name: str) -> _Any:

@@ -58,7 +58,8 @@ typedef struct {
 /* S is the suffix f32 or f64, R the type. `stride` is the distance between time steps. n <= DSR_CHUNK. */
 #define DSR_REAL_KERNELS(X, R, S)                                                                                      \
     X(void, neuron_forward_##S,                                                                                        \
-      (const R *current, R *output, size_t timesteps, size_t n, size_t stride, const dsr_neuron *neuron))              \
+      (const R *current, const R *v_init, R *output, R *v_final, size_t timesteps, size_t n, size_t stride,            \
+       const dsr_neuron *neuron))                                                                                      \
     X(void, time_mean_##S,                                                                                             \
       (const R *train, R *mean, size_t timesteps, size_t n, size_t stride, const R *weights, R norm, R factor))        \
     X(void, rate_##S, (const R *mean_current, R *rate, size_t n, const dsr_neuron *neuron))                            \
@@ -200,8 +201,9 @@ extern const dsr_kernels *dsr_kernel; /* the level in use; set once by dsr_selec
 const char *dsr_select_level(const char *wanted);
 
 /* ---- ops: time first, (T, N) ---------------------------------------------------------------------------------- */
-dsr_status dsr_neuron_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
-                              dsr_neuron neuron);
+/* v_init: the potentials (n) before the first step, NULL: 0. v_final: gets those after the last one, unless NULL. */
+dsr_status dsr_neuron_forward(dsr_dtype dtype, const void *current, const void *v_init, void *output, void *v_final,
+                              size_t timesteps, size_t n, dsr_neuron neuron);
 /* The mean over time, or with T weights the weighted one: the representation of a train, or of a current. */
 dsr_status dsr_firing_rate(dsr_dtype dtype, const void *train, const double *weights, void *rate, size_t timesteps,
                            size_t n);

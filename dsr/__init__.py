@@ -4,8 +4,8 @@
 >>> net = dsr.Network(dsr.Sequential(dsr.Linear(64, 10), dsr.BatchNorm(10), dsr.IF(1.0)), timesteps=5)
 
 `dsr.functional` has the neurons, gradients and encoders as functions on NumPy arrays; the layers here are built on
-the same kernels. `dsr.train`, `dsr.data`, `dsr.models`, `dsr.inspect`, `dsr.nir` and `dsr.bench` are loaded when they
-are first used. `dsr train digits` on the command line trains a first network.
+the same kernels. `dsr.train`, `dsr.data`, `dsr.models`, `dsr.metrics`, `dsr.inspect`, `dsr.nir` and `dsr.bench` are
+loaded when they are first used. `dsr train digits` on the command line trains a first network.
 """
 
 from importlib import import_module as _import_module
@@ -21,7 +21,7 @@ from dsr.nn.convolution import Conv2d, Linear
 from dsr.nn.dropout import Dropout
 from dsr.nn.flatten import Flatten
 from dsr.nn.layer import Layer, Parameter
-from dsr.nn.losses import cross_entropy
+from dsr.nn.losses import binary_cross_entropy, cross_entropy, mse
 from dsr.nn.network import Network, spike_rates
 from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
@@ -35,14 +35,19 @@ from dsr.optim.muon import Muon
 from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
-    from dsr import bench, data, inspect, models, nir, train
+    from dsr import bench, data, inspect, metrics, models, nir, train
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
+    from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
     from dsr.weights.loading import load_state
 
     __version__: str
 
-_MODULES = ("bench", "data", "inspect", "models", "nir", "train")
-_PARTS = {"SpikingClassifier": "dsr.sklearn.classifier", "load_state": "dsr.weights.loading"}
+_MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "train")
+_PARTS = {
+    "SpikingClassifier": "dsr.sklearn.classifier",
+    "SpikingRegressor": "dsr.sklearn.regressor",
+    "load_state": "dsr.weights.loading",
+}
 
 
 def __getattr__(name: str) -> _Any:
@@ -86,6 +91,7 @@ __all__ = [
     "Sequential",
     "SpikeTrain",
     "bench",
+    "binary_cross_entropy",
     "cross_entropy",
     "data",
     "functional",
@@ -93,7 +99,9 @@ __all__ = [
     "inspect",
     "keep_freed_memory",
     "load_state",
+    "metrics",
     "models",
+    "mse",
     "nir",
     "set_num_threads",
     "spike_rates",

@@ -15,14 +15,14 @@ at which a neuron fires, `tau` the membrane time constant and `delta_t` the leng
 from __future__ import annotations
 
 from math import exp, prod
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import _core
-from dsr.ops.arguments import Output, as_array, as_count, as_positive, common_real, contiguous
-from dsr.ops.neurons import if_model, lif_model
+from dsr.ops.arguments import Output, as_array, as_count, as_flag, as_positive, common_real, contiguous
+from dsr.ops.neurons import NeuronModel, if_model, lif_model
 
 __all__ = [
     "encode_bernoulli",
@@ -46,13 +46,39 @@ ThresholdGradient = Literal["published", "exact"]
 """Which factor the gradient of a LIF threshold has, see `lif_backward`."""
 
 
+@overload
 def if_forward(
-    current: ArrayLike, v_threshold: float, alpha: float = 0.5, *, out: NDArray[Any] | None = None
-) -> NDArray[Any]:
+    current: ArrayLike,
+    v_threshold: float,
+    alpha: float = 0.5,
+    *,
+    v_init: ArrayLike | None = None,
+    return_v: Literal[False] = False,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]: ...
+@overload
+def if_forward(
+    current: ArrayLike,
+    v_threshold: float,
+    alpha: float = 0.5,
+    *,
+    v_init: ArrayLike | None = None,
+    return_v: Literal[True],
+    out: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def if_forward(
+    current: ArrayLike,
+    v_threshold: float,
+    alpha: float = 0.5,
+    *,
+    v_init: ArrayLike | None = None,
+    return_v: bool = False,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
     """Output train of integrate-and-fire neurons.
 
     ``u[t] = v[t-1] + I[t]``; a spike where ``u[t] >= alpha * v_threshold``; then ``v[t] = u[t] - v_threshold * s[t]``
-    (reset by subtraction, ``v[-1] = 0``).
+    (reset by subtraction, ``v[-1] = v_init``).
 
     Parameters
     ----------
@@ -62,13 +88,20 @@ def if_forward(
         Threshold, > 0.
     alpha : float
         Firing threshold as a fraction of `v_threshold`, in [2**-20, 1]. 0.5 makes the rounding of the rate unbiased.
+    v_init : array_like, shape (...) or (), optional
+        Potentials before the first step, ``v[-1]``; a number is that of every neuron. 0 by default.
+    return_v : bool
+        Whether the potentials after the last step are returned, too.
     out : ndarray, optional
-        Where the result goes.
+        Where the train goes.
 
     Returns
     -------
-    ndarray, shape (T, ...)
+    train : ndarray, shape (T, ...)
         ``v_threshold * s[t]``, so 0 or `v_threshold`.
+    v : ndarray, shape (...)
+        With `return_v`: ``v[T - 1]``, after its reset. As `v_init` of the steps that follow it gives two runs the
+        bits of one run over all steps.
 
     Raises
     ------
@@ -83,16 +116,19 @@ def if_forward(
     --------
     >>> dsr.functional.if_forward([0.5, 0.5, 0.5, 0.5], v_threshold=1.0)
     array([1., 0., 1., 0.])
+
+    The same steps in two runs, the second of which starts where the first one ended:
+
+    >>> train, v = dsr.functional.if_forward([0.5], v_threshold=1.0, return_v=True)
+    >>> dsr.functional.if_forward([0.5, 0.5, 0.5], v_threshold=1.0, v_init=v)
+    array([0., 1., 0.])
     """
-    x = _finite("if_forward", "current", current, least_axes=1)
-    dtype = common_real("if_forward", current=x)
+    x, v, dtype = _with_potentials("if_forward", current, v_init)
     neuron = if_model(v_threshold, alpha, dtype=dtype, function="if_forward")
-    flat = _time_first("if_forward", "current", x)
-    result = Output("if_forward", out, x.shape, dtype, flat, (x,))
-    _core.neuron_forward(contiguous(x, dtype, flat), neuron, result.buffer)
-    return result.finish()
+    return _forward("if_forward", x, v, neuron, dtype, return_v, out)
 
 
+@overload
 def lif_forward(
     current: ArrayLike,
     v_threshold: float,
@@ -100,8 +136,33 @@ def lif_forward(
     delta_t: float,
     alpha: float = 0.3,
     *,
+    v_init: ArrayLike | None = None,
+    return_v: Literal[False] = False,
     out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
+) -> NDArray[Any]: ...
+@overload
+def lif_forward(
+    current: ArrayLike,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float = 0.3,
+    *,
+    v_init: ArrayLike | None = None,
+    return_v: Literal[True],
+    out: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def lif_forward(
+    current: ArrayLike,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float = 0.3,
+    *,
+    v_init: ArrayLike | None = None,
+    return_v: bool = False,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
     """Output train of leaky integrate-and-fire neurons.
 
     ``u[t] = b v[t-1] + (1 - b) I[t]`` with ``b = exp(-delta_t / tau)``; spike and reset as in `if_forward`.
@@ -116,13 +177,20 @@ def lif_forward(
         Membrane time constant and time step, > 0, in the same unit.
     alpha : float
         Firing threshold as a fraction of `v_threshold`, in [2**-20, 1].
+    v_init : array_like, shape (...) or (), optional
+        Potentials before the first step, ``v[-1]``; a number is that of every neuron. 0 by default.
+    return_v : bool
+        Whether the potentials after the last step are returned, too.
     out : ndarray, optional
-        Where the result goes.
+        Where the train goes.
 
     Returns
     -------
-    ndarray, shape (T, ...)
+    train : ndarray, shape (T, ...)
         ``v_threshold / delta_t * s[t]``.
+    v : ndarray, shape (...)
+        With `return_v`: ``v[T - 1]``, after its reset. As `v_init` of the steps that follow it gives two runs the
+        bits of one run over all steps.
 
     Raises
     ------
@@ -133,13 +201,9 @@ def lif_forward(
     -----
     Meng et al. 2022: the discrete LIF model, firing at `alpha` times the threshold.
     """
-    x = _finite("lif_forward", "current", current, least_axes=1)
-    dtype = common_real("lif_forward", current=x)
+    x, v, dtype = _with_potentials("lif_forward", current, v_init)
     neuron = lif_model(v_threshold, tau, delta_t, alpha, dtype=dtype, function="lif_forward")
-    flat = _time_first("lif_forward", "current", x)
-    result = Output("lif_forward", out, x.shape, dtype, flat, (x,))
-    _core.neuron_forward(contiguous(x, dtype, flat), neuron, result.buffer)
-    return result.finish()
+    return _forward("lif_forward", x, v, neuron, dtype, return_v, out)
 
 
 def firing_rate(train: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -679,6 +743,41 @@ def threshold_factor(function: str, delta_t: float, gradient: ThresholdGradient)
         given = repr(gradient) if isinstance(gradient, str) else type(gradient).__name__
         raise ValueError(f"{function}: argument 'gradient': expected 'published' or 'exact', got {given}")
     return float(delta_t) if gradient == "published" else 1.0 / float(delta_t)
+
+
+def _with_potentials(
+    function: str, current: ArrayLike, v_init: ArrayLike | None
+) -> tuple[NDArray[Any], NDArray[Any] | None, np.dtype[Any]]:
+    """Current, initial potentials of the same neurons or None, and the float dtype of both; a number has none."""
+    x = _finite(function, "current", current, least_axes=1)
+    if v_init is None:
+        return x, None, common_real(function, current=x)
+    v = _finite(function, "v_init", v_init)
+    if v.shape not in (x.shape[1:], ()):
+        wanted = f"expected shape {x.shape[1:]}, one per neuron of 'current', or a number"
+        raise ValueError(f"{function}: argument 'v_init': {wanted}, got shape {v.shape}")
+    dtype = common_real(function, current=x) if v.ndim == 0 else common_real(function, current=x, v_init=v)
+    if v.ndim == 0 and not abs(v) <= np.finfo(dtype).max:
+        raise ValueError(f"{function}: argument 'v_init': expected a potential that fits {dtype}, got {v}")
+    return x, np.broadcast_to(v, x.shape[1:]), dtype
+
+
+def _forward(
+    function: str,
+    x: NDArray[Any],
+    v: NDArray[Any] | None,
+    neuron: NeuronModel,
+    dtype: np.dtype[Any],
+    return_v: bool,
+    out: NDArray[Any] | None,
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+    return_v = as_flag(function, "return_v", return_v)
+    flat = _time_first(function, "current", x)
+    result = Output(function, out, x.shape, dtype, flat, (x,) if v is None else (x, v))
+    v_init = None if v is None else contiguous(v, dtype, flat[1:])
+    v_final = np.empty(flat[1:], dtype) if return_v else None
+    _core.neuron_forward(contiguous(x, dtype, flat), v_init, neuron, result.buffer, v_final)
+    return result.finish() if v_final is None else (result.finish(), v_final.reshape(x.shape[1:]))
 
 
 def _time_first(function: str, name: str, train: NDArray[Any]) -> tuple[int, int]:

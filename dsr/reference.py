@@ -52,29 +52,32 @@ def lif_neuron(kind: Any, v_threshold: float, tau: float, delta_t: float, alpha:
     return Neuron(kind(decay), kind(1 - decay), threshold, kind(alpha) * threshold, height, kind(tau), top, False)
 
 
-def neuron_forward(current: Array, neuron: Any) -> Array:
-    """Output train of neurons; `neuron` is a `Neuron` or a `dsr.ops.NeuronModel`."""
+def neuron_forward(current: Array, neuron: Any, v_init: Array | None = None) -> tuple[Array, Array]:
+    """Output train of neurons, and their potentials; `neuron` is a `Neuron` or a `dsr.ops.NeuronModel`."""
     x = _real(current)
     numbers = (neuron.decay, neuron.gain, neuron.v_threshold, neuron.fire, neuron.amplitude)
     decay, gain, threshold, fire, amplitude = (x.dtype.type(number) for number in numbers)
-    output, v, zero = np.empty_like(x), np.zeros_like(x[0]), x.dtype.type(0)
+    output, zero = np.empty_like(x), x.dtype.type(0)
+    v = np.zeros_like(x[0]) if v_init is None else v_init.astype(x.dtype)
     for t in range(len(x)):
         u = decay * v + gain * x[t]
         output[t] = np.where(u >= fire, amplitude, zero)
         v = u - np.where(u >= fire, threshold, zero)
-    return output
+    return output, v
 
 
-def if_forward(current: Array, v_threshold: float, alpha: float = 0.5) -> Array:
+def if_forward(current: Array, v_threshold: float, alpha: float = 0.5, v_init: Array | None = None) -> Array:
     """See `dsr.functional.if_forward`."""
     x = _real(current)
-    return neuron_forward(x, if_neuron(x.dtype.type, v_threshold, alpha))
+    return neuron_forward(x, if_neuron(x.dtype.type, v_threshold, alpha), v_init)[0]
 
 
-def lif_forward(current: Array, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3) -> Array:
+def lif_forward(
+    current: Array, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3, v_init: Array | None = None
+) -> Array:
     """See `dsr.functional.lif_forward`."""
     x = _real(current)
-    return neuron_forward(x, lif_neuron(x.dtype.type, v_threshold, tau, delta_t, alpha))
+    return neuron_forward(x, lif_neuron(x.dtype.type, v_threshold, tau, delta_t, alpha), v_init)[0]
 
 
 def time_weights(timesteps: int, tau: float, delta_t: float) -> Array:
@@ -334,7 +337,7 @@ def neuron_spikes(
     shift: Array | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """See `dsr.ops.neuron_spikes`."""
-    spikes = neuron_forward(_steps_first(current, timesteps, scale, shift), neuron)
+    spikes, _ = neuron_forward(_steps_first(current, timesteps, scale, shift), neuron)
     sums = weighted_sum(current, np.ones(timesteps, np.float32))
     return pack_words(np.moveaxis(spikes, 0, -2)), sums, None if weights is None else weighted_sum(current, weights)
 

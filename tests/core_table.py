@@ -13,7 +13,7 @@ import numpy as np
 from dsr import ops
 
 ENTRIES = {
-    "neuron_forward": "current:real:TN neuron:neuron !out:real:TN",
+    "neuron_forward": "current:real:TN ?v_init:real:N neuron:neuron !out:real:TN ?!v_final:real:N",
     "firing_rate": "train:real:TN ?weights:float64:T !out:real:N",
     "rate": "mean_current:real:N neuron:neuron !out:real:N",
     "backward": "grad_output:real:TN current:real:TN ?weights:float64:T neuron:neuron !out:real:TN",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 FUNCTIONS = {
-    "if_forward": "current:train v_threshold:positive alpha:alpha",
-    "lif_forward": "current:train v_threshold:positive tau:positive delta_t:positive alpha:alpha",
+    "if_forward": "current:train v_threshold:positive alpha:alpha v_init:values",
+    "lif_forward": "current:train v_threshold:positive tau:positive delta_t:positive alpha:alpha v_init:values",
     "firing_rate": "train:train",
     "weighted_firing_rate": "train:train tau:positive delta_t:positive",
     "if_rate": "mean_current:values v_threshold:positive",
@@ -27,6 +27,7 @@ FUNCTIONS = {
     "encode_delta": "signal:train threshold:positive",
 }
 ARRAYS = ("train", "values", "unit")
+OPTIONAL = ("v_init",)
 # others refuse values that are not finite
 TAKE_NAN = ("firing_rate", "weighted_firing_rate", "if_rate", "lif_rate", "encode_direct")
 

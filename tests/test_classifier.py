@@ -298,7 +298,7 @@ except ImportError as error:
     print(error)
 """
     for how, last in (
-        ("absent", r"dsr\.SpikingClassifier needs .*: pip install dsr\[sklearn\]"),
+        ("absent", r"dsr\.SpikingClassifier and dsr\.SpikingRegressor need .*: pip install dsr\[sklearn\]"),
         ("there", "Spiking.*"),
     ):
         done = subprocess.run([sys.executable, "-P", "-c", program, how], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ def test_what_is_not_loaded():
     assert not loaded & {*LATER, "safetensors", "importlib.metadata", "multiprocessing", "sklearn", "nir", "PIL"}
 
 
-@pytest.mark.parametrize("name", [*dsr.__all__, "SpikingClassifier", "__version__"])
+@pytest.mark.parametrize("name", [*dsr.__all__, "SpikingClassifier", "SpikingRegressor", "__version__"])
 def test_every_name_is_found_at_its_first_use(name):
     assert run(f"import dsr; print(dsr.{name} is dsr.{name})") == "True\n"
 

@@ -367,7 +367,7 @@ def test_batch_norm_needs_more_than_one_value_per_channel(shape):
     network.forward(normal((2, 6)), training=True)
     network.forward(normal((1, 6)))
     image = dsr.Network(dsr.Sequential(dsr.BatchNorm(1)), timesteps=3)
-    assert image.forward(normal((1, 1, 1, 2)), training=True).shape == (1, 2)
+    assert image.forward(normal((1, 1, 1, 2)), training=True).shape == (1, 1, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_same, sum_in_contract_order
-from functional_table import ARRAYS, FUNCTIONS, TAKE_NAN, kinds_of, make_call, result_array
+from functional_table import ARRAYS, FUNCTIONS, OPTIONAL, TAKE_NAN, kinds_of, make_call, result_array
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -259,6 +259,66 @@ def test_backward_is_the_rate_backward_of_the_representations(stem, rng):
     assert above == expected[1]
 
 
+# ---- potentials ----------------------------------------------------------------------------------------------------
+
+FORWARD = ["if_forward", "lif_forward"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("function", FORWARD)
+def test_two_runs_with_the_potential_carried_are_one(function, dtype, rng):
+    """The same bits for every place to cut, and so for one step at a time; chunks and vectors have rests."""
+    call, run = make_call(function, rng, (7, 1033), dtype), getattr(functional, function)
+    current, start = call.pop("current"), call.pop("v_init")
+    train, end = run(current, v_init=start, return_v=True, **call)
+    assert train.any() and (end != start).any()
+    for cut in range(1, 7):
+        first, between = run(current[:cut], v_init=start, return_v=True, **call)
+        second, last = run(current[cut:], v_init=between, return_v=True, **call)
+        assert_same(np.concatenate([first, second]), train)
+        assert_same(last, end)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("function", FORWARD)
+def test_potentials(function, dtype, rng):
+    """Those of the oracle; None is 0; a number is that of every neuron."""
+    call, run = make_call(function, rng, (5, 3, 7), dtype), getattr(functional, function)
+    numbers = [call[name] for name in ("v_threshold", "tau", "delta_t", "alpha") if name in call]
+    neuron = (reference.lif_neuron if "tau" in call else reference.if_neuron)(dtype, *numbers)
+    current, start = call.pop("current"), call.pop("v_init")
+    for v_init, array in ((start, start), (None, np.zeros_like(start)), (0.25, np.full_like(start, 0.25))):
+        train, v = run(current, v_init=v_init, return_v=True, **call)
+        expected, potentials = reference.neuron_forward(current, neuron, array)
+        assert_same(train, expected)
+        assert_same(v, potentials)
+        assert_same(run(current, v_init=v_init, **call), train)
+
+
+def test_a_potential_by_hand():
+    """0.75 + 0.5 fires and leaves 0.25; LIF without memory of the past keeps nothing of its potential."""
+    train, v = functional.if_forward([0.5, 0.25], 1.0, 1.0, v_init=0.75, return_v=True)
+    assert (train.tolist(), v.tolist(), v.shape) == ([1.0, 0.0], 0.5, ())
+    train, v = functional.lif_forward([[0.5]], 1.0, 1.0, 1000.0, v_init=[7.0], return_v=True)
+    assert (train.tolist(), v.tolist()) == ([[0.001]], [-0.5])
+
+
+@pytest.mark.parametrize("function", FORWARD)
+def test_wrong_potentials(function, rng):
+    call, run = make_call(function, rng), getattr(functional, function)
+    for wrong in (np.zeros(7), np.zeros((1, 3, 7)), np.zeros((5, 3, 7)), [], [1.0]):
+        message = f"{function}: argument 'v_init': expected shape (3, 7), one per neuron of 'current', or a number, got"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)} shape {re.escape(str(np.shape(wrong)))}$"):
+            run(**{**call, "v_init": wrong})
+    with pytest.raises(
+        ValueError, match=f"^{function}: argument 'v_init': expected a potential that fits float32, got"
+    ):
+        run(**{**call, "v_init": 1e300})
+    for wrong in ("yes", 2, None, [True]):
+        with pytest.raises(TypeError, match=f"^{function}: argument 'return_v': expected True or False, got"):
+            run(**call, return_v=wrong)
+
+
 # ---- what arrays may be --------------------------------------------------------------------------------------------
 
 
@@ -360,7 +420,8 @@ def test_no_numbers(function, rng):
     call = make_call(function, rng)
     for name, kind in kinds_of(function).items():
         if kind in ARRAYS:
-            for wrong in ("text", None, [1j], [[1.0], [1.0, 2.0]], np.array(["a"]), np.ones(3, "M8[s]"), {}):
+            nothing = [] if name in OPTIONAL else [None]
+            for wrong in ("text", *nothing, [1j], [[1.0], [1.0, 2.0]], np.array(["a"]), np.ones(3, "M8[s]"), {}):
                 with pytest.raises(TypeError, match=f"^{function}: argument '{name}'"):
                     getattr(functional, function)(**{**call, name: wrong})
         if kind == "train":

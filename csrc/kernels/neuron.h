@@ -1,13 +1,14 @@
 /* Neurons over time-first trains. The loop over neurons is innermost so that a vector holds neighbours; the potentials
  * of a chunk stay in the first cache. Included once per real type. */
 
-static inline __attribute__((always_inline)) void NAME(run_neurons)(const REAL *current, REAL *output, size_t timesteps,
+static inline __attribute__((always_inline)) void NAME(run_neurons)(const REAL *current, const REAL *v_init,
+                                                                    REAL *output, REAL *v_final, size_t timesteps,
                                                                     size_t n, size_t stride, const dsr_neuron *neuron,
                                                                     int leaky) {
     const NAME(step_numbers) numbers = NAME(numbers_of)(neuron);
     REAL v[DSR_CHUNK];
     for (size_t i = 0; i < n; i++)
-        v[i] = 0;
+        v[i] = v_init ? v_init[i] : 0;
     for (size_t t = 0; t < timesteps; t++) {
         const REAL *x = current + t * stride;
         REAL *o = output + t * stride;
@@ -17,12 +18,14 @@ static inline __attribute__((always_inline)) void NAME(run_neurons)(const REAL *
             o[i] = fires ? numbers.amplitude : 0;
         }
     }
+    if (v_final)
+        memcpy(v_final, v, n * sizeof *v);
 }
 
-static void NAME(neuron_forward)(const REAL *current, REAL *output, size_t timesteps, size_t n, size_t stride,
-                                 const dsr_neuron *neuron) {
+static void NAME(neuron_forward)(const REAL *current, const REAL *v_init, REAL *output, REAL *v_final, size_t timesteps,
+                                 size_t n, size_t stride, const dsr_neuron *neuron) {
     if (is_leaky(neuron))
-        NAME(run_neurons)(current, output, timesteps, n, stride, neuron, 1);
+        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 1);
     else
-        NAME(run_neurons)(current, output, timesteps, n, stride, neuron, 0);
+        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 0);
 }

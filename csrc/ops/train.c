@@ -20,12 +20,12 @@
 #undef NAME
 #undef KERNEL
 
-dsr_status dsr_neuron_forward(dsr_dtype dtype, const void *current, void *output, size_t timesteps, size_t n,
-                              dsr_neuron neuron) {
+dsr_status dsr_neuron_forward(dsr_dtype dtype, const void *current, const void *v_init, void *output, void *v_final,
+                              size_t timesteps, size_t n, dsr_neuron neuron) {
     if (dtype == DSR_F32)
-        neuron_forward_f32(current, output, timesteps, n, &neuron);
+        neuron_forward_f32(current, v_init, output, v_final, timesteps, n, &neuron);
     else
-        neuron_forward_f64(current, output, timesteps, n, &neuron);
+        neuron_forward_f64(current, v_init, output, v_final, timesteps, n, &neuron);
     return DSR_OK;
 }
 

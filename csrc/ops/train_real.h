@@ -1,13 +1,14 @@
 /* The time-first operations for one real type: chunks of neurons, shared out to threads. */
 
-static void NAME(neuron_forward)(const REAL *current, REAL *output, size_t timesteps, size_t n,
-                                 const dsr_neuron *neuron) {
+static void NAME(neuron_forward)(const REAL *current, const REAL *v_init, REAL *output, REAL *v_final, size_t timesteps,
+                                 size_t n, const dsr_neuron *neuron) {
     ptrdiff_t chunks = (ptrdiff_t)dsr_blocks(n, DSR_CHUNK);
 #pragma omp parallel for schedule(static) num_threads(dsr_threads_for(timesteps *n))
     for (ptrdiff_t chunk = 0; chunk < chunks; chunk++) {
         size_t at = (size_t)chunk * DSR_CHUNK;
         KERNEL(neuron_forward)
-        (current + at, output + at, timesteps, dsr_block_size(n, DSR_CHUNK, (size_t)chunk), n, neuron);
+        (current + at, v_init ? v_init + at : NULL, output + at, v_final ? v_final + at : NULL, timesteps,
+         dsr_block_size(n, DSR_CHUNK, (size_t)chunk), n, neuron);
     }
 }
 

@@ -3,12 +3,15 @@
 
 #define NEURON_FORWARD(A, S)                                                                                           \
     A(S, REAL, current, "TN", IN)                                                                                      \
+    A(S, REAL, v_init, "N", MAYBE)                                                                                     \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
-    A(S, REAL, out, "TN", OUT)
+    A(S, REAL, out, "TN", OUT)                                                                                         \
+    A(S, REAL, v_final, "N", MAYBE_OUT)
 ARGUMENTS(neuron_forward, NEURON_FORWARD)
 
 OPERATION(neuron_forward, NULL, RETURNS_NOTHING) {
-    return dsr_neuron_forward(c->dtype, a->current, a->out, AXIS(c, 'T'), AXIS(c, 'N'), a->neuron);
+    return dsr_neuron_forward(c->dtype, a->current, a->v_init, a->out, a->v_final, AXIS(c, 'T'), AXIS(c, 'N'),
+                              a->neuron);
 }
 
 #define FIRING_RATE(A, S)                                                                                              \

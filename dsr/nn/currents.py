@@ -157,6 +157,16 @@ class ConvolvedSpikes(Term):
         return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.stride, c.padding, c.group, out)
 
 
+class Asked:
+    """Whether the gradient of a network's data is asked for, which `Network.backward` says after the forward pass."""
+
+    def __init__(self) -> None:
+        self.yes = False
+
+    def __bool__(self) -> bool:
+        return self.yes
+
+
 class _Written:
     """Values of a sum of terms while they are kept, and their sums over time."""
 
@@ -181,8 +191,8 @@ class Current:
         Per channel, still to be applied: ``scale * sum + shift``.
     time_weights : ndarray of float32, shape (T,), or None
         As in `SpikeTrain`: the producer wants the gradient summed with these weights. None: it wants every step.
-    needs_gradient : bool
-        False for data.
+    needs_gradient : bool or Asked
+        False for data, unless somebody asks.
     """
 
     terms: tuple[Term, ...]
@@ -191,7 +201,7 @@ class Current:
     scale: Values | None = None
     shift: Values | None = None
     time_weights: Values | None = None
-    needs_gradient: bool = True
+    needs_gradient: bool | Asked = True
     _written: _Written = field(default_factory=_Written)  # shared by copies that differ in scale and shift only
 
     @classmethod
@@ -200,14 +210,15 @@ class Current:
         return cls((Dense(values),), values.shape[:3], values.shape[3])
 
     @classmethod
-    def from_dense(cls, train: Values) -> Current:
+    def from_dense(cls, train: Values, needs_gradient: bool | Asked = False) -> Current:
         """Data of every time step, (T, B, C, H, W) or (T, B, N)."""
-        return cls((Dense(to_lanes(train)),), train.shape[2:], len(train), needs_gradient=False)
+        return cls((Dense(to_lanes(train)),), train.shape[2:], len(train), needs_gradient=needs_gradient)
 
     @classmethod
-    def from_static(cls, sample: Values, timesteps: int) -> Current:
+    def from_static(cls, sample: Values, timesteps: int, needs_gradient: bool | Asked = False) -> Current:
         """Data that is the same at every step, (B, C, H, W) or (B, N)."""
-        return cls((Dense(to_lanes(sample[np.newaxis])),), sample.shape[1:], timesteps, needs_gradient=False)
+        terms = (Dense(to_lanes(sample[np.newaxis])),)
+        return cls(terms, sample.shape[1:], timesteps, needs_gradient=needs_gradient)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -330,6 +341,6 @@ def signal_values(signal: Signal) -> Values:
     return signal.values() if isinstance(signal, SpikeTrain) else signal.final_values()
 
 
-def needs_gradient(signal: Signal) -> bool:
+def needs_gradient(signal: Signal) -> bool | Asked:
     """Whether a backward pass has to go on below `signal`."""
     return isinstance(signal, SpikeTrain) or signal.needs_gradient

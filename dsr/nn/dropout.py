@@ -52,7 +52,7 @@ class Dropout(Layer):
         """Mask in training; nothing otherwise."""
         if not run.training:
             return signal
-        if self.p == 0:
+        if self.p == 0 or run.frozen:
             self._state = signal, np.empty(0, np.float32)
             return signal
         keep = 1 - self.p

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import prod
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.nn.currents import Current, Signal
-from dsr.nn.gradients import Gradient
+from dsr.nn.currents import Asked, Current, Signal
+from dsr.nn.gradients import Gradient, SignalGradient
 from dsr.nn.layer import Layer, Parameter
 from dsr.nn.neurons import Neuron
 from dsr.nn.run import Budget, Run
-from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.nn.spikes import SpikeTrain, from_lanes, image_shape
 from dsr.ops import Values
-from dsr.ops.arguments import as_array, as_count, require_finite, shown
+from dsr.ops.arguments import as_array, as_count, as_flag, require_finite, shown
 
 
 class Network:
@@ -57,13 +56,14 @@ class Network:
             seen.add(id(layer))
             layer.path = path
             layer.initialise(rng)
-        self._output: Signal | None = None
+        self._passed: tuple[Current, Signal] | None = None  # data and output of a pass for `backward`
 
     def forward(
         self,
         data: ArrayLike,
         *,
         training: bool = False,
+        for_backward: bool = False,
         observer: Callable[[str, Layer, Signal], None] | None = None,
     ) -> Values:
         """Output rates of a batch.
@@ -74,19 +74,26 @@ class Network:
             Static samples, given to every step, or one frame a step.
         training : bool
             Batch statistics, dropout, and state for `backward`.
+        for_backward : bool
+            State for `backward` without the rest of training: running statistics and no dropout, as in evaluation. For
+            gradients of a trained network, such as saliency maps.
         observer : callable, optional
             Called as ``observer(path, layer, output)`` after each layer.
 
         Returns
         -------
-        ndarray of float32, shape (B, classes)
+        ndarray of float32, shape (B, N) or (B, C, H, W)
+            In the shape of the last layer's output, such as (B, classes).
 
         Raises
         ------
         TypeError, ValueError
             `data` is not such an array, has a value that is not finite, or does not fit the network.
         """
-        return self.evaluate(data, Run(training, observer, Budget(self.keep_bytes)))
+        name = "Network.forward"
+        training, for_backward = as_flag(name, "training", training), as_flag(name, "for_backward", for_backward)
+        budget = Budget(self.keep_bytes)
+        return self.evaluate(data, Run(training or for_backward, observer, budget, frozen=not training))
 
     def __call__(self, data: ArrayLike) -> Values:
         """Output rates of a batch in evaluation, as `forward`."""
@@ -107,43 +114,73 @@ class Network:
 
     def evaluate(self, data: ArrayLike, run: Run) -> Values:
         """`forward`, with a pass of the caller's."""
-        output = self.body(self._current(data), run)
+        current = self._current(data)
+        output = self.body(current, run)
         if run.training:
-            self._output = output
-        return output.rate().reshape(output.batch, prod(output.features))
+            self._passed = current, output
+        return output.rate()
 
-    def backward(self, grad_rate: ArrayLike) -> None:
-        """Gradients of all parameters, given that of the rates of the last `forward(training=True)`.
+    @overload
+    def backward(self, grad_rate: ArrayLike, *, input: Literal[False] = False) -> None: ...
+    @overload
+    def backward(self, grad_rate: ArrayLike, *, input: Literal[True]) -> Values: ...
+    def backward(self, grad_rate: ArrayLike, *, input: bool = False) -> Values | None:
+        """Gradients of all parameters, given that of the rates of the last forward pass that was made for it.
 
         Parameters
         ----------
-        grad_rate : array_like, shape (B, classes)
-            Gradient of the loss with respect to the output rates.
+        grad_rate : array_like, shape (B, N) or (B, C, H, W)
+            Gradient of the loss with respect to the output rates, in their shape.
+        input : bool
+            Whether the gradient of the data is computed, too; the first layer has no other use for it.
+
+        Returns
+        -------
+        ndarray of float32 or None
+            With `input`: the gradient of the data, in its shape. Static data is given to every step, so its gradient is
+            the sum over the steps.
 
         Raises
         ------
         RuntimeError
-            There was no such forward pass.
-        ValueError
-            The shape is not that of the rates.
+            There was no forward pass with ``training=True`` or ``for_backward=True``, or a layer gives no gradient.
+        TypeError, ValueError
+            `grad_rate` is no array of finite numbers in the shape of the rates; then the pass is still there.
         """
-        output, self._output = self._output, None
-        if output is None:
-            raise RuntimeError("Network.backward: expected a forward pass with training=True before it")
+        if self._passed is None:
+            raise RuntimeError(
+                "Network.backward: expected a forward pass with training=True or for_backward=True before it"
+            )
+        current, output = self._passed
+        input = as_flag("Network.backward", "input", input)
         grad = as_array("Network.backward", "grad_rate", grad_rate).astype(np.float32, copy=False)
-        expected = (output.batch, int(np.prod(output.features)))
+        expected = (output.batch, *output.features)
         if grad.shape != expected:
             raise ValueError(f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}")
-        lanes = np.ascontiguousarray(grad.T).reshape(*image_shape(output.features), output.batch)
-        if output.time_weights is None:
-            self.body.backward(Gradient(lanes / np.float32(output.timesteps), output.timesteps))
-        else:
+        require_finite("Network.backward", "grad_rate", grad)
+        self._passed = None
+        assert isinstance(current.needs_gradient, Asked)
+        current.needs_gradient.yes = input
+        lanes = np.ascontiguousarray(np.moveaxis(grad, 0, -1)).reshape(*image_shape(output.features), output.batch)
+        gradient: SignalGradient = Gradient(lanes / np.float32(output.timesteps), output.timesteps)
+        if output.time_weights is not None:
             # rate = sum_t w[t] o[t] / T, and the neuron sums with w again: sum w**2 / T, 1 for IF (method.md)
             weights = output.time_weights.astype(np.float64)
-            self.body.backward(lanes * np.float32((weights**2).sum() / len(weights)))
+            gradient = lanes * np.float32((weights**2).sum() / len(weights))
+        below = self.body.backward(gradient)
+        return self._data_gradient(below, current) if input else None
+
+    @staticmethod
+    def _data_gradient(gradient: SignalGradient | None, current: Current) -> Values:
+        if not isinstance(gradient, Gradient):  # data has no time weights, for which it would be summed
+            kind = type(gradient).__name__
+            raise RuntimeError(f"Network.backward: expected a Gradient of the data from the first layer, got {kind}")
+        if current.shape[3] == 1:
+            return from_lanes(gradient.total()[:, :, :, np.newaxis], current.features)[0]
+        return from_lanes(gradient.dense(), current.features)
 
     def predict(self, data: ArrayLike, batch_size: int = 256) -> NDArray[np.int64]:
-        """Class of each sample, the one of the largest rate, shape (B,)."""
+        """Class of each sample, the one of the largest rate, shape (B,); of each pixel of an image-shaped output."""
         array = as_array("Network.predict", "data", data)
         if array.ndim not in (2, 3, 4, 5):
             raise ValueError(f"Network.predict: argument 'data': expected 2 to 5 axes, got shape {array.shape}")
@@ -206,7 +243,7 @@ class Network:
             )
         require_finite("Network.forward", "data", array)
         if array.ndim in (2, 4):
-            return Current.from_static(np.require(array, np.float32, "A"), self.timesteps)
+            return Current.from_static(np.require(array, np.float32, "A"), self.timesteps, Asked())
         if array.ndim not in (3, 5):
             raise ValueError(
                 "Network.forward: argument 'data': expected (B, C, H, W) or (B, N), or with time "
@@ -216,7 +253,7 @@ class Network:
             raise ValueError(
                 f"Network.forward: argument 'data': expected T = {self.timesteps} steps first, got shape {array.shape}"
             )
-        return Current.from_dense(np.require(array, np.float32, "A"))
+        return Current.from_dense(np.require(array, np.float32, "A"), Asked())
 
 
 def batch_axis(data: NDArray[Any]) -> int:

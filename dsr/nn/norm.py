@@ -58,7 +58,7 @@ class BatchNorm(Layer):
         self.running_mean = np.zeros(channels, np.float32)
         self.running_var = np.ones(channels, np.float32)
         self.total: Total | None = None
-        self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64], int] | None = None
+        self._state: tuple[Current, NDArray[np.float64], NDArray[np.float64], int | None] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
         """``weight`` (with `gain`) and ``bias``, (C,)."""
@@ -83,13 +83,16 @@ class BatchNorm(Layer):
                 time_weights=signal.time_weights,
                 needs_gradient=needs_gradient(signal),
             )
-        if run.training:
+        if run.training and not run.frozen:
             mean, variance, count = self._batch_statistics(current)
             self._state = current, mean, 1 / np.sqrt(variance + self.eps), count
             scale, shift = self._scale_and_shift(mean, variance)
         else:
             scale, shift = self._of_running_statistics()
-        return replace(current, scale=scale, shift=shift, time_weights=None)
+            if run.training:
+                mean, variance = (values.astype(np.float64) for values in (self.running_mean, self.running_var))
+                self._state = current, mean, 1 / np.sqrt(variance + self.eps), None
+        return replace(current, scale=scale, shift=shift, time_weights=None, needs_gradient=True)  # of the parameters
 
     def _scale_and_shift(self, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> tuple[Values, Values]:
         scale = self.weight.value / np.sqrt(variance + self.eps)
@@ -136,7 +139,10 @@ class BatchNorm(Layer):
         return mean, variance, count
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
-        """``(weight / sigma) (g - mean(g) - xhat mean(g xhat))``, exactly, at every step."""
+        """``(weight / sigma) (g - mean(g) - xhat mean(g xhat))``, exactly, at every step.
+
+        Where the statistics are not those of the batch it is ``(weight / sigma) g``.
+        """
         current, mean, inverse, count = saved_state(self, self._state)
         self._state = None
         assert isinstance(gradient, Gradient)
@@ -147,9 +153,12 @@ class BatchNorm(Layer):
         if self.total is not None:
             sums, centred = np.split(self.total(np.concatenate([sums, centred])), 2)
         factor = self.weight.value * inverse
+        terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
+        if count is None:
+            constant = ops.affine(gradient.constant, factor, np.zeros_like(factor))
+            return as_wanted(current, Gradient(constant, gradient.timesteps, terms)) if current.needs_gradient else None
         slope = -factor * inverse * centred / count
         offset = -factor * sums / count - slope * mean
-        terms = [((factor * s).astype(np.float32), x) for s, x in gradient.terms]
         if current.is_static:
             values = np.ascontiguousarray(current.values()[:, :, :, 0])
             constant = ops.affine(gradient.constant, factor, offset, values, slope)

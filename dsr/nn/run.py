@@ -64,12 +64,15 @@ class Run:
         In training: which currents are kept for the backward pass.
     choices : list of (path, choice) or None
         Gets how each layer was evaluated, see `dsr.inspect.plan`.
+    frozen : bool
+        In training: state for `backward` alone; statistics and dropout are as in evaluation.
     """
 
     training: bool = False
     observer: Callable[[str, Layer, Signal], None] | None = None
     budget: Budget = field(default_factory=lambda: Budget(0))
     choices: list[tuple[str, str]] | None = None
+    frozen: bool = False
 
     def note(self, path: str, choice: str) -> None:
         """Note how the layer at `path` was evaluated."""

@@ -1,1 +1,1 @@
-"""SpikingClassifier, a spiking network as an estimator of scikit-learn."""
+"""SpikingClassifier and SpikingRegressor, spiking networks as estimators of scikit-learn."""

@@ -6,42 +6,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.nn.containers import Sequential
 from dsr.nn.convolution import Linear
 from dsr.nn.layer import Layer
 from dsr.nn.losses import cross_entropy
-from dsr.nn.network import Network
 from dsr.nn.norm import BatchNorm
-from dsr.nn.registry import SPIKING, kinds_with, make_neuron
-from dsr.ops import Values
-from dsr.optim.optimizers import SGD
-from dsr.optim.schedule import cosine
+from dsr.sklearn.estimator import SpikingEstimator  # first: it says what is missing
 
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.utils.validation import check_is_fitted
+# isort: split
+from sklearn.base import ClassifierMixin
 
-    from dsr.sklearn.inputs import as_classes, as_generator, as_samples, is_integer, require
-except ImportError as error:
-    raise ImportError(
-        f"dsr.SpikingClassifier needs scikit-learn 1.6 or newer: pip install dsr[sklearn] ({error})"
-    ) from None
-
-Model = Callable[[Callable[[], Layer], tuple[int, ...], int], Layer]
-"""Makes the layers of a network from ``make_neuron, sample_shape, classes``, as `dsr.models.digits` does."""
-
-_BATCH = 256
+from dsr.sklearn.inputs import as_classes, as_samples
 
 
-class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
+class SpikingClassifier(ClassifierMixin, SpikingEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify vectors by a network of spiking neurons.
 
     By default the network is ``Linear, BatchNorm, neurons`` for each hidden layer and for the read-out, whose firing
@@ -73,8 +55,10 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         Number of passes over the training set.
     batch_size : int
         Largest number of samples per step; a step has at least 2.
-    learning_rate, momentum, weight_decay : float
-        Options of SGD; the learning rate is that of the first step.
+    learning_rate : float, optional
+        Learning rate of the first step; by default 0.1, and 0.02 for `SpikingRegressor`.
+    momentum, weight_decay : float
+        Options of SGD.
     random_state : int, Generator, RandomState or None
         Source of initial weights, dropout and the order of samples; an integer gives the same network each time.
 
@@ -101,30 +85,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
     True
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Sequence[int] = (128,),
-        *,
-        model: Model | None = None,
-        sample_shape: tuple[int, ...] | None = None,
-        neuron: str = "if",
-        timesteps: int = 5,
-        v_threshold: float = 1.0,
-        alpha: float = 0.5,
-        tau: float = 1.0,
-        delta_t: float = 0.1,
-        epochs: int = 30,
-        batch_size: int = 32,
-        learning_rate: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-    ) -> None:
-        self.hidden_layer_sizes, self.model, self.sample_shape = hidden_layer_sizes, model, sample_shape
-        self.neuron, self.timesteps = neuron, timesteps
-        self.v_threshold, self.alpha, self.tau, self.delta_t = v_threshold, alpha, tau, delta_t
-        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
-        self.momentum, self.weight_decay, self.random_state = momentum, weight_decay, random_state
+    _typical_learning_rate = 0.1
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train a new network.
@@ -150,14 +111,8 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         """
         self.__dict__.pop("network_", None)  # a fit that fails leaves no network of an earlier one
         samples, spacing = as_samples("fit", self, X)
-        self.classes_, codes = as_classes(y, samples)
-        for name in ("timesteps", "epochs", "batch_size"):
-            require(name, getattr(self, name), lambda value: is_integer(value) and value >= 1, "an integer >= 1")
-        self._set_scale(samples, spacing)
-        rng = as_generator(self.random_state)
-        network = Network(self._layers(len(self.classes_)), int(self.timesteps), seed=int(rng.integers(2**63)))
-        self.loss_curve_ = self._train(network, self._standardised("fit", samples), codes, rng)
-        self.network_ = network
+        self.classes_, codes = as_classes(self, y, samples)
+        self._fit(samples, spacing, codes, len(self.classes_), cross_entropy)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -169,78 +124,10 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         largest = self._probabilities("predict", X).argmax(axis=1)
         return self.classes_[largest]
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "network_")
-
-    def _set_scale(self, samples: NDArray[np.float64], spacing: float) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = StandardScaler().fit(samples)
-        if not np.isfinite(found.var_).all():
-            raise ValueError("SpikingClassifier.fit: argument 'X': expected numbers whose squares are finite")
-        deviation = np.sqrt(found.var_)
-        # StandardScaler allows for the rounding of its sums in float64, but X may have been rounded to float32 before
-        self._constant = (found.scale_ != deviation) | (deviation <= spacing * np.abs(found.mean_))
-        self.mean_, self.scale_ = found.mean_, np.where(self._constant, 1, deviation)
-
-    def _layers(self, classes: int) -> Layer:
-        shape = (self.n_features_in_,) if self.sample_shape is None else tuple(self.sample_shape)
-        good = len(shape) in (1, 3) and prod(shape) == self.n_features_in_
-        require("sample_shape", shape, lambda _: good, f"(N,) or (C, H, W) of {self.n_features_in_} numbers")
-        if self.model is not None:
-            return self.model(self._make_neuron, shape, classes)
-        sizes = self.hidden_layer_sizes
-        good = isinstance(sizes, Sequence) and all(is_integer(size) and size >= 1 for size in sizes)
-        require("hidden_layer_sizes", sizes, lambda _: good, "a sequence of integers >= 1")
-        layers: list[Layer] = []
-        before = self.n_features_in_
-        for size in (*sizes, classes):
-            layers += [Linear(before, int(size)), BatchNorm(int(size)), self._make_neuron()]
-            before = int(size)
-        return Sequential(*layers)
-
-    def _make_neuron(self) -> Layer:
-        require(
-            "neuron", self.neuron, lambda kind: type(kind) is str and kind in SPIKING, " or ".join(map(repr, SPIKING))
-        )
-        height = self.v_threshold * (self.delta_t if self.neuron in kinds_with("delta_t") else 1)
-        options = {"v_threshold": height, "alpha": self.alpha, "tau": self.tau, "delta_t": self.delta_t}
-        return make_neuron(self.neuron, options)
-
-    def _train(self, network: Network, samples: Values, codes: NDArray[Any], rng: np.random.Generator) -> list[float]:
-        optimizer = SGD(network.parameters(), self.learning_rate, self.momentum, self.weight_decay)
-        count, losses, step = len(samples), [], 0
-        # batches of nearly the same size, because a last one of a single sample has no variance to normalise by
-        batches = -(-count // min(self.batch_size, count))
-        if count // batches < 2:
-            batches = count // 2
-        for epoch in range(self.epochs):
-            total = 0.0
-            for numbers in np.array_split(rng.permutation(count), batches):
-                rates = network.forward(samples[numbers], training=True)
-                loss, grad = cross_entropy(rates, codes[numbers])
-                if not np.isfinite(loss):
-                    raise FloatingPointError(f"SpikingClassifier.fit: the loss of step {step} is {loss}")
-                network.backward(grad)
-                optimizer.learning_rate = cosine(epoch, base=self.learning_rate, epochs=self.epochs)
-                optimizer.step()
-                total, step = total + loss * len(numbers), step + 1
-            losses.append(total / count)
-        return losses
-
-    def _standardised(self, function: str, samples: NDArray[np.float64]) -> Values:
-        with np.errstate(over="ignore"):
-            values = ((samples - self.mean_) / self.scale_).astype(np.float32)
-        values[:, self._constant] = 0
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"SpikingClassifier.{function}: argument 'X': expected numbers like those of fit, got larger ones"
-            )
-        return values if self.sample_shape is None else values.reshape(-1, *self.sample_shape)
+    def _read_out(self, before: int, outputs: int) -> list[Layer]:
+        return [Linear(before, outputs), BatchNorm(outputs), self._make_neuron()]
 
     def _probabilities(self, function: str, X: ArrayLike) -> NDArray[np.float64]:
-        check_is_fitted(self)
-        values = self._standardised(function, as_samples(function, self, X)[0])
-        rates = [self.network_.forward(values[i : i + _BATCH]) for i in range(0, len(values), _BATCH)]
-        exponentials = np.concatenate(rates).astype(np.float64)
-        exponentials = np.exp(exponentials - exponentials.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        rates = self._rates(function, X)
+        exponentials = np.exp(rates - rates.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

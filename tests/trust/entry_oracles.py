@@ -167,7 +167,7 @@ class Sums(NamedTuple):
 
 r = reference
 ORACLES: dict[str, Callable[..., list[Any]]] = {
-    "neuron_forward": lambda x, neuron, out: [r.neuron_forward(x, neuron)],
+    "neuron_forward": lambda x, v_init, neuron, out, v_final: list(r.neuron_forward(x, neuron, v_init)),
     "firing_rate": lambda x, weights, out: [r.time_mean(x, weights)],
     "rate": lambda z, neuron, out: [r.rate(z, neuron)],
     "backward": lambda g, x, weights, neuron, out: threshold_gradient(r.backward(g, x, weights, neuron), g),

@@ -130,8 +130,10 @@ static size_t neurons(const shape *s) {
         body                                                                                                           \
     }
 
-FOR_BOTH(if_forward, check(dsr_neuron_forward(dtype, reals(dtype, t *n), out_reals(dtype, t *n), t, n, IF));)
-FOR_BOTH(lif_forward, check(dsr_neuron_forward(dtype, reals(dtype, t *n), out_reals(dtype, t *n), t, n, LIF));)
+FOR_BOTH(if_forward,
+         check(dsr_neuron_forward(dtype, reals(dtype, t *n), NULL, out_reals(dtype, t *n), NULL, t, n, IF));)
+FOR_BOTH(lif_forward, check(dsr_neuron_forward(dtype, reals(dtype, t *n), reals(dtype, n), out_reals(dtype, t *n),
+                                               out_reals(dtype, n), t, n, LIF));)
 FOR_BOTH(firing_rate, check(dsr_firing_rate(dtype, reals(dtype, t *n), NULL, out_reals(dtype, n), t, n));)
 FOR_BOTH(weighted_firing_rate,
          check(dsr_firing_rate(dtype, reals(dtype, t *n), doubles(t), out_reals(dtype, n), t, n));)

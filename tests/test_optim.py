@@ -1,4 +1,4 @@
-"""Loss, optimisers and schedule against their formulas."""
+"""Optimisers and schedules against their formulas."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -9,29 +9,6 @@ import pytest
 import dsr
 from dsr.optim.schedule import cosine, triangular
 from dsr.train import learning_rate, recipe
-
-
-def test_cross_entropy_and_its_gradient():
-    rng = np.random.default_rng(0)
-    rates, labels = rng.normal(size=(6, 4)), np.array([0, 1, 2, 3, 0, 1])
-    for smoothing in (0.0, 0.2):
-        loss, grad = dsr.cross_entropy(rates, labels, smoothing)
-        probability = np.exp(rates) / np.exp(rates).sum(axis=1, keepdims=True)
-        wanted = np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
-        assert loss == pytest.approx(-(wanted * np.log(probability)).sum() / 6, rel=1e-12)
-        np.testing.assert_allclose(grad, (probability - wanted) / 6, atol=2.0**-24)
-
-
-def test_cross_entropy_of_large_rates_is_finite():
-    loss, grad = dsr.cross_entropy(np.array([[1e4, -1e4]]), np.array([1]))
-    assert loss == pytest.approx(2e4)
-    np.testing.assert_allclose(grad, [[1, -1]])
-
-
-@pytest.mark.parametrize("labels", [[0, 4], [-1, 0], [0.0, 1.0], [0]])
-def test_cross_entropy_refuses_wrong_labels(labels):
-    with pytest.raises(ValueError, match="cross_entropy: argument 'labels'"):
-        dsr.cross_entropy(np.zeros((2, 4)), np.array(labels))
 
 
 def parameter(value):

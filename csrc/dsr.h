@@ -80,9 +80,11 @@ typedef struct {
     const float *weights;       /* T weights of the second sum over time; NULL: it is not wanted */
 } dsr_strip;
 
-/* Average pooling over square windows, zeros outside the image count (as in the authors' networks). */
+/* Pooling over windows. For sums and means the image has zeros around it, which count (as in the authors' networks);
+ * for the largest element it has nothing around it. */
 typedef struct {
-    size_t channels, height, width, lanes, kernel, stride, padding, out_height, out_width;
+    size_t channels, height, width, lanes, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, out_height,
+        out_width;
 } dsr_pool;
 
 /* Floats of a row, see kernels/rows.h. */
@@ -160,7 +162,10 @@ typedef struct {
     X(void, sgd_update, (float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd))                       \
     X(void, pool_planes, (const uint32_t *words, uint32_t *planes, size_t count, size_t stride, dsr_pool pool))        \
     X(void, avg_pool, (const float *input, float *output, dsr_pool pool))                                              \
-    X(void, avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))
+    X(void, avg_pool_backward, (const float *grad_output, float *grad_input, dsr_pool pool))                           \
+    X(void, max_pool, (const float *input, float *output, dsr_pool pool))                                              \
+    X(void, max_pool_backward, (const float *grad_output, const float *input, float *grad_input, dsr_pool pool))       \
+    X(void, or_pool, (const uint32_t *words, uint32_t *output, dsr_pool pool))
 
 /* Sums of Winograd's convolutions, see kernels/winograd.h. */
 #define DSR_WINOGRAD_KERNELS(X)                                                                                        \
@@ -266,10 +271,15 @@ dsr_status dsr_expand_gradient(const float *constant, const float *values, const
                                dsr_lanes shape);
 
 /* Spikes of each window counted, in binary: plane k, [W][P'][L], holds bit k of the counts. pool.channels is W; `count`
- * planes are enough if 2^count > kernel^2. */
+ * planes are enough if 2^count > kernel_h kernel_w. */
 dsr_status dsr_pool_planes(const uint32_t *words, uint32_t *planes, size_t count, dsr_pool pool);
 dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool);
 dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool);
+/* The largest element of each window, 0 where a window has none; its gradient goes to the first of the largest. */
+dsr_status dsr_max_pool(const float *input, float *output, dsr_pool pool);
+dsr_status dsr_max_pool_backward(const float *grad_output, const float *input, float *grad_input, dsr_pool pool);
+/* A spike where there is one in the window. pool.channels is W. */
+dsr_status dsr_or_pool(const uint32_t *words, uint32_t *output, dsr_pool pool);
 
 /* Convolutions of dense float32 lanes as GEMMs, ROUNDED: each output within (K + 2) eps sum|w||x| of the exact sum of
  * its K products; the same bits for any number of threads. Weights are [CO][CI][KH][KW]. Input gradients that go by

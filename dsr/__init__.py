@@ -22,13 +22,15 @@ from dsr.nn.dropout import Dropout
 from dsr.nn.flatten import Flatten
 from dsr.nn.layer import Layer, Parameter
 from dsr.nn.losses import binary_cross_entropy, cross_entropy, mse
+from dsr.nn.max_pooling import MaxPool1d, MaxPool2d
 from dsr.nn.network import Network, spike_rates
 from dsr.nn.neurons import IF, LIF
 from dsr.nn.norm import BatchNorm
-from dsr.nn.pooling import AvgPool2d
+from dsr.nn.pooling import AvgPool1d, AvgPool2d, GlobalAvgPool2d
 from dsr.nn.relu import ReLU
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
+from dsr.nn.upsample import Upsample
 from dsr.ops.memory import keep_freed_memory
 from dsr.ops.threads import get_num_threads, set_num_threads
 from dsr.optim.muon import Muon
@@ -75,13 +77,17 @@ __all__ = [
     "LIF",
     "SGD",
     "Adam",
+    "AvgPool1d",
     "AvgPool2d",
     "BatchNorm",
     "Conv2d",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2d",
     "Layer",
     "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
     "Muon",
     "Network",
     "Parameter",
@@ -90,6 +96,7 @@ __all__ = [
     "Run",
     "Sequential",
     "SpikeTrain",
+    "Upsample",
     "bench",
     "binary_cross_entropy",
     "cross_entropy",

@@ -74,9 +74,73 @@ def product_moments(a: _F32, b: _F32, sums: _F64, products: _F64, /) -> None: ..
 def expand_gradient(constant: _F32, values: _F32, slope: _F32, out: _F32, /) -> None: ...
 def affine(x: _F32, y: _F32 | None, a: _F32, b: _F32 | None, c: _F32, out: _F32, /) -> None: ...
 def weighted_sum(values: _F32, weights: _F32, out: _F32, /) -> None: ...
-def pool_planes(words: _U32, kernel_size: int, stride: int, padding: int, out: _U32, /) -> None: ...
-def avg_pool(input: _F32, kernel_size: int, stride: int, padding: int, out: _F32, /) -> None: ...
-def avg_pool_backward(grad_output: _F32, kernel_size: int, stride: int, padding: int, out: _F32, /) -> None: ...
+def pool_planes(
+    words: _U32,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    padding_h: int,
+    padding_w: int,
+    out: _U32,
+    /,
+) -> None: ...
+def or_pool(
+    words: _U32,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    padding_h: int,
+    padding_w: int,
+    out: _U32,
+    /,
+) -> None: ...
+def avg_pool(
+    input: _F32,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    padding_h: int,
+    padding_w: int,
+    out: _F32,
+    /,
+) -> None: ...
+def avg_pool_backward(
+    grad_output: _F32,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    padding_h: int,
+    padding_w: int,
+    out: _F32,
+    /,
+) -> None: ...
+def max_pool(
+    input: _F32,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    padding_h: int,
+    padding_w: int,
+    out: _F32,
+    /,
+) -> None: ...
+def max_pool_backward(
+    grad_output: _F32,
+    input: _F32,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    padding_h: int,
+    padding_w: int,
+    out: _F32,
+    /,
+) -> None: ...
 def conv2d(input: _F32, weight: _F32, bias: _F32 | None, stride: int, padding: int, out: _F32, /) -> None: ...
 def conv2d_spikes(
     words: _U32,

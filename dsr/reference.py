@@ -403,38 +403,95 @@ def _windows(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def avg_pool(values: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
+def _pair(size: Any) -> tuple[int, int]:
+    vertical, horizontal = size if isinstance(size, tuple) else (size, size)
+    return vertical, horizontal
+
+
+def _taps(values: Array, kernel_size: Any, stride: Any, padding: Any, outside: Any) -> list[Array]:
+    """For each place in a window, in order, the values there in all windows; `outside` where there is no image."""
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = map(_pair, (kernel_size, stride, padding))
+    around = ((0, 0), (pad_h, pad_h), (pad_w, pad_w), (0, 0))
+    padded = np.pad(values, around, constant_values=outside)
+    rows = _windows(values.shape[1], kernel_h, stride_h, pad_h)
+    columns = _windows(values.shape[2], kernel_w, stride_w, pad_w)
+    return [
+        padded[:, y : y + stride_h * rows : stride_h, x : x + stride_w * columns : stride_w]
+        for y in range(kernel_h)
+        for x in range(kernel_w)
+    ]
+
+
+def avg_pool(values: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
     """See `dsr.ops.avg_pool`; values (C, H, W, L)."""
-    padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows = _windows(values.shape[1], kernel_size, stride, padding)
-    columns = _windows(values.shape[2], kernel_size, stride, padding)
-    total = np.zeros((values.shape[0], rows, columns, values.shape[3]), values.dtype)
-    for y in range(kernel_size):
-        for x in range(kernel_size):
-            total = total + padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride]
-    return np.asarray(total / values.dtype.type(kernel_size**2))
+    taps = _taps(values, kernel_size, stride, padding, 0)
+    total = np.zeros_like(taps[0])
+    for tap in taps:
+        total = total + tap
+    return np.asarray(total / values.dtype.type(len(taps)))
 
 
-def pool_planes(words: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
+def pool_planes(words: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
     """See `dsr.ops.pool_planes`."""
-    spikes = unpack_words(words, 32 * len(words)).astype(np.float64)
-    pooled = avg_pool(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding)
-    counts = np.rint(pooled * kernel_size**2).astype(np.int64).reshape(*pooled.shape[:3], *words.shape[3:])
-    return np.stack([pack_words(counts >> k & 1) for k in range((kernel_size**2).bit_length())])
+    spikes = unpack_words(words, 32 * len(words)).astype(np.int64)
+    taps = _taps(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding, 0)
+    counts = np.sum(taps, axis=0)
+    counts = counts.reshape(*counts.shape[:3], *words.shape[3:])
+    return np.stack([pack_words(counts >> k & 1) for k in range(len(taps).bit_length())])
+
+
+def or_pool(words: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
+    """See `dsr.ops.or_pool`."""
+    flat = words.reshape(*words.shape[:3], prod(words.shape[3:]))
+    pooled = np.bitwise_or.reduce(_taps(flat, kernel_size, stride, padding, 0))
+    return pooled.reshape(*pooled.shape[:3], *words.shape[3:])
+
+
+def max_pool(values: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
+    """See `dsr.ops.max_pool`."""
+    return _largest(values, kernel_size, stride, padding)[0]
+
+
+def _largest(values: Array, kernel_size: Any, stride: Any, padding: Any) -> tuple[Array, Array]:
+    """The largest value of each window, and its place in it; the first counts, as with NaN first."""
+    taps = _taps(values, kernel_size, stride, padding, 0)
+    inside = _taps(np.ones_like(values), kernel_size, stride, padding, 0)
+    largest, place = np.zeros_like(taps[0]), np.full(taps[0].shape, -1)
+    for number, (tap, there) in enumerate(zip(taps, inside, strict=True)):
+        larger = (there == 1) & ((place < 0) | (tap > largest))
+        largest, place = np.where(larger, tap, largest), np.where(larger, number, place)
+    return largest, place
+
+
+def max_pool_backward(grad_output: Array, values: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
+    """See `dsr.ops.max_pool_backward`."""
+    _, place = _largest(values, kernel_size, stride, padding)
+    numbers = range(prod(_pair(kernel_size)))
+    return _spread([np.where(place == n, grad_output, 0) for n in numbers], values.shape, kernel_size, stride, padding)
 
 
 def avg_pool_backward(
-    grad_output: Array, height: int, width: int, kernel_size: int, stride: int, padding: int = 0
+    grad_output: Array, height: int, width: int, kernel_size: Any, stride: Any, padding: Any = 0
 ) -> Array:
     """See `dsr.ops.avg_pool_backward`."""
-    channels, rows, columns, lanes = grad_output.shape
-    padded = np.zeros((channels, height + 2 * padding, width + 2 * padding, lanes), grad_output.dtype)
-    share = grad_output / grad_output.dtype.type(kernel_size**2)
+    channels, _, _, lanes = grad_output.shape
+    taps = prod(_pair(kernel_size))
+    share = grad_output / grad_output.dtype.type(taps)
+    return _spread([share] * taps, (channels, height, width, lanes), kernel_size, stride, padding)
+
+
+def _spread(shares: list[Array], shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any) -> Array:
+    """The transpose of `_taps`: each place of a window gets its share, windows one after the other."""
+    (_, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = map(_pair, (kernel_size, stride, padding))
+    channels, height, width, lanes = shape
+    padded = np.zeros((channels, height + 2 * pad_h, width + 2 * pad_w, lanes), shares[0].dtype)
+    _, rows, columns, _ = shares[0].shape
     for y in range(rows):
         for x in range(columns):
-            at_y, at_x = y * stride, x * stride
-            padded[:, at_y : at_y + kernel_size, at_x : at_x + kernel_size] += share[:, y : y + 1, x : x + 1]
-    return padded[:, padding : padding + height, padding : padding + width]
+            for number, share in enumerate(shares):
+                at_y, at_x = y * stride_h + number // kernel_w, x * stride_w + number % kernel_w
+                padded[:, at_y, at_x] += share[:, y, x]
+    return padded[:, pad_h : pad_h + height, pad_w : pad_w + width]
 
 
 def conv2d(values: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0) -> Array:

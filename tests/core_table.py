@@ -12,6 +12,7 @@ import numpy as np
 
 from dsr import ops
 
+WINDOWS = "kernel_h:count kernel_w:count stride_h:count stride_w:count padding_h:size padding_w:size"
 ENTRIES = {
     "neuron_forward": "current:real:TN ?v_init:real:N neuron:neuron !out:real:TN ?!v_final:real:N",
     "firing_rate": "train:real:TN ?weights:float64:T !out:real:N",
@@ -38,9 +39,12 @@ ENTRIES = {
     "expand_gradient": "constant:float32:CPB values:float32:CPTB slope:float32:C !out:float32:CPTB",
     "weighted_sum": "values:float32:CPTB weights:float32:T !out:float32:CPB",
     "affine": "x:float32:CN ?y:float32:CN a:float32:C ?b:float32:C c:float32:C !out:float32:CN",
-    "pool_planes": "words:uint32:CHWL kernel_size:count stride:count padding:size !out:uint32:KCIJL",
-    "avg_pool": "input:float32:CHWL kernel_size:count stride:count padding:size !out:float32:CIJL",
-    "avg_pool_backward": "grad_output:float32:CIJL kernel_size:count stride:count padding:size !out:float32:CHWL",
+    "pool_planes": f"words:uint32:CHWL {WINDOWS} !out:uint32:KCIJL",
+    "or_pool": f"words:uint32:CHWL {WINDOWS} !out:uint32:CIJL",
+    "avg_pool": f"input:float32:CHWL {WINDOWS} !out:float32:CIJL",
+    "avg_pool_backward": f"grad_output:float32:CIJL {WINDOWS} !out:float32:CHWL",
+    "max_pool": f"input:float32:CHWL {WINDOWS} !out:float32:CIJL",
+    "max_pool_backward": f"grad_output:float32:CIJL input:float32:CHWL {WINDOWS} !out:float32:CHWL",
     "sgd_update": "!value:float32:N grad:float32:N !buffer:float32:N learning_rate:number momentum:chance "
     "weight_decay:number nesterov:size first:size",
     "conv2d": "input:float32:CHWL weight:float32:OCYX ?bias:float32:O stride:count padding:size !out:float32:OIJL",
@@ -83,19 +87,19 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     def words(size: int) -> int:
         return (size + 31) // 32
 
-    if "pool" in entry:
-        sizes["X"] = sizes["Y"]
-    sizes["kernel_size"], sizes["timesteps"] = sizes["Y"], sizes["T"]
+    sizes["kernel_h"], sizes["kernel_w"], sizes["timesteps"] = sizes["Y"], sizes["X"], sizes["T"]
     sizes["padding"] = min(sizes["padding"], sizes["Y"] // 2, sizes["X"] // 2)
-    for size, kernel, windows in (("H", "Y", "I"), ("V" if "spikes" in entry else "W", "X", "J")):
+    for size, kernel, windows, axis in (("H", "Y", "I", "h"), ("V" if "spikes" in entry else "W", "X", "J", "w")):
+        sizes[f"padding_{axis}"] = sizes["padding"]
+        stride = sizes.setdefault(f"stride_{axis}", sizes["stride"]) if "pool" in entry else sizes["stride"]
         if "pool" in entry or "conv" in entry:
             room = 2 * sizes["padding"] - sizes[kernel]
             sizes[size] = max(sizes[size], -room)
-            sizes[windows] = (sizes[size] + room) // sizes["stride"] + 1
+            sizes[windows] = (sizes[size] + room) // stride + 1
     if entry == "transpose_words":
         sizes["C"], sizes["K"] = 32 * sizes["W"], words(sizes["L"])
     elif entry == "pool_planes":
-        sizes["K"] = (sizes["Y"] ** 2).bit_length()
+        sizes["K"] = (sizes["Y"] * sizes["X"]).bit_length()
     elif entry == "conv2d_spikes_weight_gradient":
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
     elif "words" in entry or "spikes" in entry:
@@ -112,6 +116,7 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
         sizes["C"] = int(rng.choice([0, 1, 5, 31, 32, 33, 40]))
     sizes["T"], sizes["Y"], sizes["X"], sizes["stride"] = (int(size) for size in rng.integers(1, 4, 4))
     sizes["S"] = int(rng.choice([1, sizes["T"]]))
+    sizes["stride_h"], sizes["stride_w"] = (int(size) for size in rng.integers(1, 4, 2))
     sizes["padding"], sizes["group"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
     return settle(entry, sizes)
 

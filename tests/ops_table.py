@@ -28,6 +28,9 @@ EXACT = [
     "pool_planes",
     "avg_pool",
     "avg_pool_backward",
+    "max_pool",
+    "max_pool_backward",
+    "or_pool",
 ]
 
 
@@ -50,7 +53,7 @@ def bits(rng: np.random.Generator, channels: int, *shape: int) -> np.ndarray:
 
 
 def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, int, int, int]) -> list[Any]:
-    """Arguments for values of `shape` (C, H, W, T, B); pooling sees T * B lanes and windows of 2."""
+    """Arguments for values of `shape` (C, H, W, T, B); pooling sees T * B lanes and windows of 2x4."""
     channels, height, width, timesteps, batch = shape
     pixels = channels, height, width
     name, *model = function.split()
@@ -82,12 +85,16 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
     if function == "affine":
         a, b, c = (floats(rng, channels) for _ in range(3))
         return [floats(rng, *shape), a, c, floats(rng, *shape), b]
-    if function == "pool_planes":
-        return [bits(rng, *shape), 2, 2, 1]
-    if function == "avg_pool":
-        return [floats(rng, *pixels, timesteps * batch), 2, 2, 1]
-    rows, columns = (ops.output_size(size, 2, 2, 1) for size in (height, width))
-    return [floats(rng, channels, rows, columns, timesteps * batch), height, width, 2, 2, 1]
+    windows = (2, 4), (2, 1), (1, 2)
+    if function in ("pool_planes", "or_pool"):
+        return [bits(rng, *shape), *windows]
+    if function in ("avg_pool", "max_pool"):
+        return [floats(rng, *pixels, timesteps * batch), *windows]
+    rows, columns = ops.output_size(height, 2, 2, 1), ops.output_size(width, 4, 1, 2)
+    grad = floats(rng, channels, rows, columns, timesteps * batch)
+    if function == "max_pool_backward":
+        return [grad, np.round(floats(rng, *pixels, timesteps * batch)), *windows]  # rounded: there are equal ones
+    return [grad, height, width, *windows]
 
 
 def run(module: Any, function: str, call: list[Any]) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from core_table import NUMBERS as NUMBERS_RETURNED
 from dsr import _core
 from dsr.ops import if_model
 
-POOLS = ["avg_pool", "avg_pool_backward", "pool_planes"]
+POOLS = ["avg_pool", "avg_pool_backward", "max_pool", "max_pool_backward", "or_pool", "pool_planes"]
 ARRAYS = [(entry, i) for entry in ENTRIES for i, argument in enumerate(arguments_of(entry)) if argument.axes]
 NUMBERS = [(entry, i) for entry in ENTRIES for i, argument in enumerate(arguments_of(entry)) if not argument.axes]
 
@@ -165,13 +165,13 @@ RELATIONS = [
     ("transpose_words", {"out": (2, 3, 192)}, "out", "2 elements on axis K"),
     ("transpose_words", {"out": (2, 2, 191)}, "out", "192 elements on axis C"),
     ("affine", {"y": None}, "b", "an array where 'y' is one"),
-    *[(entry, {"padding": 2}, "padding", "at most half the kernel size") for entry in POOLS],
+    *[(entry, {p: 2}, p, "at most half the kernel size") for entry in POOLS for p in ("padding_h", "padding_w")],
     ("avg_pool", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
-    ("avg_pool", {"out": (40, 6, 6, 33)}, "out", "5 elements on axis I"),
+    ("avg_pool", {"out": (40, 6, 7, 33)}, "out", "5 elements on axis I"),
     ("avg_pool_backward", {"out": (40, 0, 6, 33)}, "out", "an image at least as large as the window"),
-    ("avg_pool_backward", {"grad_output": (40, 5, 7, 33)}, "grad_output", "6 elements on axis J"),
+    ("avg_pool_backward", {"grad_output": (40, 5, 8, 33)}, "grad_output", "7 elements on axis J"),
     ("pool_planes", {"words": (40, 0, 6, 33)}, "words", "an image at least as large as the window"),
-    ("pool_planes", {"out": (3, 40, 5, 6, 33)}, "out", "4 elements on axis K"),
+    ("pool_planes", {"out": (4, 40, 5, 7, 33)}, "out", "3 elements on axis K"),
     ("conv2d", {"weight": (3, 40, 0, 2)}, "weight", "a kernel of at least 1x1"),
     ("conv2d", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
     ("conv2d", {"out": (3, 6, 7, 33)}, "out", "5 elements on axis I"),
@@ -370,14 +370,16 @@ def test_kernels_of_too_many_taps(entry, call):
 
 
 # f and u make arrays of zeros, float32 and uint32
+HUGE = "2**31 - 2, 2**31 - 2, 1, 1, 2**30 - 1, 2**30 - 1"  # windows of a pooling
 HARD_CALLS = [
     "_core.conv2d_input_gradient(f(1, 1, 1, 1), f(1, 1, 1, 1), 2**31 - 1, 0, f(1, 1, 1, 1))",
     "_core.conv2d(f(1, 1, 1, 1), f(1, 1, 1, 1), None, 2**31 - 1, 0, f(1, 1, 1, 1))",
     "_core.conv2d(f(1, 1, 1, 1), f(1, 1, 1, 1), None, 2**30, 2**30, f(1, 3, 3, 1))",
     "_core.conv2d_weight_gradient(f(1, 3, 3, 1), f(1, 1, 1, 1), 2**30, 2**30, f(1, 1, 1, 1))",
-    "_core.avg_pool(f(1, 2, 2, 1), 2**31 - 2, 1, 2**30 - 1, f(1, 3, 3, 1))",
-    "_core.avg_pool(f(1, 1, 1, 1), 2**31 - 1, 1, 2**30 - 1, f(1, 1, 1, 1))",
-    "_core.avg_pool_backward(f(1, 3, 3, 1), 2**31 - 2, 1, 2**30 - 1, f(1, 2, 2, 1))",
+    f"_core.avg_pool(f(1, 2, 2, 1), {HUGE}, f(1, 3, 3, 1))",
+    f"_core.max_pool(f(1, 2, 2, 1), {HUGE}, f(1, 3, 3, 1))",
+    f"_core.avg_pool_backward(f(1, 3, 3, 1), {HUGE}, f(1, 2, 2, 1))",
+    f"_core.max_pool_backward(f(1, 3, 3, 1), f(1, 2, 2, 1), {HUGE}, f(1, 2, 2, 1))",
     "_core.conv2d_spikes(u(1, 2, 2, 1), f(1, 1, 1, 1), None, 1, 1431655765, 2**31 - 1, 1, 0, f(1, 4, 4, 1))",
     "_core.conv2d_spikes(u(1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, 0, f(1, 3, 3, 1))",
     "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, 1, 0, 1, 0, f(1, 1, 1, 1))",
@@ -387,7 +389,7 @@ HARD_CALLS = [
     "None, dsr.ops.if_model(1), u(1, 3, 3, 1, 1))",
     "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, "
     "dsr.ops.lif_model(1, 1, 1), u(1, 1, 1, 1, 0))",
-    "_core.pool_planes(u(1, 2, 2, 1), 2**31 - 2, 1, 2**30 - 1, u(62, 1, 3, 3, 1))",
+    f"_core.pool_planes(u(1, 2, 2, 1), {HUGE}, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",
 ]

@@ -47,6 +47,9 @@ LANE_KERNELS = {
     "pool_planes": "pool_planes",
     "avg_pool": "avg_pool",
     "avg_pool_backward": "avg_pool_backward",
+    "max_pool": "max_pool",
+    "max_pool_backward": "max_pool_backward",
+    "or_pool": "or_pool",
 }
 # tested in test_spike_conv and test_sgd_update
 OTHER_KERNELS = {

@@ -210,6 +210,10 @@ def conv(channels, out, size=3, stride=1, padding=1, bias=True):
 
 
 ODD = {
+    "windows that are not square, and the mean of all pixels": lambda n: [
+        conv(2, 4), n(), dsr.AvgPool2d((1, 4), (1, 2), (0, 2)), conv(4, 4), n(), dsr.GlobalAvgPool2d(),
+        dsr.Linear(4, 3), n(),
+    ],
     "batch norm of the input": lambda n: [dsr.BatchNorm(2), n(), conv(2, 4), n()],
     "batch norm of spikes and of pooled spikes": lambda n: [
         conv(2, 4), n(), dsr.BatchNorm(4), conv(4, 4), n(), dsr.AvgPool2d(2), dsr.BatchNorm(4), n(),
@@ -769,6 +773,9 @@ def test_export_refuses_what_nir_cannot_say():
 
     with pytest.raises(ValueError, match="layer '1': NIR has nothing that does what ReLU does"):
         dsr.nir.to_nir(network(dsr.Linear(3, 4), ReLU()), (3,))
+    for layer in (dsr.MaxPool2d(2), dsr.Upsample(2)):
+        with pytest.raises(ValueError, match=f"layer '0': NIR has nothing that does what {type(layer).__name__} does"):
+            dsr.nir.to_nir(network(layer, make_if()), (2, 8, 8))
     with pytest.raises(ValueError, match=r"layer '0': .* Louder"):
         dsr.nir.to_nir(network(Louder(2, 2, 3), make_if()), (2, 8, 8))
     assert "0" in dsr.nir.to_nir(network(Named(2, 2, 3), make_if()), (2, 8, 8)).nodes

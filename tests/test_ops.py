@@ -219,21 +219,39 @@ def test_dropout_mask_depends_on_the_seed(rng):
 
 # ---- pooling -------------------------------------------------------------------------------------------------------
 
-POOLS = [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 1), (1, 1, 0), (4, 4, 0), (3, 3, 0), (2, 3, 0), (5, 2, 2)]
+POOLS = [
+    *[(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 1), (1, 1, 0), (4, 4, 0), (3, 3, 0), (2, 3, 0), (5, 2, 2)],
+    *[((2, 3), (2, 1), (1, 0)), ((1, 4), (1, 3), (0, 2)), ((3, 1), 1, (1, 0)), ((4, 2), (1, 2), (2, 1))],
+]
 
 
-@pytest.mark.parametrize(("kernel_size", "stride", "padding"), POOLS)
+@pytest.mark.parametrize("windows", POOLS)
 @pytest.mark.parametrize("image", [(4, 4), (5, 7), (9, 4)])
-@pytest.mark.parametrize("n", [1, 15, 16, 17])
-def test_pooling(kernel_size, stride, padding, image, n, rng):
-    values = floats(rng, 3, *image, n)
-    if min(image) + 2 * padding < kernel_size:
+@pytest.mark.parametrize("n", [1, 15, 17, 513])
+def test_pooling(windows, image, n, rng):
+    values = np.round(floats(rng, 3, *image, n), 1)  # there are equal ones
+    if isinstance(windows[0], int) and min(image) + 2 * windows[2] < windows[0]:
         pytest.skip("no window fits")
-    pooled = ops.avg_pool(values, kernel_size, stride, padding)
-    assert_same(pooled, reference.avg_pool(values, kernel_size, stride, padding))
+    pooled = ops.avg_pool(values, *windows)
+    assert_same(pooled, reference.avg_pool(values, *windows))
+    assert_same(ops.max_pool(values, *windows), reference.max_pool(values, *windows))
     grad = floats(rng, *pooled.shape)
-    window = kernel_size, stride, padding
-    assert_same(ops.avg_pool_backward(grad, *image, *window), reference.avg_pool_backward(grad, *image, *window))
+    assert_same(ops.avg_pool_backward(grad, *image, *windows), reference.avg_pool_backward(grad, *image, *windows))
+    assert_same(ops.max_pool_backward(grad, values, *windows), reference.max_pool_backward(grad, values, *windows))
+    words = bits(rng, 33, *image, 1, n)
+    assert_same(ops.or_pool(words, *windows), reference.or_pool(words, *windows))
+    assert_same(ops.pool_planes(words, *windows), reference.pool_planes(words, *windows))
+
+
+def test_largest_values_by_hand():
+    """Nothing lies around the image: of negative values the largest is negative. The first of equal ones counts."""
+    values = -np.array([[[1, 3, 2], [2, 1, 4]]], np.float32).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(ops.max_pool(values, 2, 2, 1)[0, :, :, 0], [[-1, -2], [-2, -1]])
+    grad = np.ones((1, 1, 2, 1), np.float32)
+    gradient = ops.max_pool_backward(grad, values, (2, 2), 1)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0, 0], [0, 1, 0]])
+    gradient = ops.max_pool_backward(np.ones((1, 1, 1, 1), np.float32), values, (2, 3), 1)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0, 0], [0, 0, 0]])
 
 
 # ---- convolutions --------------------------------------------------------------------------------------------------
@@ -357,9 +375,9 @@ def empty(function, shape):
     channels, height, width, timesteps, batch = shape
     words = ops.word_count(channels), height, width, timesteps, batch
     sums = channels, height, width, batch
-    planes = 3, ops.word_count(channels), height // 2 + 1, width // 2 + 1, timesteps, batch
+    pooled = ops.word_count(channels), height // 2 + 1, width + 1, timesteps, batch
     turned = height * width, ops.word_count(timesteps * batch), 32 * words[0]
-    windows = (channels, height // 2 + 1, width // 2 + 1, timesteps * batch)
+    windows = (channels, height // 2 + 1, width + 1, timesteps * batch)
     return {
         "neuron_spikes": [(words, "u4"), (sums, "f4")] + [(sums, "f4")] * function.endswith(" LIF"),
         "neuron_spikes_backward": [(sums, "f4"), ((), "f8")],
@@ -369,7 +387,8 @@ def empty(function, shape):
         "count_words": [((channels,), "i8")],
         "count_bits": [((), "i8")],
         "affine": [(shape, "f4")],
-        "pool_planes": [(planes, "u4")],
+        "pool_planes": [((4, *pooled), "u4")],
+        "or_pool": [(pooled, "u4")],
         "transpose_words": [(turned, "u4")],
         "dropout_words": [(words, "u4")],
         "moments": [((channels,), "f8")] * 2,
@@ -378,6 +397,8 @@ def empty(function, shape):
         "weighted_sum": [(sums, "f4")],
         "avg_pool": [(windows, "f4")],
         "avg_pool_backward": [((channels, height, width, timesteps * batch), "f4")],
+        "max_pool": [(windows, "f4")],
+        "max_pool_backward": [((channels, height, width, timesteps * batch), "f4")],
     }[function.split()[0]]
 
 

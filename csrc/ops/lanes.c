@@ -188,26 +188,47 @@ dsr_status dsr_expand_gradient(const float *constant, const float *values, const
     return DSR_OK;
 }
 
+/* Elements of the input and of the output of one channel. */
+static size_t pool_input(const dsr_pool *pool) {
+    return pool->height * pool->width * pool->lanes;
+}
+
+static size_t pool_output(const dsr_pool *pool) {
+    return pool->out_height * pool->out_width * pool->lanes;
+}
+
+#define EACH_CHANNEL(kernel_call)                                                                                      \
+    size_t in = pool_input(&pool), out = pool_output(&pool);                                                           \
+    _Pragma("omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))") for (ptrdiff_t i = 0; \
+                                                                                                      i <              \
+                                                                                                      (ptrdiff_t)pool  \
+                                                                                                          .channels;   \
+                                                                                                      i++) {           \
+        size_t c = (size_t)i;                                                                                          \
+        dsr_kernel->kernel_call;                                                                                       \
+    }                                                                                                                  \
+    return DSR_OK
+
 dsr_status dsr_pool_planes(const uint32_t *words, uint32_t *planes, size_t count, dsr_pool pool) {
-    size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
-#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))
-    for (ptrdiff_t w = 0; w < (ptrdiff_t)pool.channels; w++)
-        dsr_kernel->pool_planes(words + (size_t)w * in, planes + (size_t)w * out, count, pool.channels * out, pool);
-    return DSR_OK;
+    EACH_CHANNEL(pool_planes(words + c * in, planes + c * out, count, pool.channels * out, pool));
 }
 
 dsr_status dsr_avg_pool(const float *input, float *output, dsr_pool pool) {
-    size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
-#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))
-    for (ptrdiff_t c = 0; c < (ptrdiff_t)pool.channels; c++)
-        dsr_kernel->avg_pool(input + (size_t)c * in, output + (size_t)c * out, pool);
-    return DSR_OK;
+    EACH_CHANNEL(avg_pool(input + c * in, output + c * out, pool));
 }
 
 dsr_status dsr_avg_pool_backward(const float *grad_output, float *grad_input, dsr_pool pool) {
-    size_t in = pool.height * pool.width * pool.lanes, out = pool.out_height * pool.out_width * pool.lanes;
-#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(pool.channels *in))
-    for (ptrdiff_t c = 0; c < (ptrdiff_t)pool.channels; c++)
-        dsr_kernel->avg_pool_backward(grad_output + (size_t)c * out, grad_input + (size_t)c * in, pool);
-    return DSR_OK;
+    EACH_CHANNEL(avg_pool_backward(grad_output + c * out, grad_input + c * in, pool));
+}
+
+dsr_status dsr_max_pool(const float *input, float *output, dsr_pool pool) {
+    EACH_CHANNEL(max_pool(input + c * in, output + c * out, pool));
+}
+
+dsr_status dsr_max_pool_backward(const float *grad_output, const float *input, float *grad_input, dsr_pool pool) {
+    EACH_CHANNEL(max_pool_backward(grad_output + c * out, input + c * in, grad_input + c * in, pool));
+}
+
+dsr_status dsr_or_pool(const uint32_t *words, uint32_t *output, dsr_pool pool) {
+    EACH_CHANNEL(or_pool(words + c * in, output + c * out, pool));
 }

@@ -84,6 +84,9 @@ typedef struct {
     X(pool_planes)                                                                                                     \
     X(avg_pool)                                                                                                        \
     X(avg_pool_backward)                                                                                               \
+    X(max_pool)                                                                                                        \
+    X(max_pool_backward)                                                                                               \
+    X(or_pool)                                                                                                         \
     X(conv2d)                                                                                                          \
     X(conv2d_input_gradient)                                                                                           \
     X(conv2d_weight_gradient)                                                                                          \

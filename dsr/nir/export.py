@@ -172,12 +172,21 @@ class _Exporter:
         sources = {name: old * factor for name, old in wire.sources.items()}
         return _Wire(sources, wire.shift * factor + shift.astype(np.float64), wire.features)
 
-    def average_pool(self, path: str, wire: _Wire, kernel_size: int, stride: int, padding: int) -> _Wire:
-        """The mean over square windows."""
+    def average_pool(
+        self, path: str, wire: _Wire, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    ) -> _Wire:
+        """The mean over windows."""
+        return self._average(path, wire, (kernel_size, stride, padding), self.features[path])
+
+    def global_average_pool(self, path: str, wire: _Wire) -> _Wire:
+        """The mean over all pixels, as a vector."""
+        image = wire.features[1:]
+        return self.flatten(path, self._average(path, wire, (image, image, (0, 0)), (wire.features[0], 1, 1)))
+
+    def _average(self, path: str, wire: _Wire, windows: Iterable[Any], features: tuple[int, ...]) -> _Wire:
         wire, scale = self._plain_sum(wire, self._name(path))
-        sizes = (np.array([size, size]) for size in (kernel_size, stride, padding))
-        name = self._add(self._name(path), self.nir.AvgPool2d(*sizes), wire.sources)
-        return _wire(name, self.features[path], scale)
+        node = self.nir.AvgPool2d(*(np.array(numbers) for numbers in windows))
+        return _wire(self._add(self._name(path), node, wire.sources), features, scale)
 
     def flatten(self, path: str, wire: _Wire) -> _Wire:
         """An image as a vector."""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dsr import ops
+
 LARGEST = 1 << 24
 """Values of a sample; ImageNet's have 150,528."""
 
@@ -53,15 +55,25 @@ def one_integer(name: str, node: Any, key: str) -> int:
     return values[0]
 
 
+def pair(name: str, node: Any, key: str) -> tuple[int, int]:
+    """The integers for both axes of an image."""
+    values = integers(getattr(node, key))
+    if len(values) not in (1, 2):
+        raise refusal(name, node, f"expected one or two numbers as {key}, got {values}")
+    return values[0], values[-1]
+
+
 def windows_left(
-    name: str, node: Any, features: tuple[int, ...], size: int, stride: int, padding: int
+    name: str, node: Any, features: tuple[int, ...], size: ops.Pair, stride: ops.Pair, padding: ops.Pair
 ) -> tuple[int, int]:
-    """Height and width of what a window of this size leaves of an image."""
-    if size < 1 or stride < 1 or padding < 0:
-        raise refusal(name, node, f"windows of {size}x{size} with stride {stride} and padding {padding}")
-    height, width = ((pixels + 2 * padding - size) // stride + 1 for pixels in features[1:])
+    """Height and width of what windows of this size leave of an image."""
+    sizes, strides, paddings = (n if isinstance(n, tuple) else (n, n) for n in (size, stride, padding))
+    shape = "x".join(map(str, sizes))
+    if min(sizes) < 1 or min(strides) < 1 or min(paddings) < 0:
+        raise refusal(name, node, f"windows of {shape} with stride {stride} and padding {padding}")
+    height, width = map(ops.output_size, features[1:], sizes, strides, paddings)
     if min(height, width) < 1:
-        raise refusal(name, node, f"windows of {size}x{size} are larger than the image {features}")
+        raise refusal(name, node, f"windows of {shape} are larger than the image {features}")
     check_size(name, (features[0], height, width))
     return height, width
 

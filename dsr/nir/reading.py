@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.nir.nodes import bias_of, check_size, integers, one_integer, padding_of, reals, refusal, uniform, windows_left
+from dsr.nir.nodes import (
+    bias_of,
+    check_size,
+    integers,
+    one_integer,
+    padding_of,
+    pair,
+    reals,
+    refusal,
+    uniform,
+    windows_left,
+)
 from dsr.nir.potentials import potentials, threshold_and_alpha
 from dsr.nir.topology import Topology, flat
 from dsr.nn.containers import Residual, Sequential
@@ -232,11 +243,11 @@ class _Importer:
     def _pool(self, name: str, node: Any, road: _Road, summing: bool = False) -> _Road:
         if len(road.features) != 3:
             raise refusal(name, node, f"expected an image, got an input of shape {road.features}")
-        size, stride, padding = (one_integer(name, node, key) for key in ("kernel_size", "stride", "padding"))
-        if padding > size // 2:
+        size, stride, padding = (pair(name, node, key) for key in ("kernel_size", "stride", "padding"))
+        if any(p > s // 2 for p, s in zip(padding, size, strict=True)):
             raise refusal(name, node, f"expected a padding of at most half the window, got {padding} for {size}")
         features = (road.features[0], *windows_left(name, node, road.features, size, stride, padding))
-        scale = road.scale * size**2 if summing else road.scale
+        scale = road.scale * prod(size) if summing else road.scale
         return road.then(name, AvgPool2d(size, stride, padding), features, scale, road.amplitude)
 
     def _flatten(self, name: str, node: Any, road: _Road) -> _Road:

@@ -105,23 +105,23 @@ class Spikes(Term):
 
 @dataclass(frozen=True, eq=False)
 class PooledSpikes(Spikes):
-    """The mean of a train over square windows; `kernel_size`, `stride` and `padding` as of `dsr.AvgPool2d`."""
+    """The mean of a train over windows; `kernel_size`, `stride` and `padding` are (vertical, horizontal)."""
 
-    kernel_size: int
-    stride: int
-    padding: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the pooled values."""
-        channels, (height, width, *inner) = self.train.channels, self.train.words.shape[1:]
-        sizes = (ops.output_size(size, self.kernel_size, self.stride, self.padding) for size in (height, width))
-        return (channels, *sizes, *inner)
+        image, inner = self.train.words.shape[1:3], self.train.words.shape[3:]
+        axes = zip(image, self.kernel_size, self.stride, self.padding, strict=True)
+        return (self.train.channels, *(ops.output_size(*axis) for axis in axes), *inner)
 
     def trains(self) -> tuple[SpikeTrain, ...]:
         """Trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted in each window."""
         train, features = self.train, self.shape[:3]
-        amplitude = train.amplitude / self.kernel_size**2
+        amplitude = train.amplitude / prod(self.kernel_size)
         planes = ops.pool_planes(train.words, self.kernel_size, self.stride, self.padding)
         return tuple(
             SpikeTrain(words, features, amplitude * 2**k, train.time_weights) for k, words in enumerate(planes)
@@ -184,7 +184,8 @@ class Current:
     terms : tuple of Term
         What it is the sum of, in the order of the sum.
     features : tuple of int
-        ``(C, H, W)``, or ``(N,)`` for a vector, whose terms have ``C, H, W = N, 1, 1``.
+        ``(C, H, W)``; ``(C, L)`` for a signal, whose terms have ``H, W = 1, L``; or ``(N,)`` for a vector, whose terms
+        have ``C, H, W = N, 1, 1``.
     timesteps : int
         T.
     scale, shift : ndarray of float32, shape (C,), or None
@@ -211,12 +212,12 @@ class Current:
 
     @classmethod
     def from_dense(cls, train: Values, needs_gradient: bool | Asked = False) -> Current:
-        """Data of every time step, (T, B, C, H, W) or (T, B, N)."""
+        """Data of every time step, (T, B, *features)."""
         return cls((Dense(to_lanes(train)),), train.shape[2:], len(train), needs_gradient=needs_gradient)
 
     @classmethod
     def from_static(cls, sample: Values, timesteps: int, needs_gradient: bool | Asked = False) -> Current:
-        """Data that is the same at every step, (B, C, H, W) or (B, N)."""
+        """Data that is the same at every step, (B, *features)."""
         terms = (Dense(to_lanes(sample[np.newaxis])),)
         return cls(terms, sample.shape[1:], timesteps, needs_gradient=needs_gradient)
 

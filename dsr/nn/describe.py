@@ -63,8 +63,13 @@ class GraphWriter(Protocol):
     def affine(self, wire: Any, scale: Values, shift: Values) -> Any:
         """A scale and a shift of each channel."""
 
-    def average_pool(self, path: str, wire: Any, kernel_size: int, stride: int, padding: int) -> Any:
-        """The mean over square windows."""
+    def average_pool(
+        self, path: str, wire: Any, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Any:
+        """The mean over windows."""
+
+    def global_average_pool(self, path: str, wire: Any) -> Any:
+        """The mean over all pixels, as a vector."""
 
     def flatten(self, path: str, wire: Any) -> Any:
         """An image as a vector."""

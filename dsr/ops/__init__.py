@@ -8,7 +8,7 @@ from dsr.ops import _openmp as _openmp  # first: it decides how the compiled par
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dsr.ops.layout import Sums, Values, Words, output_size, word_count
 from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward
-from dsr.ops.pooling import avg_pool, avg_pool_backward, pool_planes
+from dsr.ops.pooling import Pair, avg_pool, avg_pool_backward, max_pool, max_pool_backward, or_pool, pool_planes
 from dsr.ops.spike_convolution import (
     MOST_TAPS,
     SpikeConvolution,
@@ -24,6 +24,7 @@ __all__ = [
     "MOST_PRODUCTS",
     "MOST_TAPS",
     "NeuronModel",
+    "Pair",
     "SpikeConvolution",
     "Sums",
     "Values",
@@ -44,9 +45,12 @@ __all__ = [
     "expand_gradient",
     "if_model",
     "lif_model",
+    "max_pool",
+    "max_pool_backward",
     "moments",
     "neuron_spikes",
     "neuron_spikes_backward",
+    "or_pool",
     "output_size",
     "pack_words",
     "pool_planes",

@@ -117,6 +117,17 @@ def as_counts(function: str, **arguments: int) -> list[int]:
     return [as_count(function, name, value) for name, value in arguments.items()]
 
 
+def as_pair(function: str, name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
+    """An integer for both axes of an image, or one for each, (vertical, horizontal)."""
+    if not isinstance(value, tuple | list):
+        number = as_count(function, name, value, least)
+        return number, number
+    if len(value) != 2:
+        raise ValueError(f"{function}: argument '{name}': expected an integer or two, got {shown(value)}")
+    vertical, horizontal = (as_count(function, name, number, least) for number in value)
+    return vertical, horizontal
+
+
 def as_class_numbers(
     function: str, name: str, labels: ArrayLike, count: int, classes: int | None = None
 ) -> NDArray[np.int64]:

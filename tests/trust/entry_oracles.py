@@ -166,6 +166,13 @@ class Sums(NamedTuple):
 
 
 r = reference
+
+
+def windows(numbers: tuple[Any, ...]) -> tuple[tuple[int, int], ...]:
+    """Kernel, stride and padding, each of two axes, of what ends in them and an output."""
+    return tuple((int(a), int(b)) for a, b in zip(numbers[:-1:2], numbers[1:-1:2], strict=True))
+
+
 ORACLES: dict[str, Callable[..., list[Any]]] = {
     "neuron_forward": lambda x, v_init, neuron, out, v_final: list(r.neuron_forward(x, neuron, v_init)),
     "firing_rate": lambda x, weights, out: [r.time_mean(x, weights)],
@@ -192,9 +199,12 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "expand_gradient": lambda c, v, s, out: [r.expand_gradient(c, v, s)],
     "weighted_sum": lambda v, w, out: [r.weighted_sum(v, w)],
     "affine": lambda x, y, a, b, c, out: [r.affine(x, a, c, y, b)],
-    "pool_planes": lambda words, k, s, p, out: [r.pool_planes(words[..., np.newaxis], k, s, p)[..., 0]],
-    "avg_pool": lambda x, k, s, p, out: [r.avg_pool(x, k, s, p)],
-    "avg_pool_backward": lambda g, k, s, p, out: [r.avg_pool_backward(g, *out.shape[1:3], k, s, p)],
+    "pool_planes": lambda words, *w: [r.pool_planes(words[..., np.newaxis], *windows(w))[..., 0]],
+    "or_pool": lambda words, *w: [r.or_pool(words[..., np.newaxis], *windows(w))[..., 0]],
+    "avg_pool": lambda x, *w: [r.avg_pool(x, *windows(w))],
+    "avg_pool_backward": lambda g, *w: [r.avg_pool_backward(g, *w[-1].shape[1:3], *windows(w))],
+    "max_pool": lambda x, *w: [r.max_pool(x, *windows(w))],
+    "max_pool_backward": lambda g, x, *w: [r.max_pool_backward(g, x, *windows(w))],
     "sgd_update": sgd,
     "conv2d": lambda x, w, b, s, p, out: convolve(x, w, b, s, p),
     "conv2d_input_gradient": input_gradient,

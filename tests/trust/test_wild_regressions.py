@@ -18,7 +18,7 @@ def test_layers_take_integers_of_numpy():
     assert dsr.Conv2d(two, two, two, np.array(1), two).weight.value.shape == (2, 2, 2, 2)
     assert dsr.Linear(two, two).weight.value.shape == (2, 2, 1, 1)
     assert len(dsr.BatchNorm(true).running_mean) == 1
-    assert type(dsr.AvgPool2d(two, padding=np.array(1)).padding) is int
+    assert type(dsr.AvgPool2d(two, padding=np.array(1)).padding[0]) is int
 
 
 def network() -> dsr.Network:

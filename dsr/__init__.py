@@ -37,12 +37,21 @@ from dsr.optim.optimizers import SGD, Adam
 if TYPE_CHECKING:
     from dsr import bench, data, inspect, models, nir, train
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
+    from dsr.train.model import Model, load, save
+    from dsr.train.trainer import Trainer
     from dsr.weights.loading import load_state
 
     __version__: str
 
 _MODULES = ("bench", "data", "inspect", "models", "nir", "train")
-_PARTS = {"SpikingClassifier": "dsr.sklearn.classifier", "load_state": "dsr.weights.loading"}
+_PARTS = {
+    "Model": "dsr.train.model",
+    "SpikingClassifier": "dsr.sklearn.classifier",
+    "Trainer": "dsr.train.trainer",
+    "load": "dsr.train.model",
+    "load_state": "dsr.weights.loading",
+    "save": "dsr.train.model",
+}
 
 
 def __getattr__(name: str) -> _Any:
@@ -77,6 +86,7 @@ __all__ = [
     "Flatten",
     "Layer",
     "Linear",
+    "Model",
     "Muon",
     "Network",
     "Parameter",
@@ -85,6 +95,7 @@ __all__ = [
     "Run",
     "Sequential",
     "SpikeTrain",
+    "Trainer",
     "bench",
     "cross_entropy",
     "data",
@@ -92,9 +103,11 @@ __all__ = [
     "get_num_threads",
     "inspect",
     "keep_freed_memory",
+    "load",
     "load_state",
     "models",
     "nir",
+    "save",
     "set_num_threads",
     "spike_rates",
     "train",

@@ -74,7 +74,7 @@ def test_samples_of_all_classes_are_drawn(tmp_path, monkeypatch):
 
     def variances(kernel):
         whiten.weight.value = kernel
-        out = whiten.forward(Current.from_static(samples.train.arrays, 1), dsr.Run()).values
+        out = whiten.forward(Current.from_static(samples.train.arrays, 1), dsr.Run()).values()
         return np.square(out.reshape(12, -1).astype(np.float64)).mean(axis=1)
 
     found = variances(filters(trainer))

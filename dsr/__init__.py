@@ -40,15 +40,21 @@ if TYPE_CHECKING:
     from dsr import bench, data, inspect, metrics, models, nir, train
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
+    from dsr.train.model import Model, load, save
+    from dsr.train.trainer import Trainer
     from dsr.weights.loading import load_state
 
     __version__: str
 
 _MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "train")
 _PARTS = {
+    "Model": "dsr.train.model",
     "SpikingClassifier": "dsr.sklearn.classifier",
     "SpikingRegressor": "dsr.sklearn.regressor",
+    "Trainer": "dsr.train.trainer",
+    "load": "dsr.train.model",
     "load_state": "dsr.weights.loading",
+    "save": "dsr.train.model",
 }
 
 
@@ -88,6 +94,7 @@ __all__ = [
     "Linear",
     "MaxPool1d",
     "MaxPool2d",
+    "Model",
     "Muon",
     "Network",
     "Parameter",
@@ -96,6 +103,7 @@ __all__ = [
     "Run",
     "Sequential",
     "SpikeTrain",
+    "Trainer",
     "Upsample",
     "bench",
     "binary_cross_entropy",
@@ -105,11 +113,13 @@ __all__ = [
     "get_num_threads",
     "inspect",
     "keep_freed_memory",
+    "load",
     "load_state",
     "metrics",
     "models",
     "mse",
     "nir",
+    "save",
     "set_num_threads",
     "spike_rates",
     "train",

@@ -104,9 +104,12 @@ def test_data_that_are_missing_are_named_with_where_to_get_them(capsys, tmp_path
 
 def test_a_source_of_weights_that_does_not_fit_says_what_to_do(run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    error = error_of(capsys, "train", "digits", "--from", run)
-    assert "is of IF neurons, expected a ReLU network: train one with --set neuron=relu --set timesteps=1" in error
-    assert "a spiking run goes on with --resume" in error
+    lif = ["--set", "neuron=lif", "--set", "v_threshold=0.6", "--set", "width=4"]
+    error = error_of(capsys, "train", "digits", *lif, "--from", run)
+    assert "is of IF neurons, expected LIF or ReLU neurons: the thresholds of LIF and IF networks do not mean" in error
+    error = error_of(capsys, "train", "digits", "--set", "width=8", "--from", run)
+    assert "conv1.weight (expected (8, 1, 3, 3), got (4, 1, 3, 3))" in error
+    assert error.endswith("; strict=False (--partial on the command line) takes what fits and leaves the rest as it is")
     assert "nothere: expected a run folder or a file of weights, found nothing" in error_of(
         capsys, "train", "digits", "--from", "nothere"
     )

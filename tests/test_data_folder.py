@@ -151,7 +151,7 @@ def test_what_may_lie_beside_classes(small):
         ),
         (
             lambda path: [(path / s).rename(path / f"{s}s") for s in ("train", "val")],
-            "expected the folders 'train' and",
+            "expected folders of classes, or 'train' and 'val', found trains, vals",
         ),
         (lambda path: (path / "Train").mkdir(), "expected one folder 'train', found Train and train"),
         (lambda path: (path / "train" / "c").mkdir(), "differ in classes: only one has c"),

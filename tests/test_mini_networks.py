@@ -106,7 +106,7 @@ def test_the_trainer_reproduces_it_too(shared, tmp_path, name):
         | {"timesteps": int(golden["timesteps"]), "learning_rate": float(golden["lr"])}
         | {key: float(golden[key]) for key in ("momentum", "weight_decay")}
     )
-    trainer = InOrder(chosen, samples, tmp_path, str, build=lambda: make_network(golden))
+    trainer = InOrder(chosen, samples, tmp_path, str, build=lambda *_: make_network(golden).body)
     start = {key: golden[f"init.{their_name(key)}"] for key in trainer.network.state()}
     trainer.network.load_state({key: start[key].reshape(a.shape) for key, a in trainer.network.arrays()})
     metrics = trainer.fit()
@@ -114,7 +114,7 @@ def test_the_trainer_reproduces_it_too(shared, tmp_path, name):
     for key, array in trainer.network.state().items():
         expected = golden[f"final.{their_name(key)}"].reshape(array.shape)
         np.testing.assert_allclose(array, expected, atol=RUN, rtol=0, err_msg=key)
-    resumed = InOrder(chosen, samples, tmp_path, str, build=lambda: make_network(golden))
+    resumed = InOrder(chosen, samples, tmp_path, str, build=lambda *_: make_network(golden).body)
     resumed.resume()
     for key, array in trainer.network.state().items():
         np.testing.assert_array_equal(array, resumed.network.state()[key], err_msg=key)

@@ -209,10 +209,10 @@ def test_a_finished_run_is_not_resumed(tmp_path, capsys):
     trainer_of(tmp_path / "run").fit()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
-    assert "all 3 epochs are done; dsr evaluate" in error and "a new run with --set epochs=... trains" in error
-    for words in (["digits"], ["--set", "epochs=4"], ["--out", "x"], ["--from", str(tmp_path / "nothing")]):
+    assert "all 3 epochs are done; dsr evaluate" in error and "and --set epochs=N with more than these goes on" in error
+    for words in (["digits"], ["--partial"], ["--out", "x"], ["--from", str(tmp_path / "nothing")]):
         assert main(["train", *words, "--resume", str(tmp_path / "run")]) == 1
-        name = words[0] if len(words) > 1 else "RECIPE"
+        name = words[0] if words[0].startswith("--") else "RECIPE"
         assert f"--resume: {name} cannot be given with it" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "nothing")]) == 1
     assert "nothing: expected a run folder, found no checkpoint.safetensors in it" in capsys.readouterr().err

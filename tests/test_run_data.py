@@ -181,8 +181,9 @@ def test_a_source_of_weights_with_other_classes_is_said(tmp_path):
     lines = []
     trainer = trainer_of(tmp_path / "snn", small(), lines.append)
     trainer.start_from(tmp_path / "ann")
-    assert len(lines) == 1 and lines[0].startswith(f"--from: {tmp_path / 'ann' / run_folder.BEST}: the classes of")
+    assert len(lines) == 2 and lines[0].startswith(f"--from: {tmp_path / 'ann' / run_folder.BEST}: the classes of")
     assert lines[0].endswith("are not those of the run: only the data have c; only the run has d")
     shutil.copy(tmp_path / "ann" / run_folder.BEST, tmp_path / "weights.safetensors")
+    assert lines[1].endswith(": all 16 arrays taken; thresholds by the activations of the ReLU network")
     trainer_of(tmp_path / "other", small("abd"), lines.append).start_from(tmp_path / "weights.safetensors")
-    assert len(lines) == 1
+    assert len(lines) == 3 and "arrays taken" in lines[2]

@@ -45,8 +45,16 @@ def _number(text: str, kind: type[Number], good: Callable[[Number], bool], expec
     return value
 
 
+CODE = (
+    'A recipe or run with references, such as model = "mynet.py:build", runs that code: use only those of people '
+    "whose code you would run."
+)
+"""What the help says of commands that resolve references."""
+
+
 def add_run(parser: ArgumentParser) -> None:
     """A run folder, and which of its checkpoints."""
+    parser.epilog = f"{parser.epilog} {CODE}" if parser.epilog else CODE
     parser.add_argument("folder", type=Path, help="run folder of dsr train")
     parser.add_argument("--best", action="store_true", help="the checkpoint of the best epoch, not the last")
 
@@ -77,6 +85,6 @@ def add_changes(parser: ArgumentParser) -> None:
 
 def require_data(recipe: Recipe, path: Path | None, otherwise: str = "") -> None:
     """Raise ValueError where a data set has to be found at a path and there is none, saying how to get it."""
-    if path is None and data.needs_path(recipe.data) and recipe.data in data.names():
+    if path is None and data.needs_path(recipe.data):
         download = f"; dsr download {recipe.data} --out FOLDER gets them" if recipe.data in DOWNLOADS else ""
         raise ValueError(f"expected --data PATH, where the files of {recipe.data} are{otherwise}{download}")

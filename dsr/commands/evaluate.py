@@ -10,12 +10,14 @@ import numpy as np
 from dsr import train
 from dsr.commands.arguments import Commands, add_run, add_run_data, count
 from dsr.train import run_folder
+from dsr.train.build import make_loss
+from dsr.train.metrics import metric_of
 from dsr.train.views import Views
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("evaluate", help="test accuracy of a run folder")
+    parser = commands.add_parser("evaluate", help="test accuracy of a run folder, or the metric of its task")
     add_run(parser)
     add_run_data(parser)
     parser.add_argument("--timesteps", type=count, metavar="T", help="another T than trained with")
@@ -31,8 +33,11 @@ def run(options: Namespace) -> int:
     """Print the accuracy."""
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best, timesteps=options.timesteps)
     test = run_folder.load_run_data(recipe, metadata, options.data, options.workers).test
-    if (found := len(np.unique(test.labels))) < len(metadata["classes"]):
+    if test.task == "classification" and (found := len(np.unique(test.labels))) < len(metadata["classes"]):
         print(f"the test samples are of {found} of the {len(metadata['classes'])} classes of the run")
-    reached = train.accuracy(network, test, recipe.batch_size, options.views or recipe.test_views)
-    print(f"test accuracy {100 * reached:.2f} %")
+    metric = metric_of(test.task, make_loss(recipe)) if test.task == "other" else metric_of(test.task)
+    reached = train.measure(network, test, metric, recipe.batch_size, options.views or recipe.test_views)
+    print(f"test {metric.title} {metric.text(reached)}")
+    if options.best and run_folder.optimistic(metadata):
+        print(run_folder.OPTIMISTIC)
     return 0

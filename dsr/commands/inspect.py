@@ -44,7 +44,8 @@ def run(options: Namespace) -> int:
     samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers).test
     number = min(options.samples, len(samples))
     chosen = np.arange(number) * len(samples) // number  # all classes, also where a test set is in their order
-    images, labels = samples.batch(chosen), samples.labels[chosen]
+    images = samples.batch(chosen)
+    labels = samples.labels[chosen] if samples.task == "classification" else None
     curves = inspect.error_curves(network, images, labels, timesteps=options.timesteps, alphas=options.alpha or [None])
     report = replace(inspect.measure(network, images, labels), curves=curves)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())

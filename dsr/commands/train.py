@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dsr import train
-from dsr.commands.arguments import Commands, add_changes, add_workers, require_data, seconds
+from dsr.commands.arguments import CODE, Commands, add_changes, add_workers, require_data, seconds
+from dsr.data.guess import guess
 from dsr.files import figures
 from dsr.files.lock import FolderLock
 from dsr.ops.threads import get_num_threads
@@ -23,20 +24,31 @@ def add(commands: Commands) -> None:
         help="train a network by a recipe",
         description="Train a network by a recipe and leave a run folder: checkpoints of the last and the best epoch, "
         "metrics (JSON lines and CSV), plots. Ctrl-C saves; --resume goes on as if nothing had happened, bit for bit.",
-        epilog="example: dsr train digits --set epochs=5 --set neuron=lif --out runs/try",
+        epilog=f"example: dsr train digits --set epochs=5 --set neuron=lif --out runs/try. {CODE}",
     )
     parser.add_argument("recipe", nargs="?", help=f"{', '.join(recipe.names())}, or the path of a TOML file")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="folder or archive of the data set")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder, archive or .npz file of the data set")
     add_changes(parser)
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE, numbered if that exists)")
-    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with an unfinished run")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FOLDER",
+        help="go on with an unfinished run; with --set epochs=N also with a finished one, whose schedule is then of N "
+        "epochs",
+    )
     parser.add_argument(
         "--from",
         type=Path,
         dest="start",
         metavar="PATH",
-        help="start from the weights of a ReLU network and set thresholds by its activations (hybrid training): a run "
-        "folder, or a .safetensors, .npz or .pth file",
+        help="start from the weights of a network, in a run folder or a .safetensors, .npz or .pth file: of spiking "
+        "neurons of the same kind with their thresholds, of ReLU with thresholds by its activations (hybrid training)",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="with --from: take the arrays that fit and print which; a new head has its initial values",
     )
     parser.add_argument(
         "--save-every",
@@ -72,7 +84,10 @@ def run(options: Namespace) -> int:
 def _new(options: Namespace, group: distributed.Group) -> Iterator[train.Trainer]:
     """A new run, in a folder of its own."""
     if options.recipe is None:
-        raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER")
+        hint = f"; {what_to_do(options.data)}" if options.data else ""
+        raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER{hint}")
+    if options.partial and options.start is None:
+        raise ValueError("--partial: expected --from with it, got none")
     chosen = recipe.load(options.recipe, options.set)
     require_data(chosen, options.data)
     with _taken(options, group) as lock:
@@ -88,7 +103,7 @@ def _new(options: Namespace, group: distributed.Group) -> Iterator[train.Trainer
             lock=lock,
         )
         if options.start is not None:
-            trainer.start_from(options.start)
+            trainer.start_from(options.start, strict=not options.partial)
         for line in recipe.without_effect(chosen, started=options.start is not None):
             trainer.say(f"note: {line}")
         yield trainer
@@ -130,26 +145,35 @@ def _numbered(folder: Path) -> Path:
 def _resumed(options: Namespace, group: distributed.Group) -> Iterator[train.Trainer]:
     """An unfinished run, where it was."""
     folder = options.resume
-    others = {"RECIPE": options.recipe, "--set": options.set, "--out": options.out, "--from": options.start}
+    others = {"RECIPE": options.recipe, "--out": options.out, "--from": options.start, "--partial": options.partial}
     for name, value in others.items():
         if value:
             raise ValueError(f"--resume: {name} cannot be given with it: the run has its own")
+    if other := [change for change in options.set if change.partition("=")[0].strip() != "epochs"]:
+        raise ValueError(f"--resume: only --set epochs=N can be given with it, got --set {other[0]}")
     if not (folder / run_folder.CHECKPOINT).exists():
         raise FileNotFoundError(f"--resume: {folder}: expected a run folder, found no {run_folder.CHECKPOINT} in it")
     lock = FolderLock(folder)
     with lock if group.rank == 0 else nullcontext():
         _, chosen, metadata = run_folder.load_run(folder)
+        chosen = recipe.changed(chosen, options.set)
         _wait_for_data(group)
         samples = run_folder.load_run_data(chosen, metadata, options.data, options.workers)
-        path = options.data or metadata["data_path"]
         trainer = train.Trainer(
-            chosen, samples, folder, save_every=options.save_every, data_path=path, group=group, lock=lock
+            chosen,
+            samples,
+            folder,
+            save_every=options.save_every,
+            data_path=options.data or metadata["data_path"],
+            build=run_folder.build_of(chosen, metadata),
+            group=group,
+            lock=lock,
         )
         trainer.resume()
         if trainer.position.epoch == chosen.epochs:
             raise ValueError(
                 f"--resume: {folder} is finished: all {chosen.epochs} epochs are done; dsr evaluate {folder} measures "
-                "it, and a new run with --set epochs=... trains for longer"
+                "it, and --set epochs=N with more than these goes on"
             )
         trainer.say(f"resumed after {trainer.position.epoch} epochs and {trainer.position.batch} batches")
         yield trainer
@@ -174,10 +198,31 @@ def _say_what_is_trained(trainer: train.Trainer) -> None:
 
 
 def _say_what_was_trained(trainer: train.Trainer, metrics: Mapping[str, Any]) -> None:
-    split = run_folder.held_out(trainer.recipe)
-    print(f"{split} accuracy {100 * metrics[f'{split}_accuracy']:.2f} %")
+    split, metric, folder = run_folder.held_out(trainer.recipe), trainer.metric, trainer.folder
+    assert folder is not None
+    print(f"{split} {metric.title} {metric.text(metrics[trainer.best_by])} after the last epoch, {metrics['epoch']}")
+    best = metric.sign * trainer.position.best
+    if best != metrics[trainer.best_by]:
+        print(f"best epoch: {metric.text(best)}" + ("" if split == "validation" else f"; {run_folder.OPTIMISTIC}"))
     if figures.available():
-        plots.run_pictures(trainer.folder, trainer.measured, trainer.held_out)
+        plots.run_pictures(folder, trainer.measured, trainer.held_out)
     else:
         print("no plots: matplotlib is not installed (pip install dsr[plot])")
-    print(f"run folder: {trainer.folder}; read it back with: dsr evaluate {trainer.folder}")
+    print(f"run folder: {folder}; read it back with: dsr evaluate {folder}")
+
+
+def what_to_do(path: Path) -> str:
+    """What somebody who has data and no recipe may do next: how to get one that fits the data."""
+    if not path.exists():
+        return f"--data: {path} does not exist"
+    kind = guess(path)
+    if kind is None:
+        return (
+            f"--data: {path} is no file of arrays (.npz), no folder of images or recordings in folders of classes; a "
+            'function of your own reads it: data = "mydata.py:load" in a recipe'
+        )
+    what = {"arrays": "an array file", "images": "a folder of images", "recordings": "a folder of recordings"}[kind]
+    return (
+        f"--data: {path} looks like {what}; get a recipe for it with: dsr recipe {kind} > my.toml, change it where "
+        f"its comments say so, and train with: dsr train my.toml --data {path}"
+    )

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from dsr.data.options import options
+from dsr.data.options import options as options_of
+from dsr.data.preprocessing import Preprocessing
 from dsr.data.samples import ArraySamples, DataSet, Preparation, Samples, Subset
+from dsr.files import reference
 
-__all__ = ["ArraySamples", "DataSet", "Preparation", "Samples", "Subset", "load", "names", "needs_path", "reads"]
+__all__ = [
+    "ArraySamples",
+    "DataSet",
+    "Preparation",
+    "Preprocessing",
+    "Samples",
+    "Subset",
+    "load",
+    "names",
+    "needs_path",
+    "reads",
+]
 
 _CROPS = ("crop_padding", "crop_reflect", "flip", "cutout")
 _FRAMES = ("crop_padding", "flip", "cutout", "image_size", "frames_by", "roll")
+_NORMALISED = ("normalisation", "mean", "deviation")
+_SPLIT = ("test_share", "split_seed")
 _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "digits": ("digits", "load_digits", ()),
     "cifar10": ("cifar", "load_cifar10", _CROPS),
     "cifar100": ("cifar", "load_cifar100", _CROPS),
-    "folder": ("folder", "load_folder", (*_CROPS, "image_size", "random_resized_crop", "workers")),
+    "arrays": ("arrays", "load_arrays", ("task", "axes", *_NORMALISED, *_SPLIT, *_CROPS)),
+    "folder": (
+        "folder",
+        "load_folder",
+        (*_NORMALISED, *_SPLIT, *_CROPS, "image_size", "random_resized_crop", "workers"),
+    ),
     "dvs-cifar10": ("events.recordings", "load_dvs_cifar10", _FRAMES),
     "events": ("events.recordings", "load_events", _FRAMES),
 }
@@ -31,40 +52,58 @@ def names() -> list[str]:
 
 
 def needs_path(name: str) -> bool:
-    """Whether the files of a data set have to be found at a path; else they come with dsr."""
-    return name != "digits"
+    """Whether the files of a data set have to be found at a path; else they come with dsr, or your code has them."""
+    return name in _LOADERS and name != "digits"
 
 
 def reads(name: str) -> frozenset[str]:
     """The fields of `Preparation` (but for ``timesteps``) that have an effect on a data set; all, if it is unknown."""
-    return frozenset(_LOADERS[name][2] if name in _LOADERS else options(Preparation))
+    return frozenset(_LOADERS[name][2] if name in _LOADERS else options_of(Preparation))
 
 
-def load(name: str, path: str | Path | None = None, preparation: Preparation | None = None) -> DataSet:
+def load(
+    name: str,
+    path: str | Path | None = None,
+    preparation: Preparation | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> DataSet:
     """A data set.
 
     Parameters
     ----------
     name : str
-        One of `names()`.
+        One of `names()`; or a reference to a function of your own, ``"mydata.py:load"``, which is run as
+        ``load(path, preparation, **options)`` and gives a `DataSet`.
     path : path, optional
         Where its files are; None for those that come with dsr.
     preparation : Preparation, optional
         How samples are made ready.
+    options : mapping, optional
+        Options of a function of your own.
 
     Raises
     ------
-    ValueError
-        There is none of this name; or it needs a path and got none, or the other way round.
+    TypeError, ValueError
+        There is none of this name; or it needs a path and got none, or the other way round; or what your function gives
+        is no DataSet.
     DataError
         A file is damaged or not what it should be; the message names it.
     OSError
         A file cannot be read.
     """
+    where = None if path is None else Path(path)
+    if reference.is_reference(name):
+        own = reference.resolve(name, "load: argument 'name'")
+        made = reference.call(own, f"load: {name}", (where, preparation or Preparation()), options or {})
+        if not isinstance(made, DataSet):
+            raise TypeError(f"load: {name}: expected it to give a dsr.data.DataSet, got {type(made).__name__}")
+        return made
+    if options:
+        raise ValueError(f"load: argument 'options': expected none with {name}, got {', '.join(options)}")
     if name not in _LOADERS:
-        raise ValueError(f"load: argument 'name': expected one of {', '.join(_LOADERS)}, got {name!r}")
+        raise ValueError(f"load: argument 'name': expected one of {', '.join(_LOADERS)} or FILE.py:NAME, got {name!r}")
     if path is not None and not needs_path(name):
         raise ValueError(f"load: argument 'path': expected none with {name}, which comes with dsr, got {str(path)!r}")
     module, function, _ = _LOADERS[name]
     loader: Callable[[Path | None, Preparation], DataSet] = getattr(import_module(f"dsr.data.{module}"), function)
-    return loader(None if path is None else Path(path), preparation or Preparation())
+    return loader(where, preparation or Preparation())

@@ -13,7 +13,6 @@ Frames of events use some of the columns in another way: see `dsr.data.events.au
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.data.preprocessing import normalise
 from dsr.data.samples import Draws, Preparation
 from dsr.ops import Values
 
@@ -67,14 +67,6 @@ def cutout(images: NDArray[Any], side: int, centres: Draws) -> NDArray[Any]:
     columns = (np.arange(width) >= left) & (np.arange(width) < left + side)
     hole = rows[:, np.newaxis, :, np.newaxis] & columns[:, np.newaxis, np.newaxis, :]
     return np.where(hole, images.dtype.type(0), images)
-
-
-def normalise(images: Bytes, mean: Sequence[float], deviation: Sequence[float]) -> Values:
-    """``(images / 255 - mean) / deviation`` of each channel, in float32 and in this order."""
-    out: Values = np.divide(images, np.float32(255), dtype=np.float32)
-    out -= np.asarray(mean, np.float32)[:, np.newaxis, np.newaxis]
-    out /= np.asarray(deviation, np.float32)[:, np.newaxis, np.newaxis]
-    return out
 
 
 def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:

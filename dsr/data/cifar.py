@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dsr.data.augment import ImageTransform
 from dsr.data.layout import decoded
+from dsr.data.preprocessing import Preprocessing
 from dsr.data.samples import ArraySamples, DataSet, Preparation
 from dsr.files.download import download
 from dsr.files.errors import DataError
@@ -213,7 +214,8 @@ def _load(kind: _Kind, path: Path | None, preparation: Preparation) -> DataSet:
         raise DataError(f"{place}: files of {kind.name} are missing: {', '.join(sorted(missing))}")
     transform = ImageTransform(kind.mean, kind.deviation, preparation)
     train, test = (ArraySamples(images[split], labels[split], transform) for split in ("train", "test"))
-    return DataSet(kind.name, classes, (3, 32, 32), train, test)
+    preprocessing = Preprocessing("images", (3, 32, 32), kind.mean, kind.deviation)
+    return DataSet(kind.name, classes, (3, 32, 32), train, test, preprocessing)
 
 
 def _find(kind: _Kind, path: Path) -> Path:

@@ -1,6 +1,7 @@
 """Images in folders, one folder per class, as ImageNet is laid out; they are decoded when they are needed.
 
     PATH/train/CLASS/*.JPEG    PATH/val/CLASS/*.JPEG (or PATH/test)    PATH/classes.txt (optional)
+    PATH/CLASS/*.JPEG          without a split: a share of each class is drawn for the test, always the same
 
 The folders of the classes are sorted by name. ``classes.txt`` may give the classes names to be shown, a line each: the
 name of the folder, a space or tab, the name. Images may lie deeper in the folder of their class.
@@ -18,28 +19,35 @@ import numpy as np
 from dsr.data import layout
 from dsr.data.augment import ImageTransform
 from dsr.data.images import Decoder, need_pillow, open_image
+from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
+from dsr.data.split import split
 from dsr.data.workers import call_ahead
 from dsr.files.errors import DataError
 from dsr.ops import Values
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = PICTURES
+
+MEASURED = 1000
+"""Training images of which mean and deviation are taken, where they are to be those of the data."""
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_folder(path: Path | None = None, preparation: Preparation | None = None) -> DataSet:
-    """Labelled images in two folders, ``train`` and ``val`` (or ``test``, if there is no ``val``).
+    """Labelled images in two folders, ``train`` and ``val`` (or ``test``, if there is no ``val``), or without a split.
 
-    Normalised with ImageNet's mean and standard deviation.
+    Normalised with ImageNet's mean and standard deviation, unless the preparation says otherwise.
 
     Parameters
     ----------
     path : Path
         The folder that contains both.
     preparation : Preparation
-        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip` and `workers` apply. The two crops
-        exclude each other. Without `image_size` all images must have one size.
+        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip`, `cutout`, `workers` apply. The two
+        crops exclude each other. Without `image_size` all images must have one size. `mean` and `deviation` are of
+        red, green and blue in [0, 1]; with ``normalisation = "data"`` they are those of `MEASURED` training images (or
+        all, if there are fewer). `test_share` and `split_seed` decide the split where there is none.
 
     Raises
     ------
@@ -57,23 +65,42 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         raise ValueError("load_folder: random_resized_crop needs image_size, the side to which it resizes; got 0")
     if preparation.random_resized_crop and preparation.crop_padding:
         raise ValueError("load_folder: expected crop_padding 0 with random_resized_crop, got both")
-    train, test = _splits(Path(path))
-    folders, test_folders = ([entry.name for entry in layout.class_folders(split)] for split in (train, test))
-    layout.check_classes(train, folders, (test, test_folders))
+    folder = _folder(Path(path))
+    found = layout.splits(folder)
+    layout.check_no_samples(folder, SUFFIXES)
+    train = found[0] if found else folder
+    folders = [entry.name for entry in layout.class_folders(train)]
+    layout.check_classes(train, folders, found and (found[1], [entry.name for entry in layout.class_folders(found[1])]))
     files, labels = _files(train, folders)
-    test_files, test_labels = _files(test, folders)
+    if not found and all(re.match("(train|val|test)", name.lower()) for name in folders):
+        raise DataError(f"{folder}: expected folders of classes, or 'train' and 'val', found {layout.some(folders)}")
+    if found:
+        test_files, test_labels = _files(found[1], folders)
+    else:
+        kept, drawn = split(labels, len(labels), preparation.test_share, preparation.split_seed, str(folder))
+        test_files, test_labels = [files[number] for number in drawn], labels[drawn]
+        files, labels = [files[number] for number in kept], labels[kept]
     height = width = preparation.image_size
     if not preparation.image_size:
         first = open_image(files[0])
         height, width = first.height, first.width
     decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width))
-    transform = ImageTransform(MEAN, DEVIATION, preparation)
+    mean, deviation = _normalisation(files, decoder, preparation)
+    transform = ImageTransform(mean, deviation, preparation)
     return DataSet(
-        Path(path).resolve().name,
-        _names(Path(path), folders),
+        folder.resolve().name,
+        _names(folder, folders),
         (3, height, width),
         FolderSamples(files, labels, decoder, transform, preparation.workers),
         FolderSamples(test_files, test_labels, decoder, transform, preparation.workers),
+        Preprocessing(
+            "images",
+            (3, height, width),
+            mean,
+            deviation,
+            image_size=preparation.image_size,
+            random_resized_crop=preparation.random_resized_crop,
+        ),
     )
 
 
@@ -122,14 +149,33 @@ class FolderSamples(Samples):
         return [self.files[number] for number in numbers], draws
 
 
-def _splits(path: Path) -> tuple[Path, Path]:
+def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f"load_folder: {path} is not a folder")
-    found = layout.splits(path)
-    if found is None:
-        raise DataError(f"{path}: expected the folders 'train' and 'val' (or 'test') in it")
-    layout.check_no_samples(path, SUFFIXES)
-    return found
+    return path
+
+
+def _normalisation(
+    files: Sequence[str], decoder: Decoder, wanted: Preparation
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of red, green and blue in [0, 1]: given, of the data, or those of ImageNet."""
+    if wanted.mean:
+        if len(wanted.mean) != 3:
+            raise ValueError(f"load_folder: expected a mean and a deviation of 3 channels, got {len(wanted.mean)}")
+        return wanted.mean, wanted.deviation
+    if wanted.normalisation == "none":
+        return (0.0,) * 3, (1.0,) * 3
+    if wanted.normalisation == "default":
+        return MEAN, DEVIATION
+    chosen = np.random.default_rng([wanted.split_seed, 6]).permutation(len(files))[:MEASURED]
+    sums, count = np.zeros((2, 3)), 0
+    for number in chosen:
+        pixels = decoder.one(files[number]).reshape(3, -1) / 255
+        sums += pixels.sum(axis=1), (pixels**2).sum(axis=1)
+        count += pixels.shape[1]
+    mean = sums[0] / count
+    deviation = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1).tolist())
 
 
 def _files(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:

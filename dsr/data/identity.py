@@ -17,7 +17,7 @@ class Relabelled(Samples):
     """Samples whose class k is class ``numbers[k]``."""
 
     def __init__(self, samples: Samples, numbers: Numbers) -> None:
-        self.samples, self.labels = samples, numbers[samples.labels]
+        self.samples, self.labels, self.task = samples, numbers[samples.labels], samples.task
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """The samples of the set below."""
@@ -39,7 +39,8 @@ def with_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
     if list(data.classes) == list(classes):
         return data
     numbers = {name: number for number, name in enumerate(classes)}
-    if len(set(data.classes)) < len(data.classes) or len(numbers) < len(classes) or set(data.classes) - set(classes):
+    twice = len(set(data.classes)) < len(data.classes) or len(numbers) < len(classes)
+    if data.task != "classification" or twice or set(data.classes) - set(classes):  # columns of targets have an order
         raise ValueError(different_classes(data.classes, classes))
     mapped = np.array([numbers[name] for name in data.classes], np.int64)
     return replace(

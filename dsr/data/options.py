@@ -8,11 +8,14 @@ and what ``dsr recipe`` prints.
 
 from __future__ import annotations
 
+import json
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from inspect import cleandoc
-from numbers import Integral, Real
+from math import isfinite
+from numbers import Real
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -21,8 +24,14 @@ from dsr.ops.arguments import LARGEST, SMALLEST, shown
 
 Owner = TypeVar("Owner", bound=type)
 
-_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
-_TAKEN: dict[type, Any] = {int: Integral, float: Real, bool: (bool, np.bool_), str: str}
+_KINDS: dict[type, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    tuple: "a list of finite numbers",
+    dict: "a table of values by name",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Option:
     name : str
         Of the field.
     kind : type
-        int, float, bool or str.
+        int, float, bool or str, tuple (of float) or dict.
     choices : tuple of str
         All values, where they are few; else empty.
     range : Range or None
@@ -112,9 +121,7 @@ class Option:
     def checked(self, value: Any) -> Any:
         """The value as the option's own type; ValueError with "expected ..., got ..." where it is none of them."""
         try:
-            if not isinstance(value, _TAKEN[self.kind]) or isinstance(value, bool | np.bool_) != (self.kind is bool):
-                raise TypeError
-            found = self.kind(value)
+            found = _CONVERSIONS[self.kind](value)
             good = found in self.choices if self.choices else self.range is None or self.range.holds(found)
         except Exception:  # an object of the user's may raise anything
             good = False
@@ -123,10 +130,60 @@ class Option:
         return found
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError
+    return float(value)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool | np.bool_):
+        raise TypeError
+    return operator.index(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError
+    return bool(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(map(isfinite, value)):
+        raise TypeError
+    return tuple(map(_number, value))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value) or None in value.values():
+        raise TypeError
+    return dict(json.loads(json.dumps(dict(value))))  # what a run folder can keep, and nobody else can change
+
+
+_CONVERSIONS: dict[type, Callable[[Any], Any]] = {
+    int: _integer,
+    float: _number,
+    bool: _flag,
+    str: _text,
+    tuple: _numbers,
+    dict: _table,
+}
+
+
 @cache
 def options(owner: type) -> Mapping[str, Option]:
     """The options of a dataclass by name: its own ones, then those of its bases."""
-    hints, defaults = get_type_hints(owner, include_extras=True), {field.name: field.default for field in fields(owner)}
+    hints = get_type_hints(owner, include_extras=True)
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(owner)
+    }
     found: dict[str, Option] = {}
     for base in owner.__mro__:
         for name in vars(base).get("__annotations__", {}):
@@ -144,7 +201,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     needs = [item for item in about if isinstance(item, With)]
     return Option(
         name,
-        str if choices else kind,
+        str if choices else get_origin(kind) or kind,
         choices,
         ranges[0] if ranges else None,
         needs[0] if needs else None,

@@ -1,4 +1,4 @@
-"""Samples: labelled data in batches, augmented by random numbers that follow from seed, epoch and sample."""
+"""Samples: data with targets, in batches, augmented by random numbers that follow from seed, epoch and sample."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.data.options import COUNT, NATURAL, With, check, documented
+from dsr.data.options import COUNT, NATURAL, SEED, SHARE, With, check, documented
+from dsr.data.preprocessing import Preprocessing
+from dsr.data.targets import Task, as_targets
 from dsr.ops import Values
-from dsr.ops.arguments import as_class_numbers
 
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 Numbers = NDArray[np.int64]
 Draws = NDArray[np.float64]
 Transform = Callable[[NDArray[Any], "Draws | None"], Values]
@@ -27,6 +28,18 @@ DRAWS = 8
 class SampleOptions:
     """The options of a recipe that decide how samples are made ready; each kind of data reads some of them."""
 
+    task: Annotated[Task, "What samples are trained towards, see `dsr.data.targets`."] = "classification"
+    normalisation: Annotated[
+        Literal["default", "data", "none"],
+        "Mean and deviation: those usual for the data set, of the training samples, or 0 and 1.",
+    ] = "default"
+    mean: Annotated[
+        tuple[float, ...], "Of each channel, instead of normalisation; of images for values in [0, 1]."
+    ] = ()
+    deviation: Annotated[tuple[float, ...], With("mean"), "Standard deviation of each channel."] = ()
+    axes: Annotated[str, "Axes of the samples of arrays, such as HW, HWC or TF; where the shape leaves it open."] = ""
+    test_share: Annotated[float, SHARE, "Share of each class that tests, where the data have no split."] = 0.1
+    split_seed: Annotated[int, SEED, "Decides which samples these are."] = 0
     crop_padding: Annotated[int, NATURAL, "Pixels added around an image before a random crop of the old size."] = 0
     crop_reflect: Annotated[bool, With("crop_padding"), "Add the image reflected, instead of zeros."] = False
     flip: Annotated[bool, "Mirror half of the training samples left to right."] = False
@@ -54,18 +67,27 @@ class Preparation(SampleOptions):
 
     def __post_init__(self) -> None:
         check(self, "Preparation: argument")
+        if len(self.mean) != len(self.deviation) or 0 in self.deviation:
+            raise ValueError(
+                f"Preparation: arguments 'mean' and 'deviation': expected as many deviations, not 0, as means, got "
+                f"{self.mean} and {self.deviation}"
+            )
 
 
 class Samples:
-    """Labelled samples, numbered from 0.
+    """Samples with targets, numbered from 0.
 
     Attributes
     ----------
-    labels : ndarray of int64, shape (N,)
-        Classes.
+    labels : ndarray
+        What the samples are trained towards: classes (int64, (N,)), labels that each has or not (bool, (N, K)), or
+        values (float32, (N, ...)), see `dsr.data.targets`.
+    task : {"classification", "multilabel", "regression", "other"}
+        Which of these.
     """
 
     labels: Labels
+    task: Task = "classification"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,20 +121,28 @@ class ArraySamples(Samples):
     ----------
     arrays : ndarray, shape (N, ...)
         One entry a sample; may be a memory map.
-    labels : array_like of int, shape (N,)
-        Classes, numbered from 0.
+    labels : array_like
+        Targets: for classification one class number for each sample, from 0; else see `dsr.data.targets.as_targets`.
     transform : callable, optional
         ``transform(arrays[numbers], draws)`` gives the batch; by default the arrays are float32 and taken as they are.
+    task : {"classification", "multilabel", "regression", "other"}
+        What the samples are trained towards.
 
     Raises
     ------
     TypeError, ValueError
-        The labels are not one whole number >= 0 for each sample.
+        The labels are not as the task wants them, such as one whole number >= 0 for each sample.
     """
 
-    def __init__(self, arrays: NDArray[Any], labels: ArrayLike, transform: Transform | None = None) -> None:
-        self.arrays, self.transform = arrays, transform
-        self.labels = as_class_numbers("ArraySamples", "labels", labels, len(arrays))
+    def __init__(
+        self,
+        arrays: NDArray[Any],
+        labels: ArrayLike,
+        transform: Transform | None = None,
+        task: Task = "classification",
+    ) -> None:
+        self.arrays, self.transform, self.task = arrays, transform, task
+        self.labels = as_targets("ArraySamples", "labels", labels, len(arrays), task)
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """The samples, transformed."""
@@ -125,7 +155,7 @@ class Subset(Samples):
 
     def __init__(self, samples: Samples, numbers: Numbers) -> None:
         self.samples, self.numbers = samples, numbers
-        self.labels = samples.labels[numbers]
+        self.labels, self.task = samples.labels[numbers], samples.task
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """The samples of the set below."""
@@ -145,16 +175,18 @@ class DataSet:
     name : str
         Of the data set.
     classes : sequence of str
-        Names of the classes.
+        Names of the classes, of the labels, or of the values; a network has as many outputs.
     features : tuple of int
         Shape of a sample as a network gets it, ``(C, H, W)``, at every time step if it has several.
     train, test : Samples
         Samples to train on, and to measure with.
+    preprocessing : Preprocessing, optional
+        How raw samples become what a network gets; it goes into checkpoints, for `dsr.load`.
 
     Raises
     ------
     TypeError, ValueError
-        Labels of `train` or `test` are not one class number for each sample, or not of `classes`.
+        Targets of `train` or `test` are not as their task wants them, or not of `classes`; or their tasks differ.
     """
 
     name: str
@@ -162,10 +194,18 @@ class DataSet:
     features: tuple[int, ...]
     train: Samples
     test: Samples
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
+        if self.train.task != self.test.task:
+            raise ValueError(f"DataSet: expected one task, got train of {self.train.task}, test of {self.test.task}")
         for name, samples in (("train", self.train), ("test", self.test)):
-            as_class_numbers("DataSet", f"{name}.labels", samples.labels, len(samples), len(self.classes))
+            as_targets("DataSet", f"{name}.labels", samples.labels, len(samples), self.task, len(self.classes))
+
+    @property
+    def task(self) -> Task:
+        """What the samples are trained towards."""
+        return self.train.task
 
 
 def epoch_draws(count: int, seed: int, epoch: int, alternate_flip: bool = False) -> Draws:

@@ -9,7 +9,7 @@ training it keeps nothing and changes nothing, so threads may share a network.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,15 @@ class Layer:
 
     path: str = ""
     """Where the layer is in its network, such as ``block1.conv2``; set by `dsr.Network`."""
+
+    made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    """The arguments that the layer was made with, from which `dsr.save` describes it."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """An object that knows its arguments."""
+        layer = super().__new__(cls)
+        layer.made_with = arguments, named
+        return layer
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Output of the layer."""

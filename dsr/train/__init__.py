@@ -1,16 +1,26 @@
 """Training: recipes, the trainer with its run folder, hybrid training, several processes."""
 
 from dsr.train.build import build_network, learning_rate, make_optimizer, neuron_of
-from dsr.train.steps import accuracy, compute_gradients, train_step
+from dsr.train.callbacks import Callback, StopEarly
+from dsr.train.metrics import Metric
+from dsr.train.model import Model, load, save
+from dsr.train.steps import accuracy, compute_gradients, measure, train_step
 from dsr.train.trainer import Trainer
 
 __all__ = [
+    "Callback",
+    "Metric",
+    "Model",
+    "StopEarly",
     "Trainer",
     "accuracy",
     "build_network",
     "compute_gradients",
     "learning_rate",
+    "load",
     "make_optimizer",
+    "measure",
     "neuron_of",
+    "save",
     "train_step",
 ]

@@ -1,4 +1,23 @@
-"""Recipes: everything that decides a training run, as a TOML file of `dsr/recipes` or a path, with `--set` on top."""
+"""Recipes: everything that decides a training run, as a TOML file of `dsr/recipes` or a path, with `--set` on top.
+
+Five keys also take a reference to code of your own, ``"FILE.py:NAME"`` or ``"package.module:NAME"``, and a table of
+options that are passed on to it. TOML cannot have a key that is a string and a table, so the table has a name of its
+own; on the command line both spellings do, ``--set model.depth=3`` and ``--set model_options.depth=3``::
+
+    model = "mynet.py:build"
+    [model_options]
+    depth = 3
+
+| key | what is called | what it gives |
+|---|---|---|
+| `data` | ``load(path, preparation, **options)`` | a `dsr.data.DataSet` |
+| `model` | ``build(make_neuron, features, classes, **options)`` | a `dsr.Layer`, as those of `dsr.models` |
+| `loss` | ``loss(rates, targets, **options)`` | its value, the mean over the batch, and its gradient by the rates |
+| `augment` | ``augment(batch, draws, **options)`` | the training batch, changed by ``draws``, (B, 8) in [0, 1) |
+| `callbacks` | ``make(**options)`` | a `dsr.train.Callback`, or a list of them |
+
+A file is looked for beside the recipe; of ``--set``, in the working directory. A recipe with references runs that code.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +25,10 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,12 +52,16 @@ from dsr.data.options import (
 )
 from dsr.data.samples import SampleOptions
 from dsr.files.errors import reason
+from dsr.files.reference import absolute, is_reference
 from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
 from dsr.train.views import Views
 
 OptimizerKind = Literal["sgd", "adam", "muon"]
 ScheduleKind = Literal["cosine", "triangular"]
+
+REFERENCES = ("data", "model", "loss", "augment", "callbacks")
+"""Keys that take references; each has a table of options, ``model_options`` and so on."""
 
 _SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
@@ -52,8 +76,10 @@ class Recipe(SampleOptions):
     are checked whenever a recipe is made, also by `dataclasses.replace`; a wrong one is a ValueError.
     """
 
-    data: Annotated[str, "The data set: a name of `dsr.data.names()`."]
-    model: Annotated[str, "The network: a name of `dsr.models.names()`."]
+    data: Annotated[str, "The data set: a name of `dsr.data.names()`, or a reference."]
+    data_options: Annotated[dict[str, Any], "Passed on to data of your own."] = field(default_factory=dict)
+    model: Annotated[str, "The network: a name of `dsr.models.names()`, or a reference."]
+    model_options: Annotated[dict[str, Any], "Passed on to the model."] = field(default_factory=dict)
     width: Annotated[int, COUNT, "Channels of the model's first convolution."] = 64
     dropout: Annotated[float, SHARE, "Probability, where the model has dropout."] = 0.0
     neuron: Annotated[str, Choices(tuple(NEURONS)), "The neurons; relu: the ordinary twin, with timesteps 1."] = "if"
@@ -77,18 +103,30 @@ class Recipe(SampleOptions):
     bias_rate: Annotated[float, POSITIVE, "Factor of the learning rate of the biases of batch normalisation."] = 1.0
     schedule: Annotated[ScheduleKind, "Course of the learning rate, see `dsr.optim.schedule`."] = "cosine"
     warmup_steps: Annotated[int, NATURAL, "Steps in which the learning rate rises linearly at the start."] = 0
-    label_smoothing: Annotated[float, SHARE, "Share of the target that is spread over all classes."] = 0.0
+    loss: Annotated[str, "auto (by the task), a function of `dsr.nn.losses`, or a reference."] = "auto"
+    loss_options: Annotated[dict[str, Any], "Passed on to the loss."] = field(default_factory=dict)
+    augment: Annotated[str, "A reference: changes batches of training samples."] = ""
+    augment_options: Annotated[dict[str, Any], With("augment"), "Passed on to it."] = field(default_factory=dict)
+    callbacks: Annotated[str, "A reference: what is called after steps and epochs."] = ""
+    callbacks_options: Annotated[dict[str, Any], With("callbacks"), "Passed on to it."] = field(default_factory=dict)
+    label_smoothing: Annotated[
+        float, SHARE, With("loss", ("auto", "cross_entropy")), "Share of the target that is spread over all classes."
+    ] = 0.0
     clip_norm: Annotated[float, NOT_NEGATIVE, "Largest norm of all gradients together; 0: no limit."] = 0.0
     ema_decay: Annotated[float, SHARE, "Measure with a mean of the weights that keeps this share at a step."] = 0.0
     sync_batch_norm: Annotated[bool, "On several ranks: normalise by the whole batch, not by each part."] = False
     test_views: Annotated[Views, "Measure with the mean output over views of an image: `dsr.train.views`."] = "one"
     keep_mb: Annotated[int, NATURAL, "MiB of currents kept for the backward pass: more is faster."] = 128
-    start_quantile: Annotated[float, PORTION, "With --from: quantile of activations that becomes a threshold."] = 1.0
-    start_batches: Annotated[int, COUNT, "With --from: training batches to measure these activations on."] = 4
+    start_quantile: Annotated[float, PORTION, "With --from ReLU: quantile of activations that becomes a threshold."] = (
+        1.0
+    )
+    start_batches: Annotated[int, COUNT, "With --from ReLU: training batches to measure these activations on."] = 4
     seed: Annotated[int, SEED, "Of initial weights, dropout, augmentation and the order of samples."] = 0
 
     def __post_init__(self) -> None:
         check(self, "recipe: key")
+        for name in REFERENCES:
+            object.__setattr__(self, name, absolute(getattr(self, name)))
         if self.neuron == "relu" and self.timesteps != 1:
             raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {self.timesteps}")
 
@@ -111,6 +149,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         A name of `names()`, or the path of a TOML file.
     changes : sequence of str
         ``key=value`` each, the value in TOML's syntax; strings need no quotes, ``.1`` is 0.1 and ``True`` is true.
+        ``model.depth=3`` changes an option of the model, and so on.
 
     Raises
     ------
@@ -119,6 +158,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
     OSError
         The file cannot be read.
     """
+    folder = Path(name).parent
     entry = files("dsr").joinpath("recipes", f"{name}.toml")
     if entry.is_file():
         content = entry.read_bytes()
@@ -130,6 +170,9 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         )
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))  # editors on Windows begin files with a byte order mark
+        for key in REFERENCES:
+            if isinstance(values.get(key), str):
+                values[key] = absolute(values[key], folder)
         if not changes:
             return from_dict(values)
     except (ValueError, RecursionError) as error:
@@ -138,8 +181,28 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         key, separator, value = change.partition("=")
         if not separator:
             raise ValueError(f"--set: expected key=value, got {shown(change)}")
-        values[key.strip()] = _value(value.strip(), options(Recipe).get(key.strip()))
+        _set(values, key.strip(), value.strip())
     return from_dict(values)
+
+
+def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """A recipe with changes as those of `load`."""
+    values = recipe.to_dict()
+    for change in changes:
+        key, _, value = change.partition("=")
+        _set(values, key.strip(), value.strip())
+    return from_dict(values)
+
+
+def _set(values: dict[str, Any], key: str, word: str) -> None:
+    """Change a value, or an option of a reference."""
+    table, dot, name = key.partition(".")
+    table = table if table.endswith("_options") else f"{table}_options"
+    if dot and table.removesuffix("_options") in REFERENCES:
+        before = values.get(table, {})
+        values[table] = {**(before if isinstance(before, Mapping) else {}), name: _value(word, None)}
+    else:
+        values[key] = _value(word, options(Recipe).get(key))
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
@@ -160,11 +223,28 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
-def text(recipe: Recipe | None = None) -> str:
-    """A recipe as TOML, a line for each key with its documentation; without one the defaults of all keys."""
+def comment(name: str) -> str:
+    """The comment at the beginning of a recipe of the package; empty for others and where there is none."""
+    entry = files("dsr").joinpath("recipes", f"{name}.toml")
+    lines = entry.read_text("utf-8").splitlines() if entry.is_file() else []
+    return "\n".join(takewhile(lambda line: line.startswith("#"), lines))
+
+
+def text(recipe: Recipe | None = None, everything: bool = True) -> str:
+    """A recipe as TOML, a line for each key with its documentation; without one the defaults of all keys.
+
+    Parameters
+    ----------
+    recipe : Recipe, optional
+        Whose values.
+    everything : bool
+        Whether to list the keys that have their defaults, too.
+    """
     lines = []
     for name, option in options(Recipe).items():
         value = option.default if recipe is None else getattr(recipe, name)
+        if not everything and value == option.default:
+            continue
         assigned = f"{name} =" if value is MISSING else f"{name} = {_toml(value)}"
         lines.append(f"{assigned:32}  # {option.documentation}")
     return "\n".join(lines)
@@ -189,13 +269,24 @@ def without_effect(recipe: Recipe, started: bool = False) -> list[str]:
             lines.append(f"{name} has no effect with data = {recipe.data}")
         elif option.needs is not None and not option.needs.holds(recipe):
             lines.append(f"{name} has an effect only {option.needs}")
+        elif name in ("width", "dropout") and is_reference(recipe.model):
+            lines.append(f"{name} has no effect with a model of your own; its options are in model_options")
         elif name.startswith("start_") and not started:
             lines.append(f"{name} has an effect only with --from")
     return lines
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        entries = (f"{_key(name)} = {_toml(inner)}" for name, inner in value.items())
+        return f"{{{', '.join(entries)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _value(text: str, option: Option | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ Say = Callable[[str], object]
 
 def require_same(
     path: Path, metadata: Mapping[str, Any], recipe: Recipe, data: DataSet, fingerprints: Mapping[str, Any], say: Say
-) -> None:
-    """Raise CheckpointError unless a checkpoint is of this recipe and these data.
+) -> int:
+    """Raise CheckpointError unless a checkpoint is of this recipe, but for its epochs, and these data.
 
     Parameters
     ----------
@@ -33,8 +34,14 @@ def require_same(
     say : callable
         Is told where only the content of samples differs: another version of a library may decode it a little
         differently.
+
+    Returns
+    -------
+    int
+        The epochs of the checkpoint's recipe.
     """
-    if from_dict(metadata["recipe"]) != recipe:  # keys of later versions have their defaults
+    before = from_dict(metadata["recipe"])  # keys of later versions have their defaults
+    if replace(before, epochs=recipe.epochs) != recipe:
         raise CheckpointError(f"{path}: its recipe differs: it is of another run")
     if metadata["classes"] != list(data.classes):
         raise _of_other_data(path, different_classes(data.classes, metadata["classes"]))
@@ -49,6 +56,7 @@ def require_same(
             raise _of_other_data(path, f"the labels of the {name} samples are not those it was trained with")
         if now["content"] != then["content"]:
             say(f"the {name} samples differ from those that {path.parent} was trained with until now")
+    return before.epochs
 
 
 def _of_other_data(path: Path, how: str) -> CheckpointError:

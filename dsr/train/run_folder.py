@@ -15,11 +15,14 @@ from dsr import data
 from dsr.data import DataSet, Preparation
 from dsr.data.identity import with_classes
 from dsr.data.options import options
-from dsr.files import atomic, checkpoint
+from dsr.files import atomic, checkpoint, reference
 from dsr.files.errors import reason
 from dsr.files.progress import duration
+from dsr.nn.layer import Layer
 from dsr.nn.network import Network
+from dsr.train import architecture
 from dsr.train.build import build_network
+from dsr.train.metrics import ACCURACY, Metric
 from dsr.train.recipe import Recipe, from_dict
 from dsr.train.steps import not_finite
 
@@ -37,7 +40,7 @@ def preparation(recipe: Recipe, workers: int = 0) -> Preparation:
 
 
 def load_data(recipe: Recipe, path: str | Path | None, workers: int = 0) -> DataSet:
-    """The data set of a recipe.
+    """The data set of a recipe; one by reference runs that code.
 
     Raises
     ------
@@ -49,13 +52,13 @@ def load_data(recipe: Recipe, path: str | Path | None, workers: int = 0) -> Data
             f"load_data: argument 'workers': expected 0 with data = {recipe.data}, got {workers}: only images of "
             "folders are decoded by other processes"
         )
-    return data.load(recipe.data, path, preparation(recipe, workers))
+    return data.load(recipe.data, path, preparation(recipe, workers), recipe.data_options)
 
 
 def load_run_data(
     recipe: Recipe, metadata: Mapping[str, Any], path: str | Path | None = None, workers: int = 0
 ) -> DataSet:
-    """The data set of a run, with the class numbers of the run.
+    """The data set of a run, with the class numbers of the run; one by reference runs that code.
 
     Parameters
     ----------
@@ -69,9 +72,16 @@ def load_run_data(
     Raises
     ------
     ValueError
-        The data have classes that the run does not know, or samples of another shape.
+        The data have classes that the run does not know, or samples of another shape; or the run had them as an object
+        in Python.
     """
-    if path is None and data.needs_path(recipe.data):
+    own = reference.is_reference(recipe.data)
+    if not own and recipe.data not in data.names():
+        raise ValueError(
+            f"the run had its data, '{recipe.data}', as an object in Python: only Python can give them again; "
+            "dsr predict and dsr.load need none"
+        )
+    if path is None and (own or data.needs_path(recipe.data)):
         path = metadata["data_path"]
     samples = with_classes(load_data(recipe, path, workers), metadata["classes"])
     if list(samples.features) != metadata["features"]:
@@ -83,7 +93,12 @@ def load_run_data(
 
 
 def load_run(
-    folder: str | Path, *, best: bool = False, timesteps: int | None = None
+    folder: str | Path,
+    *,
+    best: bool = False,
+    timesteps: int | None = None,
+    run_code: bool = True,
+    say: Callable[[str], object] = print,
 ) -> tuple[Network, Recipe, dict[str, Any]]:
     """Network, recipe and metadata of a run folder.
 
@@ -95,6 +110,10 @@ def load_run(
         The checkpoint of the best epoch, not the last one.
     timesteps : int, optional
         Another T than trained with.
+    run_code : bool
+        Whether code that the run refers to may be run, where its network has layers of one's own.
+    say : callable
+        Is told what of that code has changed.
 
     Returns
     -------
@@ -110,25 +129,75 @@ def load_run(
     CheckpointError
         The checkpoint is damaged or not of dsr, or its weights are not finite.
     ValueError
-        `timesteps` is not an integer >= 1, or not 1 for a network without spikes.
+        `timesteps` is not an integer >= 1, or not 1 for a network without spikes; or the network needs code that is not
+        there or must not be run.
     OSError
         There is none.
     """
-    path = Path(folder) / (BEST if best else CHECKPOINT)
+    return load_checkpoint(Path(folder) / (BEST if best else CHECKPOINT), timesteps, run_code, say)
+
+
+def load_checkpoint(
+    path: Path,
+    timesteps: int | None = None,
+    run_code: bool = True,
+    say: Callable[[str], object] = print,
+    network: Network | None = None,
+) -> tuple[Network, Recipe, dict[str, Any]]:
+    """`load_run` of a file; `network`: one that takes the weights, instead of making it."""
     arrays, metadata = checkpoint.load(path)
     recipe = _understood(path, lambda: from_dict(metadata["recipe"]))
     if timesteps is not None:
         recipe = replace(recipe, timesteps=timesteps)
-
-    def network() -> Network:
-        made = build_network(recipe, tuple(metadata["features"]), len(metadata["classes"]))
-        made.load_state(part(arrays, "average") or part(arrays, "network"))
-        return made
-
-    loaded = _understood(path, network)
+    if reference.is_reference(recipe.data) and run_code:
+        reference.recall(_noted(metadata, "data"))
+    loaded = network or _network_of(path, recipe, metadata, run_code, say)
+    _understood(path, lambda: loaded.load_state(part(arrays, "average") or part(arrays, "network")))
     if words := not_finite(loaded):
         raise checkpoint.CheckpointError(f"{path}: {words}")
     return loaded, recipe, metadata
+
+
+def _network_of(
+    path: Path, recipe: Recipe, metadata: Mapping[str, Any], run_code: bool, say: Callable[[str], object]
+) -> Network:
+    """The network of a checkpoint: a model by name, from its description, or by the user's code."""
+    described = metadata.get("network")
+    if described is None and not reference.is_reference(recipe.model):
+        return _understood(path, lambda: build_network(recipe, *_shape(metadata)))
+    if described is not None and "layer" in described:
+        body = _understood(path, lambda: architecture.make(described))
+        return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20)
+    why = described["missing"] if described else f"its model is {recipe.model}"
+    if not reference.is_reference(recipe.model):
+        raise checkpoint.CheckpointError(
+            f"{path}: {why}, and the run had its network as an object in Python: dsr.load(..., network=NETWORK) gives "
+            "it the weights"
+        )
+    if not run_code:
+        raise checkpoint.CheckpointError(
+            f"{path}: {why}: the network needs the code {recipe.model}; dsr.load(..., run_code=True) runs it"
+        )
+    if words := reference.recall(_noted(metadata, "model")):
+        say(f"note: model: {words}")
+    features, classes = _understood(path, lambda: _shape(metadata))
+    return build_network(recipe, features, classes)  # errors of the user's code as they are
+
+
+def build_of(recipe: Recipe, metadata: Mapping[str, Any]) -> Callable[..., Layer] | None:
+    """For a Trainer that goes on with a run: what makes its network, where the recipe alone cannot."""
+    if metadata.get("network") is None or reference.is_reference(recipe.model):
+        return None
+    return lambda *arguments, **options: architecture.make(metadata["network"])
+
+
+def _shape(metadata: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
+    return tuple(metadata["features"]), len(metadata["classes"])
+
+
+def _noted(metadata: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    noted: Mapping[str, Any] = metadata.get("references", {}).get(key, {})
+    return noted
 
 
 def source_of(path: Path) -> tuple[Recipe, list[str]] | None:
@@ -213,7 +282,8 @@ def write_metrics(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     atomic.write(folder / METRICS, "".join(json.dumps(m) + "\n" for m in metrics).encode())
     rows = [_flat(m) for m in metrics]
     text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n", restval="")
+    columns = dict.fromkeys(column for row in rows for column in row)  # epochs of older versions have fewer
+    table = csv.DictWriter(text, list(columns), lineterminator="\n", restval="")
     table.writeheader()
     table.writerows(rows)
     atomic.write(folder / TABLE, text.getvalue().encode())
@@ -224,12 +294,25 @@ def held_out(recipe: Recipe) -> str:
     return "validation" if recipe.validation else "test"
 
 
-def describe(metrics: Mapping[str, Any], recipe: Recipe) -> str:
-    """One line for people: loss, accuracies, firing rates and thresholds of the spiking layers."""
+def optimistic(metadata: Mapping[str, Any]) -> bool:
+    """Whether the best epoch was chosen on the test samples, whose accuracy is then too high an estimate."""
+    return not metadata["recipe"].get("validation")
+
+
+OPTIMISTIC = (
+    "this epoch was chosen on the test samples, so the figure is too high an estimate; with validation = N in the "
+    "recipe, samples are held out for that"
+)
+"""What is said wherever the accuracy of such a checkpoint is printed or loaded."""
+
+
+def describe(metrics: Mapping[str, Any], recipe: Recipe, metric: Metric = ACCURACY) -> str:
+    """One line for people: loss, accuracies (or another metric), firing rates and thresholds of the spiking layers."""
     split = held_out(recipe)
+    train, test = (metric.text(metrics[f"{samples}_{metric.name}"]) for samples in ("train", split))
     line = (
         f"epoch {metrics['epoch']:{len(str(recipe.epochs))}}/{recipe.epochs}  loss {metrics['loss']:.4f}  "
-        f"train {100 * metrics['train_accuracy']:6.2f} %  {split} {100 * metrics[f'{split}_accuracy']:6.2f} %  "
+        f"train {train:>8}  {split} {test:>8}  "
     )
     if metrics["firing_rate"]:
         line += f"firing rate {_few(metrics['firing_rate'])}  v_threshold {_few(metrics['v_threshold'])}  "

@@ -1,62 +1,100 @@
-"""Training steps and the accuracy of a network: the parts of `dsr.train.Trainer` that other loops can use too."""
+"""Training steps, and how good a network is: the parts of `dsr.train.Trainer` that other loops can use too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data import Samples
+from dsr.data.targets import as_targets
 from dsr.nn.currents import Signal
 from dsr.nn.layer import Layer
 from dsr.nn.losses import cross_entropy
 from dsr.nn.network import Network
 from dsr.ops import Values
-from dsr.ops.arguments import as_class_numbers, as_count
+from dsr.ops.arguments import as_array, as_count, as_number
 from dsr.optim.optimizers import Optimizer
 from dsr.train.distributed import ALONE, Group
+from dsr.train.metrics import ACCURACY, Loss, Metric
 from dsr.train.views import Views, mean_output
 
 
 def compute_gradients(
-    network: Network, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0, share: float = 1.0
-) -> tuple[float, int]:
-    """Forward and backward pass of one batch: loss, and the number of samples classified correctly.
+    network: Network,
+    images: Values,
+    targets: NDArray[Any],
+    loss: Loss = cross_entropy,
+    metric: Metric = ACCURACY,
+    share: float = 1.0,
+) -> tuple[float, float]:
+    """Forward and backward pass of one batch.
 
-    Gradients are multiplied by `share`, the share of these samples in a batch of several ranks.
+    Parameters
+    ----------
+    network : Network
+        Whose gradients.
+    images : ndarray of float32, shape (B, ...) or (T, B, ...)
+        The batch.
+    targets : ndarray, shape (B, ...)
+        What `loss` compares the outputs with.
+    loss : callable
+        ``loss(rates, targets)`` gives the mean over the batch, and its gradient with respect to the rates.
+    metric : Metric
+        What is measured of the outputs.
+    share : float
+        Factor of the gradients: the share of these samples in a batch of several ranks.
+
+    Returns
+    -------
+    loss : float
+    measured : float
+        Sum of the metric over the samples, such as the number of those classified correctly.
 
     Raises
     ------
+    TypeError, ValueError
+        What the loss gives is not a number and a gradient of the shape of the rates.
     FloatingPointError
         The loss is not finite; the message names the first layer whose output is not.
     """
     rates = network.forward(images, training=True)
-    loss, grad = cross_entropy(rates, labels, label_smoothing)
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss}; {first_not_finite(network, images)}")
+    given: Any = loss(rates, targets)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise TypeError(f"compute_gradients: expected the loss to give (value, gradient), got {type(given).__name__}")
+    value = as_number("compute_gradients", "loss", given[0], lambda number: True, "a number as its value")
+    grad = as_array("compute_gradients", "gradient of the loss", given[1])
+    if grad.shape != rates.shape:
+        raise ValueError(
+            f"compute_gradients: expected the loss to give a gradient of shape {rates.shape}, got {grad.shape}"
+        )
+    if not np.isfinite(value):
+        raise FloatingPointError(f"the loss is {value}; {first_not_finite(network, images)}")
     network.backward(grad if share == 1 else np.float32(share) * grad)
-    return loss, int((rates.argmax(axis=1) == labels).sum())
+    return value, metric.total(rates, targets)
 
 
 def train_step(
     network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
 ) -> tuple[float, int]:
-    """`compute_gradients`, and one step of the optimiser.
+    """`compute_gradients` with cross-entropy, and one step of the optimiser: loss, and how many samples were right.
 
     After a step that raises (MemoryError, FloatingPointError, KeyboardInterrupt), parameters, running statistics,
     dropout's stream and the optimiser's state are those from before. Only gradients may have changed.
     """
     before = [(array, array.copy()) for array in changed_by_passes(network)]
     try:
-        loss, correct = compute_gradients(network, images, labels, label_smoothing)
+        smoothed = partial(cross_entropy, label_smoothing=label_smoothing)
+        loss, correct = compute_gradients(network, images, labels, smoothed)
         optimizer.step()
     except BaseException:
         for array, kept in before:
             array[...] = kept
         raise
-    return loss, correct
+    return loss, int(correct)
 
 
 def changed_by_passes(network: Network) -> Iterator[NDArray[Any]]:
@@ -75,39 +113,53 @@ def accuracy(
     group: Group = ALONE,
     stop: Callable[[], object] = bool,
 ) -> float:
-    """Share of samples classified correctly, in [0, 1]; `views` as in `dsr.train.views.mean_output`.
+    """Share of samples classified correctly, in [0, 1]: `measure` with the metric of classification."""
+    return measure(network, samples, ACCURACY, batch_size, views, group, stop, "accuracy")
+
+
+def measure(
+    network: Network,
+    samples: Samples,
+    metric: Metric,
+    batch_size: int = 256,
+    views: Views = "one",
+    group: Group = ALONE,
+    stop: Callable[[], object] = bool,
+    function: str = "measure",
+) -> float:
+    """The mean of a metric over samples; `views` as in `dsr.train.views.mean_output`.
 
     The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing.
 
     Raises
     ------
     TypeError, ValueError
-        There are no samples, or their labels are not one class number for each, or not of the network's classes; or
-        `batch_size` is not an integer >= 1.
+        There are no samples, or their labels are not as their task wants them (one class number for each), or not of
+        the network's classes; or `batch_size` is not an integer >= 1. Errors begin with `function`.
     FloatingPointError
         Weights or outputs are not finite, so that there is no largest output; the message names the first array or
         layer.
     """
     if len(samples) == 0:
-        raise ValueError("accuracy: argument 'samples': expected at least one, got none")
-    batch_size = as_count("accuracy", "batch_size", batch_size)
-    labels = as_class_numbers("accuracy", "samples.labels", samples.labels, len(samples))
+        raise ValueError(f"{function}: argument 'samples': expected at least one, got none")
+    batch_size = as_count(function, "batch_size", batch_size)
+    targets = as_targets(function, "samples.labels", samples.labels, len(samples), samples.task)
     if words := not_finite(network):
-        raise FloatingPointError(f"accuracy: {words}")
+        raise FloatingPointError(f"{function}: {words}")
     numbers = np.arange(len(samples))
     plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
-    right = 0
+    total = 0.0
     for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
         outputs = mean_output(network, images, views)
         if not np.isfinite(outputs).all():
             raise FloatingPointError(
-                f"accuracy: the network's output is not finite; {first_not_finite(network, images)}"
+                f"{function}: the network's output is not finite; {first_not_finite(network, images)}"
             )
-        as_class_numbers("accuracy", "samples.labels", labels[batch], len(batch), outputs.shape[1])
-        right += int((outputs.argmax(axis=1) == labels[batch]).sum())
+        as_targets(function, "samples.labels", targets[batch], len(batch), samples.task, outputs.shape[1])
+        total += metric.total(outputs, targets[batch])
         if stop():
             break
-    return int(group.total(np.array([right], np.float64))[0]) / len(samples)
+    return float(group.total(np.array([total], np.float64))[0]) / len(samples)
 
 
 def not_finite(network: Network) -> str:

@@ -43,6 +43,11 @@ class Scalars:
         values = []
         for key, value in metrics.items():
             numbers = {f"{key}/{layer}": v for layer, v in value.items()} if isinstance(value, dict) else {key: value}
-            values += [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items() if tag != "epoch"]
+            numbers = {tag: number for tag, number in numbers.items() if tag != "epoch" and not isinstance(number, str)}
+            values += [
+                Summary.Value(tag=tag, simple_value=number)
+                for tag, number in numbers.items()
+                if tag != "epoch" and not isinstance(number, str)
+            ]
         self._writer.add_event(Event(wall_time=time.time(), step=metrics["epoch"], summary=Summary(value=values)))
         self._writer.flush()

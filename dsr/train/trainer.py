@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data import DataSet, Samples, Subset
-from dsr.data.identity import different_classes, fingerprint
-from dsr.data.samples import Draws, Numbers, epoch_draws
+from dsr.data.identity import fingerprint
+from dsr.data.samples import Numbers, epoch_draws
 from dsr.files import checkpoint
 from dsr.files.lock import FolderInUseError, FolderLock
 from dsr.files.progress import progress
@@ -23,15 +25,27 @@ from dsr.nn.network import Network, spike_rates
 from dsr.ops import Values
 from dsr.ops.arguments import as_number
 from dsr.optim.average import WeightAverage
-from dsr.optim.optimizers import clip_gradients, gradient_norm
-from dsr.train import hybrid, run_folder, tensorboard
-from dsr.train.build import build_network, learning_rate, make_optimizer
+from dsr.optim.optimizers import Optimizer, clip_gradients, gradient_norm
+from dsr.train import own_runs, run_folder, starting, tensorboard
+from dsr.train.build import (
+    Augment,
+    Build,
+    MakeOptimizer,
+    build_network,
+    learning_rate,
+    make_augment,
+    make_callbacks,
+    make_loss,
+    make_optimizer,
+)
 from dsr.train.calibration import calibrate
+from dsr.train.callbacks import Callback
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
+from dsr.train.metrics import Loss, metric_of
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
-from dsr.train.steps import accuracy, changed_by_passes, compute_gradients
+from dsr.train.steps import changed_by_passes, compute_gradients, measure
 
 
 @dataclass
@@ -48,14 +62,16 @@ class Position:
         Batches done in all.
     loss : float
         Sum over the samples of the epoch so far.
-    correct, seen : int
-        Samples of the epoch classified correctly, and all.
+    correct : float
+        Sum of the metric over the samples of the epoch so far: how many were classified correctly.
+    seen : int
+        These samples.
     seconds : float
         Spent on training in the epoch.
     gradient_norm : float
         Of the last step.
     best : float
-        Largest accuracy of an epoch so far.
+        Best metric of an epoch so far, negative where the smallest is the best.
     steps_per_epoch : int
         Batches of the run's first epoch, 0 before it: a warm-up of so many steps stays the same part of the run when
         epochs get another number of steps.
@@ -65,16 +81,16 @@ class Position:
     batch: int = 0
     step: int = 0
     loss: float = 0.0
-    correct: int = 0
+    correct: float = 0.0
     seen: int = 0
     seconds: float = 0.0
     gradient_norm: float = 0.0
-    best: float = -1.0
+    best: float = -inf
     steps_per_epoch: int = 0
 
 
 class Trainer:
-    """Trains the network of a recipe and keeps a run folder.
+    """Trains a network and keeps a run folder.
 
     Checkpoints are written after each epoch, every `save_every` seconds, and when a signal asks to stop (Ctrl-C, and
     those of `dsr.train.interrupt`); the interrupted step is then as if it had not begun. A run that is resumed from any
@@ -83,12 +99,14 @@ class Trainer:
 
     Parameters
     ----------
-    recipe : Recipe
-        The network and all settings of the training.
+    run : Recipe or Network
+        A recipe: the network and all settings of the training. What it refers to of your own code is run. Or a network
+        that is to be trained, with the settings as keywords.
     samples : DataSet
         The data to train on and to measure with.
-    folder : path
-        Where checkpoints and metrics go; made if it does not exist. A new run replaces one that is there already.
+    folder : path, optional
+        Where checkpoints and metrics go; made if it does not exist. A new run replaces one that is there already. None:
+        nothing is written.
     say : callable
         Called with each line of text for people, such as the metrics of an epoch.
     save_every : float
@@ -96,90 +114,171 @@ class Trainer:
     data_path : path, optional
         Where the samples are from, noted in checkpoints.
     build : callable, optional
-        Makes a network of your own to train instead of the recipe's model; always the same. Such runs are resumed from
-        Python, by a Trainer made with the same arguments.
+        With a recipe: makes the layers of a network of your own instead of the recipe's model, always the same:
+        ``build(make_neuron, features, classes, **model_options)``.
     group : Group
         The ranks that train together, each with a Trainer made with the same arguments but for `group`. Rank 0 prints
         and writes files; the others read its checkpoint when they resume.
     lock : FolderLock, optional
         One of `folder` that this process holds already; by default `fit` takes one.
+    loss : callable, optional
+        ``loss(rates, targets)`` gives its mean over the batch, and the gradient with respect to the rates.
+    optimizer : Optimizer or callable, optional
+        An optimiser of the network's parameters, or what makes one of them: ``dsr.Adam``, or
+        ``lambda parameters: dsr.SGD(parameters, 0.1)``.
+    schedule : callable, optional
+        ``schedule(epoch, step)`` gives the learning rate of a step: `epoch` is the exact position (Fraction, epochs
+        done and the part of the one under way), `step` the steps done. Default: as in the recipe.
+    augment : callable, optional
+        ``augment(batch, draws)`` gives the training batch, changed by `draws`, (B, 8) in [0, 1), a row a sample.
+    callbacks : sequence of Callback
+        Called after steps and epochs, besides those of the recipe.
+    **settings
+        With a network: keys of a recipe, such as ``epochs=20, batch_size=64, learning_rate=0.05``.
 
     Raises
     ------
-    ValueError
-        The recipe does not fit the samples, or `save_every` is not a number >= 0.
+    TypeError, ValueError
+        The recipe does not fit the samples, an argument is of another kind, or `save_every` is not a number >= 0.
+
+    Examples
+    --------
+    >>> trainer = dsr.Trainer(net, digits, epochs=5, callbacks=[dsr.train.StopEarly(patience=2)])
+    >>> trainer.fit()["test_accuracy"]
+    0.97...
 
     Notes
     -----
     On several ranks a batch is shared among them. A last batch of an epoch with less than two samples for each rank is
     left out, as one of a single sample is on one.
+
+    A run with objects of your own (a loss, an optimiser, ...) is resumed by a Trainer with the same ones, whose names
+    its checkpoint notes; with references in a recipe, also by ``dsr train --resume``.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        run: Recipe | Network,
         samples: DataSet,
-        folder: str | Path,
+        folder: str | Path | None = None,
         say: Callable[[str], object] = print,
         save_every: float = 300.0,
         data_path: str | Path | None = None,
-        build: Callable[[], Network] | None = None,
+        build: Build | None = None,
         group: Group = ALONE,
         lock: FolderLock | None = None,
+        *,
+        loss: Loss | None = None,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        schedule: Callable[[Fraction, int], float] | None = None,
+        augment: Augment | None = None,
+        callbacks: Sequence[Callback] = (),
+        **settings: Any,
     ) -> None:
-        self.recipe, self.data, self.folder, self.group = recipe, samples, Path(folder), group
+        self.recipe, network = own_runs.recipe_of(run, samples, optimizer, build, settings)
+        own_runs.require_task(self.recipe, samples)
+        self.data, self.group = samples, group
+        self.folder = None if folder is None else Path(folder)
         self.say: Callable[[str], object] = say if group.rank == 0 else str
         self.save_every = as_number("Trainer", "save_every", save_every, lambda seconds: seconds >= 0, "a number >= 0")
         self.data_path = None if data_path is None else str(Path(data_path).absolute())
-        self.training, self.held_out = _split(samples, recipe)
-        self._build = build or (lambda: build_network(recipe, samples.features, len(samples.classes)))
-        self.network = self._build()
-        self.optimizer = make_optimizer(recipe, self.network)
-        self.average = WeightAverage(self.network, self._build(), recipe.ema_decay) if recipe.ema_decay else None
+        self.training, self.held_out = _split(samples, self.recipe)
+        self.schedule, self._own_build = schedule, build
+        self.network = network or self._build()
+        self._given = network is not None
+        self.optimizer = make_optimizer(self.recipe, self.network, optimizer)
+        self.loss = make_loss(self.recipe, loss)
+        self.metric = metric_of(samples.task, self.loss)
+        self.augment = make_augment(self.recipe, augment)
+        self.callbacks = make_callbacks(self.recipe, callbacks)
+        own = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "augment": augment}
+        self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
+        decay = self.recipe.ema_decay
+        self.average = WeightAverage(self.network, deepcopy(self.network), decay) if decay else None
         self.position = Position()
         self.metrics: list[dict[str, Any]] = []
+        self.extended: list[dict[str, int]] = []
+        self.stopped = ""
         self._saved = time.monotonic()
-        self._lock = lock or FolderLock(folder)
-        self._found = run_folder.version(self.folder)
+        self._lock = None if self.folder is None else lock or FolderLock(self.folder)
+        self._found = None if self.folder is None else run_folder.version(self.folder)
         self._samples: dict[str, Any] = {}
         # a rank that stopped alone would leave the others waiting, so all stop after the same step
         self._interrupts = Interrupts(noted=group.size > 1)
         self._started = False
         self._scalars: tensorboard.Scalars | None = None
 
+    def _build(self) -> Network:
+        """A new network of the recipe."""
+        return build_network(self.recipe, self.data.features, len(self.data.classes), self._own_build)
+
     @property
     def measured(self) -> Network:
         """The network that is evaluated: the one that is trained, or its average."""
         return self.network if self.average is None else self.average.average
 
+    @property
+    def best_by(self) -> str:
+        """The entry of the metrics by which the best epoch is chosen, such as ``test_accuracy``."""
+        return f"{run_folder.held_out(self.recipe)}_{self.metric.name}"
+
+    def stop(self, reason: str) -> None:
+        """End the run after the epoch that is under way; for callbacks. `fit` says the reason."""
+        self.stopped = reason
+
     def resume(self) -> None:
         """Go back to where the folder's last checkpoint was written.
+
+        A recipe that differs in its number of epochs only extends or shortens the run, which is said, with what becomes
+        of the learning rate.
 
         Raises
         ------
         CheckpointError
             It is damaged, or of another recipe, or of other data: classes, shape, number or labels of the samples
             differ. (Where only the content of samples differs, that is said.)
+        ValueError
+            There is no folder; or more epochs are done than the recipe has.
         OSError
-            There is none.
+            There is no checkpoint.
         """
+        if self.folder is None:
+            raise ValueError("Trainer.resume: expected a trainer with a folder, got none")
         path = self.folder / run_folder.CHECKPOINT
         self._found = run_folder.version(self.folder)
         arrays, metadata = checkpoint.load(path)
         try:
-            require_same(path, metadata, self.recipe, self.data, self._fingerprints(), self.say)
+            before = require_same(path, metadata, self.recipe, self.data, self._fingerprints(), self.say)
+            self.own.require_same(path, metadata, self.say)
             self.network.load_state(run_folder.part(arrays, "network"))
             self.optimizer.load_state(run_folder.part(arrays, "optimizer"))
             if self.average is not None:
                 self.average.average.load_state(run_folder.part(arrays, "average"))
             self.position = Position(**metadata["position"])
+            self.extended = list(metadata.get("extended", []))
             self.metrics = metrics_until(self.folder, self.position.epoch, metadata.get("metrics"), self.say)
         except checkpoint.CheckpointError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path}: {error}") from None
+        if before != self.recipe.epochs:
+            self._extend(before)
         if (ranks := metadata.get("ranks", 1)) != self.group.size:
             self.say(f"{path} was written on {ranks} ranks: on {self.group.size} the run goes on with other bits")
+
+    def _extend(self, before: int) -> None:
+        """Note that the run gets another number of epochs, and say what that does to the learning rate."""
+        position, epochs = self.position, self.recipe.epochs
+        if epochs <= position.epoch:
+            raise ValueError(
+                f"recipe: key 'epochs': expected more than the {position.epoch} that are done, got {epochs}"
+            )
+        self.extended.append({"after_epoch": position.epoch, "from": before, "to": epochs})
+        last = self.metrics[-1]["learning_rate"] if self.metrics else None
+        ended = "" if last is None else f"; the last epoch ended with {last:.3g}"
+        course = "its own schedule" if self.schedule else f"the schedule {self.recipe.schedule} over {epochs} epochs"
+        now = self._learning_rate(0, position.step, max(position.steps_per_epoch, 1))
+        self.say(f"epochs: {epochs} instead of {before}; from here on {course}, which goes on at {now:.3g}{ended}")
 
     def _fingerprints(self) -> dict[str, Any]:
         if not self._samples:
@@ -187,50 +286,41 @@ class Trainer:
             self._samples = {"training": fingerprint(self.training), split: fingerprint(self.held_out)}
         return self._samples
 
-    def start_from(self, path: str | Path) -> None:
-        """Take the weights of a ReLU network, and thresholds by its activations (hybrid training).
+    def start_from(self, path: str | Path, strict: bool = True) -> None:
+        """Take the weights of another network; `say` is told which.
+
+        From a spiking network of the same kind of neurons: all arrays, with thresholds. From a ReLU network: its
+        weights, and thresholds by its activations (hybrid training, `dsr.train.hybrid`).
 
         Parameters
         ----------
         path : path
-            A run folder, or a file that `dsr.train.hybrid.load_weights` reads.
+            A run folder (its best checkpoint), or a file that `dsr.load_state` reads. None of its code is run.
+        strict : bool
+            Whether all arrays must be there and fit. If not, those that do are taken and the others keep their initial
+            values, such as a new head for other classes.
 
         Raises
         ------
         ValueError
-            The weights are not those of this network's ReLU twin.
+            The weights do not fit the network, or nothing of them does.
         OSError
             The file cannot be read.
         """
-        source = Path(path) / run_folder.BEST if Path(path).is_dir() else Path(path)
-        if not source.exists():
-            raise FileNotFoundError(f"--from: {path}: expected a run folder or a file of weights, found nothing")
-        self._compare_source(source)
-        twin = replace(self.recipe, neuron="relu", timesteps=1)
-        ann = build_network(twin, self.data.features, len(self.data.classes))
-        hybrid.load_weights(ann, source)
-        if self.recipe.neuron == "relu":
-            self.network.load_state(ann.state())
-        else:
-            plan = ((numbers, None) for numbers in self._batches()[: self.recipe.start_batches])
-            hybrid.convert(ann, self.network, self.training.batches(plan), self.recipe.start_quantile)
+        plan = ((numbers, None) for numbers in self._batches()[: self.recipe.start_batches])
+        starting.start(self, Path(path), self._relu_twin, self.training.batches(plan), strict)
         if self.average is not None:
             self.average.average.load_state(self.network.state())
         self._started = True
 
-    def _compare_source(self, source: Path) -> None:
-        """Of a run to start from: refuse spiking ones, and say so where its classes are others."""
-        about = run_folder.source_of(source)
-        if about is None:
-            return
-        recipe, classes = about
-        if recipe.neuron != "relu":
+    def _relu_twin(self) -> Network:
+        if self._given:
             raise ValueError(
-                f"--from: {source} is of {recipe.neuron.upper()} neurons, expected a ReLU network: train one with "
-                "--set neuron=relu --set timesteps=1; a spiking run goes on with --resume"
+                "--from: a network that was given as an object has no ReLU twin: give a recipe and build=, which makes "
+                "both of them"
             )
-        if classes != list(self.data.classes):
-            self.say(f"--from: {source}: {different_classes(self.data.classes, classes)}")
+        twin = replace(self.recipe, neuron="relu", timesteps=1)
+        return build_network(twin, self.data.features, len(self.data.classes), self._own_build)
 
     def fit(self) -> dict[str, Any]:
         """Train for all epochs that are left; the metrics of the last one.
@@ -252,31 +342,33 @@ class Trainer:
         self._require_samples()
         if self.position.epoch >= self.recipe.epochs:
             return self._last_metrics()
-        with self._lock if self.group.rank == 0 else nullcontext():
-            if self.group.rank == 0:
-                self._require_folder()
+        self.stopped = ""
+        with self._lock if self._lock is not None and self.group.rank == 0 else nullcontext():
+            if self.folder is not None and self.group.rank == 0:
+                self._require_folder(self.folder)
             self._prepare()
             with self._interrupts:
                 try:
-                    while self.position.epoch < self.recipe.epochs:
+                    while self.position.epoch < self.recipe.epochs and not self.stopped:
                         self._epoch()
                 except Interrupted as stop:
                     self.save()  # undisturbed: further signals are only noted
                     self.group.barrier()
                     raise Interrupted(stop.number, self._stopped()) from None
+        if self.stopped:
+            self.say(f"stopped after epoch {self.position.epoch} of {self.recipe.epochs}: {self.stopped}")
         return self._last_metrics()
 
     def _last_metrics(self) -> dict[str, Any]:
         return self.metrics[-1] if self.metrics else {}
 
-    def _require_folder(self) -> None:
+    def _require_folder(self, folder: Path) -> None:
         """Raise unless the folder is as this trainer last saw it, and has room for what will be written."""
-        if run_folder.version(self.folder) != self._found:
+        if run_folder.version(folder) != self._found:
             raise FolderInUseError(
-                f"{self.folder}: another run was written into it in the meantime; resume that one, or choose another "
-                "folder"
+                f"{folder}: another run was written into it in the meantime; resume that one, or choose another folder"
             )
-        run_folder.require_room(self.folder, self._bytes())
+        run_folder.require_room(folder, self._bytes())
         self._fingerprints()  # for checkpoints: nothing is decoded when one has to be saved
 
     def _bytes(self) -> int:
@@ -300,14 +392,16 @@ class Trainer:
         epoch, batch = self.position.epoch, self.position.batch
         if epoch == self.recipe.epochs:
             return f"stopped after the last of {epoch} epochs, and saved: the run in {self.folder} is finished"
+        if self.folder is None:
+            return f"stopped in epoch {epoch + 1} after {batch} batches; fit() goes on"
         return (
             f"stopped in epoch {epoch + 1} after {batch} batches, and saved; "
             f"go on with: dsr train --resume {self.folder}"
         )
 
     def save(self, name: str = run_folder.CHECKPOINT) -> None:
-        """Write a checkpoint into the run folder, on rank 0."""
-        if self.group.rank > 0:
+        """Write a checkpoint into the run folder, on rank 0; without a folder, nothing."""
+        if self.group.rank > 0 or self.folder is None:
             return
         arrays = {f"network.{key}": array for key, array in self.network.arrays()}
         arrays |= {f"optimizer.{key}": array for key, array in self.optimizer.state().items()}
@@ -320,11 +414,16 @@ class Trainer:
                 "recipe": self.recipe.to_dict(),
                 "features": list(self.data.features),
                 "classes": list(self.data.classes),
+                "task": self.data.task,
+                "preprocessing": self.data.preprocessing and self.data.preprocessing.to_dict(),
+                "best_chosen_on": run_folder.held_out(self.recipe),
+                **self.own.metadata(),
                 "samples": self._fingerprints(),
                 "data_path": self.data_path,
                 "position": asdict(self.position),
                 "ranks": self.group.size,
                 "metrics": self._last_metrics(),
+                **({"extended": self.extended} if self.extended else {}),
             },
         )
         self._saved = time.monotonic()
@@ -347,12 +446,14 @@ class Trainer:
                 f"recipe: key '{what}': expected at least {least} samples in a batch{ranks}, got {samples}"
             )
 
-    def _plan(self, batches: list[Numbers]) -> Iterator[tuple[Numbers, Draws]]:
+    def _images(self, batches: list[Numbers]) -> Iterator[Values]:
+        """Batches of training samples, augmented."""
         draws = epoch_draws(
             len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
         )
-        for batch in batches:
-            yield batch, draws[batch]
+        images = self.training.batches((batch, draws[batch]) for batch in batches)
+        for batch, image in zip(batches, images, strict=True):
+            yield image if self.augment is None else self.augment(image, draws[batch])
 
     def _epoch(self) -> None:
         position = self.position
@@ -362,7 +463,7 @@ class Trainer:
             position.steps_per_epoch = done // position.epoch if position.epoch else len(batches)
         left = batches[position.batch :]
         parts = [batch[self.group.rank :: self.group.size] for batch in left]
-        steps = zip(left, parts, self.training.batches(self._plan(parts)), strict=True)
+        steps = zip(left, parts, self._images(parts), strict=True)
         shown = (
             steps
             if self.group.rank
@@ -376,23 +477,27 @@ class Trainer:
             )
         )
         for batch, part, images in shown:
-            self._step(images, self.training.labels[part], len(batch), len(batches))
+            loss = self._step(images, self.training.labels[part], len(batch), len(batches))
+            for callback in self.callbacks:
+                callback.after_step(self, loss)
             if time.monotonic() - self._saved > self.save_every:
                 with self._interrupts.held():
                     self.save()
         metrics = self._measure()
         with self._interrupts.held():
             self._finish(metrics)
-        self.say(run_folder.describe(metrics, self.recipe))
+        self.say(run_folder.describe(metrics, self.recipe, self.metric))
+        for callback in self.callbacks:
+            callback.after_epoch(self, metrics)
 
-    def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> None:
+    def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> float:
         started = time.perf_counter()
         position, recipe = self.position, self.recipe
         before = [(array, array.copy()) for array in changed_by_passes(self.network)]
         done = False
         try:
             share = len(labels) / batch_size
-            loss, correct = compute_gradients(self.network, images, labels, recipe.label_smoothing, share)
+            loss, correct = compute_gradients(self.network, images, labels, self.loss, self.metric, share)
             numbers = loss * len(labels), correct, self._interrupts.waiting
             gathered = combine(self.group, self.network, self.optimizer.parameters, share, numbers)
             norm = gradient_norm(self.optimizer.parameters)
@@ -407,7 +512,7 @@ class Trainer:
                 position.batch += 1
                 position.step += 1
                 position.loss += float(gathered[:, 0].sum())
-                position.correct += int(gathered[:, 1].sum())
+                position.correct += float(gathered[:, 1].sum())
                 position.seen += batch_size
                 position.gradient_norm = norm
                 position.seconds += time.perf_counter() - started
@@ -419,9 +524,13 @@ class Trainer:
                 raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
             raise
         self._stop_together(gathered[:, 2])
+        return loss
 
     def _learning_rate(self, batch: int, step: int, steps_per_epoch: int) -> float:
         """The learning rate after so many batches of the epoch, and so many steps of the run."""
+        if self.schedule is not None:
+            rate = self.schedule(self.position.epoch + Fraction(batch, steps_per_epoch), step)
+            return as_number("Trainer", "schedule", rate, lambda x: 0 <= x < inf, "a learning rate >= 0")
         warmup = Fraction(self.recipe.warmup_steps, self.position.steps_per_epoch)
         return learning_rate(self.recipe, self.position.epoch + Fraction(batch, steps_per_epoch), step, warmup)
 
@@ -434,9 +543,10 @@ class Trainer:
         position, network = self.position, self.measured
         first = np.arange(min(len(self.held_out), self.recipe.batch_size))
         self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
-        reached = accuracy(
+        reached = measure(
             network,
             self.held_out,
+            self.metric,
             self.recipe.batch_size,
             self.recipe.test_views,
             self.group,
@@ -446,8 +556,9 @@ class Trainer:
         return {
             "epoch": position.epoch + 1,
             "loss": position.loss / position.seen,
-            "train_accuracy": position.correct / position.seen,
-            f"{run_folder.held_out(self.recipe)}_accuracy": reached,
+            f"train_{self.metric.name}": position.correct / position.seen,
+            self.best_by: reached,
+            "best_chosen_on": run_folder.held_out(self.recipe),
             "learning_rate": self._learning_rate(position.batch - 1, position.step - 1, position.batch),
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,
@@ -463,7 +574,7 @@ class Trainer:
         resumes from, come last.
         """
         before = self.position, self.metrics
-        reached = metrics[f"{run_folder.held_out(self.recipe)}_accuracy"]
+        reached = self.metric.sign * metrics[self.best_by]
         best = max(reached, self.position.best)
         self.position = Position(
             self.position.epoch + 1,
@@ -472,7 +583,7 @@ class Trainer:
             steps_per_epoch=self.position.steps_per_epoch,
         )
         self.metrics = [*self.metrics, metrics]
-        if self.group.rank > 0:
+        if self.group.rank > 0 or self.folder is None:
             return
         try:
             run_folder.write_metrics(self.folder, self.metrics)

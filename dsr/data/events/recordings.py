@@ -24,6 +24,7 @@ from dsr.data.events.array import LARGEST_SIDE
 from dsr.data.events.augment import FrameTransform
 from dsr.data.events.frames import resize_exactly, to_frames
 from dsr.data.events.reading import read_events
+from dsr.data.preprocessing import Preprocessing
 from dsr.data.samples import DataSet, Draws, Numbers, Preparation, Samples
 from dsr.files.cache import Arrays, cache_folder, cached, sources
 from dsr.files.errors import DataError
@@ -198,6 +199,14 @@ def _data_set(
         parts["train"][0].shape[2:],
         FrameSamples(parts["train"], range(len(train)), training),
         FrameSamples(parts["test"], range(len(test)), FrameTransform(divisor)),
+        Preprocessing(
+            "recordings",
+            parts["train"][0].shape[2:],
+            image_size=preparation.image_size,
+            timesteps=preparation.timesteps,
+            frames_by=preparation.frames_by,
+            sensor_size=sensor_size or (),
+        ),
     )
 
 

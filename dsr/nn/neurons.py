@@ -112,7 +112,7 @@ class Neuron(Layer):
         try:
             return self.model(self.effective_threshold())
         except ValueError as error:
-            raise FloatingPointError(f"{type(self).__name__} {self.path}: {error}") from None
+            raise FloatingPointError(str(error)) from None
 
     def amplitude(self, threshold: float) -> float:
         """The height of a spike with this threshold."""
@@ -193,7 +193,7 @@ class IF(Neuron, kind="if"):
 
     def model(self, threshold: float) -> NeuronModel:
         """Decay and gain are 1, a spike is worth the threshold."""
-        return ops.if_model(threshold, self.alpha)
+        return ops.if_model(threshold, self.alpha, function=f"IF {self.path}")
 
     def time_weights(self, timesteps: int) -> Values:
         """All one."""
@@ -261,7 +261,7 @@ class LIF(Neuron, kind="lif"):
 
     def model(self, threshold: float) -> NeuronModel:
         """``decay = exp(-delta_t / tau)``, ``gain = 1 - decay``; a spike is worth ``threshold / delta_t``."""
-        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha)
+        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha, function=f"LIF {self.path}")
 
     def time_weights(self, timesteps: int) -> Values:
         """``exp(-(delta_t / tau) (T - 1 - t))``, scaled to mean 1."""

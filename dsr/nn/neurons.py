@@ -193,7 +193,7 @@ class IF(Neuron, kind="if"):
 
     def model(self, threshold: float) -> NeuronModel:
         """Decay and gain are 1, a spike is worth the threshold."""
-        return ops.if_model(threshold, self.alpha, function=f"IF {self.path}")
+        return ops.if_model(threshold, self.alpha, function=f"IF {self.path}".rstrip())
 
     def time_weights(self, timesteps: int) -> Values:
         """All one."""
@@ -261,7 +261,7 @@ class LIF(Neuron, kind="lif"):
 
     def model(self, threshold: float) -> NeuronModel:
         """``decay = exp(-delta_t / tau)``, ``gain = 1 - decay``; a spike is worth ``threshold / delta_t``."""
-        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha, function=f"LIF {self.path}")
+        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha, function=f"LIF {self.path}".rstrip())
 
     def time_weights(self, timesteps: int) -> Values:
         """``exp(-(delta_t / tau) (T - 1 - t))``, scaled to mean 1."""

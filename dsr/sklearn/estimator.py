@@ -16,6 +16,7 @@ from dsr.nn.network import Network
 from dsr.nn.norm import BatchNorm
 from dsr.nn.registry import SPIKING, kinds_with, make_neuron
 from dsr.ops import Values
+from dsr.ops.arguments import as_positive
 from dsr.optim.optimizers import SGD
 from dsr.optim.schedule import cosine
 
@@ -128,8 +129,11 @@ class SpikingEstimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has 
     def _make_neuron(self) -> Layer:
         kinds = " or ".join(map(repr, SPIKING))
         require(self, "neuron", self.neuron, lambda kind: type(kind) is str and kind in SPIKING, kinds)
-        height = self.v_threshold * (self.delta_t if self.neuron in kinds_with("delta_t") else 1)
-        options = {"v_threshold": height, "alpha": self.alpha, "tau": self.tau, "delta_t": self.delta_t}
+        options = {"v_threshold": self.v_threshold, "alpha": self.alpha, "tau": self.tau, "delta_t": self.delta_t}
+        if self.neuron in kinds_with("delta_t"):  # spikes of the height v_threshold, as those of IF
+            name = f"{type(self).__name__}.fit"
+            height, step = (as_positive(name, key, options[key]) for key in ("v_threshold", "delta_t"))
+            options["v_threshold"] = height * step
         return make_neuron(self.neuron, options)
 
     def _train(

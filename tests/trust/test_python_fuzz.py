@@ -205,6 +205,20 @@ def vectors(rng: np.random.Generator) -> list[Any]:
     return [X, np.array([0, 1, 0, 1, 0, 1]), (2,), "if", 2, 1.0, 0.5, 1.0, 0.1, 1, 4, 0.1, 0.9, 5e-4, 0]
 
 
+PREPARATION = [
+    "crop_padding",
+    "crop_reflect",
+    "flip",
+    "image_size",
+    "random_resized_crop",
+    "frames_by",
+    "roll",
+    "cutout",
+    "timesteps",
+    "workers",
+]
+
+
 CLASSIFIER = ("hidden_layer_sizes", "neuron", "timesteps", "v_threshold", "alpha", "tau", "delta_t", "epochs")
 CLASSIFIER += ("batch_size", "learning_rate", "momentum", "weight_decay", "random_state")
 
@@ -295,7 +309,9 @@ ENTRIES = {
     ),
     "resize": Entry(resize, lambda rng: [rng.integers(0, 9, (2, 2, 4, 5)), *whole(rng, (1, 7))], ("resize: ",)),
     "Preparation": Entry(
-        data.Preparation, lambda rng: [4, True, True, 8, False, "number", 2, 2, 3, 0], ("Preparation: ",)
+        lambda *values: data.Preparation(**dict(zip(PREPARATION, values, strict=True))),
+        lambda rng: [4, True, True, 8, False, "number", 2, 2, 3, 0],
+        ("Preparation: ",),
     ),
     "SpikingClassifier.fit": Entry(
         fit,

@@ -14,6 +14,7 @@ import pytest
 
 import dsr
 from dsr import data, models
+from dsr.nn.registry import SPIKING
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.exceptions import DataConversionWarning, NotFittedError
@@ -243,7 +244,7 @@ LABELS = [0, 1, 0, 1, 0, 1]
         ({"timesteps": 0}, GOOD, LABELS, ValueError, "'timesteps': expected an integer >= 1, got 0"),
         ({"epochs": 2.5}, GOOD, LABELS, ValueError, "'epochs': expected an integer >= 1, got 2.5"),
         ({"batch_size": True}, GOOD, LABELS, ValueError, "'batch_size'"),
-        ({"neuron": "IF"}, GOOD, LABELS, ValueError, "'neuron': expected 'if' or 'lif', got 'IF'"),
+        ({"neuron": "IF"}, GOOD, LABELS, ValueError, f"'neuron': expected {' or '.join(map(repr, SPIKING))}, got 'IF'"),
         ({"hidden_layer_sizes": 8}, GOOD, LABELS, ValueError, "'hidden_layer_sizes': expected a sequence"),
         ({"hidden_layer_sizes": (2.5,)}, GOOD, LABELS, ValueError, "'hidden_layer_sizes': expected a sequence"),
         ({"sample_shape": (1, 3, 1)}, GOOD, LABELS, ValueError, r"'sample_shape': .* of 2 numbers, got \(1, 3, 1\)"),

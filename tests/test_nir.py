@@ -763,6 +763,13 @@ class Louder(dsr.Conv2d):
         return replace(super().forward(signal, run), scale=np.full(2, 2, np.float32), shift=np.zeros(2, np.float32))
 
 
+class HardReset(dsr.IF):
+    """Inherits what IF neurons say, but is another model."""
+
+    def model(self, threshold):
+        return replace(super().model(threshold), decay=0.5)
+
+
 class Named(dsr.Conv2d):
     """Does what a convolution does."""
 
@@ -778,6 +785,8 @@ def test_export_refuses_what_nir_cannot_say():
             dsr.nir.to_nir(network(layer, make_if()), (2, 8, 8))
     with pytest.raises(ValueError, match=r"layer '0': .* Louder"):
         dsr.nir.to_nir(network(Louder(2, 2, 3), make_if()), (2, 8, 8))
+    with pytest.raises(ValueError, match=r"layer '1': .* HardReset"):
+        dsr.nir.to_nir(network(dsr.Linear(3, 4), HardReset(1.0)), (3,))
     assert "0" in dsr.nir.to_nir(network(Named(2, 2, 3), make_if()), (2, 8, 8)).nodes
     with pytest.raises(ValueError, match=r"shape \(5,\) do not fit the network: Linear 0"):
         dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (5,))

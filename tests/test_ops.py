@@ -423,3 +423,38 @@ def test_convolution_without_values(axis, rng):
         assert_same(output, np.broadcast_to(convolution.bias.reshape(-1, 1, 1, 1), output.shape))
     assert not input_gradient.any()
     assert not weight_gradient.any()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_fused_neurons_of_every_model(model, shortcut, rng):
+    """A convolution through neurons is the convolution and then the neurons, in NumPy and in two calls."""
+    words = bits(rng, 40, 6, 7, 5, 9) & bits(rng, 40, 6, 7, 5, 9)
+    weight, bias, scale, shift = floats(rng, 37, 40, 3, 3), floats(rng, 37), floats(rng, 37), floats(rng, 37)
+    added = bits(rng, 37, 6, 7, 5, 9) if shortcut else None
+    for group in (1, 2, 4):
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 1, 1, group, added, 0.7)
+        current = ops.conv2d_spikes(words, weight, bias, 0.3, 1, 1, group)
+        if added is not None:
+            ops.add_words(added, current, 0.7)
+        expected = reference.neuron_spikes(current, 5, MODELS[model], None, scale, shift)[0]
+        assert_same(ops.conv2d_neuron_spikes(convolution, MODELS[model], scale, shift), expected)
+        assert_same(ops.neuron_spikes(current, 5, MODELS[model], None, scale, shift)[0], expected)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_time_first_neurons_of_every_model(model, real, rng):
+    """The same spikes as on the layout of layers, and the trains and potentials of NumPy."""
+    current = rng.normal(0.3, 1, (7, 1037)).astype(np.float32)
+    output = np.empty((7, 1037), real)
+    potentials = np.empty(1037, real)
+    _core.neuron_forward(current.astype(real), None, MODELS[model], output, potentials)
+    expected, left = reference.neuron_forward(current.astype(real), MODELS[model])
+    assert_same(output, expected)
+    assert_same(potentials, left)
+    if real is np.float32:
+        lanes = np.ascontiguousarray(current.T).reshape(1037, 1, 1, 7, 1)
+        words, _, _ = ops.neuron_spikes(lanes, 7, MODELS[model])
+        spikes = ops.unpack_words(words, 1037, MODELS[model].amplitude)
+        assert_same(np.ascontiguousarray(spikes.reshape(1037, 7).T), output)

@@ -8,6 +8,7 @@ import pytest
 from dsr import data
 from dsr.data import Preparation
 from dsr.data.options import options
+from dsr.nn.registry import NEURONS
 from dsr.train import recipe, run_folder
 from dsr.train.recipe import Recipe
 
@@ -48,7 +49,7 @@ def test_changes_are_toml_values():
         ("flip=1", "key 'flip': expected true or false, got 1"),
         ("data=3", "key 'data': expected a string, got 3"),
         ("epochs=0", "key 'epochs': expected an integer in "),
-        ("neuron=relu6", "key 'neuron': expected one of if, lif"),
+        ("neuron=relu6", f"key 'neuron': expected one of {', '.join(NEURONS)}, got 'relu6'"),
         ("epochs", "expected key=value"),
     ],
 )
@@ -84,7 +85,7 @@ def test_a_value_is_checked_however_the_recipe_is_made():
         replace(made, width=0)
     with pytest.raises(ValueError, match="'timesteps': expected 1 with neuron"):
         replace(made, neuron="relu")
-    with pytest.raises(ValueError, match="'neuron': expected one of if, lif, relu, got 'lIf'"):
+    with pytest.raises(ValueError, match=f"'neuron': expected one of {', '.join(NEURONS)}, got 'lIf'"):
         replace(made, neuron="lIf")
 
 

@@ -291,7 +291,8 @@ def _wire(source: str, features: tuple[int, ...], scale: Doubles | None = None) 
 
 
 def _export_of(layer: Layer) -> Any:
-    return description("to_nir", layer, "export", "NIR has nothing that does what {} does, or it has no export()")
+    missing = "NIR has nothing that does what {} does, or it has no export()"
+    return description("to_nir", layer, "export", missing, ("forward", "model"))  # a neuron's model says how it resets
 
 
 def _readout(output: Signal) -> str:

@@ -78,17 +78,22 @@ class GraphWriter(Protocol):
         """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
 
 
-def description(function: str, layer: Layer, method: str, missing: str) -> Any:
+def description(function: str, layer: Layer, method: str, missing: str, of: tuple[str, ...] = ("forward",)) -> Any:
     """A describing method of a layer.
 
     Raises
     ------
     ValueError
-        `forward` is of a class that does not have it; the message is that of `function`, and ends in `missing`.
+        One of the methods `of` that it describes is of a class that does not have it; the message is that of
+        `function`, and ends in `missing`.
     """
     order = type(layer).__mro__
-    defining = {name: next(i for i, c in enumerate(order) if name in vars(c)) for name in ("forward", method)}
-    if defining[method] > defining["forward"]:
-        name = order[defining["forward"]].__name__
+
+    def first(name: str) -> int:
+        return next((i for i, c in enumerate(order) if name in vars(c)), len(order))
+
+    does = min(map(first, of))
+    if first(method) > does:
+        name = order[does].__name__
         raise ValueError(f"{function}: layer '{layer.path or type(layer).__name__}': {missing.format(name)}")
     return getattr(layer, method)

@@ -195,6 +195,8 @@ class IF(Neuron, kind="if"):
         """Decay and gain are 1, a spike is worth the threshold."""
         return ops.if_model(threshold, self.alpha, function=f"IF {self.path}".rstrip())
 
+    export = Neuron.export
+
     def time_weights(self, timesteps: int) -> Values:
         """All one."""
         return uniform_weights(timesteps)
@@ -262,6 +264,8 @@ class LIF(Neuron, kind="lif"):
     def model(self, threshold: float) -> NeuronModel:
         """``decay = exp(-delta_t / tau)``, ``gain = 1 - decay``; a spike is worth ``threshold / delta_t``."""
         return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha, function=f"LIF {self.path}".rstrip())
+
+    export = Neuron.export
 
     def time_weights(self, timesteps: int) -> Values:
         """``exp(-(delta_t / tau) (T - 1 - t))``, scaled to mean 1."""

@@ -59,7 +59,7 @@ def test_repr_tells_shape_rate_and_bytes():
     assert "40 bytes" in text
 
 
-@pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones((0, 2, 3)), np.ones((1, 2, 3, 4))])
+@pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones((0, 2, 3)), np.ones((1, 2, 3, 4, 5, 6))])
 def test_wrong_shapes_are_named(bad):
     with pytest.raises(ValueError, match=r"SpikeTrain.from_dense: argument 'train'"):
         dsr.SpikeTrain.from_dense(bad)

@@ -145,16 +145,13 @@ class ConvolvedSpikes(Term):
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the output."""
-        out, _, kernel_h, kernel_w = self.convolution.weight.shape
         _, height, width, *inner = self.train.words.shape
-        stride, padding = self.convolution.stride, self.convolution.padding
-        sizes = (ops.output_size(*size, stride, padding) for size in ((height, kernel_h), (width, kernel_w)))
-        return (out, *sizes, *inner)
+        return (len(self.convolution.weight), *self.convolution.geometry.output_size(height, width), *inner)
 
     def add_to(self, out: Values | None) -> Values:
         """Convolve to a new array, or into `out`."""
         c = self.convolution
-        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.stride, c.padding, c.group, out)
+        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry, c.group, out)
 
 
 class _Written:
@@ -174,7 +171,8 @@ class Current:
     terms : tuple of Term
         What it is the sum of, in the order of the sum.
     features : tuple of int
-        ``(C, H, W)``, or ``(N,)`` for a vector, whose terms have ``C, H, W = N, 1, 1``.
+        ``(C, H, W)``; ``(C, L)`` for a signal, whose terms have ``H, W = 1, L``; or ``(N,)`` for a vector, whose terms
+        have ``C, H, W = N, 1, 1``.
     timesteps : int
         T.
     scale, shift : ndarray of float32, shape (C,), or None
@@ -201,12 +199,12 @@ class Current:
 
     @classmethod
     def from_dense(cls, train: Values) -> Current:
-        """Data of every time step, (T, B, C, H, W) or (T, B, N)."""
+        """Data of every time step, (T, B, *features)."""
         return cls((Dense(to_lanes(train)),), train.shape[2:], len(train), needs_gradient=False)
 
     @classmethod
     def from_static(cls, sample: Values, timesteps: int) -> Current:
-        """Data that is the same at every step, (B, C, H, W) or (B, N)."""
+        """Data that is the same at every step, (B, *features)."""
         return cls((Dense(to_lanes(sample[np.newaxis])),), sample.shape[1:], timesteps, needs_gradient=False)
 
     @property

@@ -70,6 +70,9 @@ class Layer:
     path: str = ""
     """Where the layer is in its network, such as ``block1.conv2``; set by `dsr.Network`."""
 
+    input_axes: str = ""
+    """Axes of a batch that the layer takes, "NC", "NCL" or "NCHW"; "any" where it keeps them; "": it does not say."""
+
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Output of the layer."""
         raise NotImplementedError

@@ -30,6 +30,8 @@ class AvgPool2d(Layer):
         At most half the kernel size.
     """
 
+    input_axes = "NCHW"
+
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         stride = kernel_size if stride is None else stride
         self.kernel_size, self.stride = as_counts("AvgPool2d", kernel_size=kernel_size, stride=stride)

@@ -34,7 +34,8 @@ class SpikeTrain:
     words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
         Channel c is bit ``c % 32`` of word ``c // 32``; bits of channels that do not exist are zero.
     features : tuple of int
-        ``(C, H, W)``, or ``(N,)`` for a vector, whose words have ``C, H, W = N, 1, 1``.
+        ``(C, H, W)``; ``(C, L)`` for a signal, whose words have ``H, W = 1, L``; or ``(N,)`` for a vector, whose
+        words have ``C, H, W = N, 1, 1``.
     amplitude : float
         What a spike is worth: `v_threshold` (IF), ``v_threshold / delta_t`` (LIF).
     time_weights : ndarray of float32, shape (T,), or None
@@ -53,7 +54,7 @@ class SpikeTrain:
 
         Parameters
         ----------
-        train : array_like, shape (T, B, C, H, W) or (T, B, N)
+        train : array_like, shape (T, B, C, H, W), (T, B, C, L) or (T, B, N)
             A spike is any value other than zero.
         amplitude : float
             What a spike is worth.
@@ -66,10 +67,10 @@ class SpikeTrain:
             `train` is not an array of real numbers of one of these shapes.
         """
         dense = as_array("SpikeTrain.from_dense", "train", train)
-        if dense.ndim not in (3, 5) or dense.shape[0] == 0:
+        if dense.ndim not in (3, 4, 5) or dense.shape[0] == 0:
             raise ValueError(
-                "SpikeTrain.from_dense: argument 'train': expected shape (T, B, C, H, W) or (T, B, N) with T >= 1, "
-                f"got {dense.shape}"
+                "SpikeTrain.from_dense: argument 'train': expected shape (T, B, C, H, W), (T, B, C, L) or (T, B, N) "
+                f"with T >= 1, got {dense.shape}"
             )
         amplitude = as_number(
             "SpikeTrain.from_dense", "amplitude", amplitude, lambda a: SMALLEST <= abs(a) <= LARGEST, "a number but 0"
@@ -85,7 +86,7 @@ class SpikeTrain:
         return cls(ops.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
 
     def dense(self) -> Values:
-        """Unpack to a time-first float32 array of 0 and `amplitude`, (T, B, C, H, W) or (T, B, N)."""
+        """Unpack to a time-first float32 array of 0 and `amplitude`, (T, B, *features)."""
         return from_lanes(self.values(), self.features)
 
     def values(self) -> Values:
@@ -131,7 +132,7 @@ class SpikeTrain:
         return float(kept["_firing_rate"])
 
     def rate(self) -> Values:
-        """The representation of the train, (B, C, H, W) or (B, N): its (weighted) mean over time."""
+        """The representation of the train, (B, *features): its (weighted) mean over time."""
         weights = uniform_weights(self.timesteps) if self.time_weights is None else self.time_weights
         mean = self.values().transpose(4, 0, 1, 2, 3) @ (weights / np.float32(self.timesteps))
         return np.ascontiguousarray(mean).reshape(self.batch, *self.features)
@@ -156,13 +157,14 @@ class SpikeTrain:
 
 
 def image_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
-    """``(C, H, W)`` of features; a vector is an image of one pixel."""
-    channels, height, width = features if len(features) == 3 else (*features, 1, 1)
+    """``(C, H, W)`` of features; a signal is an image of height 1, a vector one of one pixel."""
+    channels, *sizes = features
+    height, width = (1, 1) if not sizes else (1, *sizes) if len(sizes) == 1 else sizes
     return channels, height, width
 
 
 def to_lanes(array: NDArray[np.generic]) -> Values:
-    """Time-first (T, B, C, H, W) or (T, B, N) as float32 lanes (C, H, W, T, B)."""
+    """Time-first (T, B, *features) as float32 lanes (C, H, W, T, B)."""
     images = array.reshape(*array.shape[:2], *image_shape(array.shape[2:]))
     return np.ascontiguousarray(images.transpose(2, 3, 4, 0, 1), np.float32)
 

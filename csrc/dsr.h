@@ -102,6 +102,12 @@ typedef struct {
     uint16_t first;
 } dsr_row_source;
 
+/* Spikes whose weights are added without a list: DSR_ROW bits, one for each output channel, and DSR_ROW weights. */
+typedef struct {
+    const uint32_t *words;
+    const float *bits, *weights; /* aligned to 64 bytes; `bits` are 32-bit patterns */
+} dsr_mask_source;
+
 /* The current of neurons on rows: arrays of DSR_ROW channels, aligned to 64 bytes. It is amplitude * sum + bias, plus
  * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. */
 typedef struct {
@@ -118,7 +124,9 @@ typedef struct {
     X(uint32_t, build_lists,                                                                                           \
       (const dsr_row_source *sources, size_t count, uint16_t step, size_t n, uint16_t *lists, uint32_t end,            \
        uint32_t *ends))                                                                                                \
-    X(void, sum_rows, (const float *rows, const uint16_t *lists, const uint32_t *ends, size_t n, float *sums))         \
+    X(void, sum_rows,                                                                                                  \
+      (const float *rows, const uint16_t *lists, uint32_t start, const uint32_t *ends, size_t n, float *sums))         \
+    X(void, sum_masked, (const dsr_mask_source *sources, size_t count, size_t offset, size_t n, float *sums))          \
     X(void, build_table, (const float *rows, size_t groups, uint32_t group, size_t phases, float *table))              \
     X(void, rows_to_lanes,                                                                                             \
       (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \
@@ -281,13 +289,23 @@ dsr_status dsr_max_pool_backward(const float *grad_output, const float *input, f
 /* A spike where there is one in the window. pool.channels is W. */
 dsr_status dsr_or_pool(const uint32_t *words, uint32_t *output, dsr_pool pool);
 
-/* Convolutions of dense float32 lanes as GEMMs, ROUNDED: each output within (K + 2) eps sum|w||x| of the exact sum of
- * its K products; the same bits for any number of threads. Weights are [CO][CI][KH][KW]. Input gradients that go by
- * Winograd's method (ops/winograd.c): within (K + 12) eps M, M what the method gives with the absolute values of
- * gradients, weights and all its coefficients. */
+/* One direction of a convolution: pixel i of the image lies at place before + i * spread of a line of zeros, and tap k
+ * of output j reads place j * stride + k * dilation of it. A spread other than 1 makes a transposed convolution. */
 typedef struct {
-    size_t in_channels, out_channels, height, width, kernel_h, kernel_w, stride, padding, lanes, out_height, out_width;
+    size_t size, taps, out, stride, dilation, spread, before;
+} dsr_conv_axis;
+
+/* Output channels fall into `groups` equal parts, each of which sees its part of the input channels alone. */
+typedef struct {
+    dsr_conv_axis y, x;
+    size_t in_channels, out_channels, groups, lanes;
 } dsr_conv;
+
+/* Convolutions of dense float32 lanes as GEMMs, ROUNDED: each output within (K + 2) eps sum|w||x| of the exact sum of
+ * its K products; the same bits for any number of threads. Weights are [CO][CI / groups][KH][KW]. With a spread, the
+ * stride is 1 and `before` at most (taps - 1) * dilation.
+ * Input gradients that go by Winograd's method (ops/winograd.c): within (K + 12) eps M, M what the method gives with
+ * the absolute values of gradients, weights and all its coefficients. */
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);

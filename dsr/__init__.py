@@ -17,7 +17,7 @@ from dsr.ops import _openmp as _openmp  # first: it decides how the compiled par
 # isort: split
 from dsr import functional
 from dsr.nn.containers import Residual, Sequential
-from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.convolution import Conv1d, Conv2d, ConvTranspose2d, Linear
 from dsr.nn.dropout import Dropout
 from dsr.nn.flatten import Flatten
 from dsr.nn.layer import Layer, Parameter
@@ -86,7 +86,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose2d",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.ops.geometry import Geometry
 from dsr.ops.neurons import NeuronModel
 
 _Real = NDArray[np.floating[Any]]
@@ -141,14 +142,13 @@ def max_pool_backward(
     out: _F32,
     /,
 ) -> None: ...
-def conv2d(input: _F32, weight: _F32, bias: _F32 | None, stride: int, padding: int, out: _F32, /) -> None: ...
+def conv2d(input: _F32, weight: _F32, bias: _F32 | None, geometry: Geometry, out: _F32, /) -> None: ...
 def conv2d_spikes(
     words: _U32,
     weight: _F32,
     bias: _F32 | None,
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Geometry,
     group: int,
     accumulate: int,
     out: _F32,
@@ -159,8 +159,7 @@ def conv2d_neuron_spikes(
     weight: _F32,
     bias: _F32 | None,
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Geometry,
     group: int,
     shortcut: _U32 | None,
     shortcut_amplitude: float,
@@ -177,11 +176,10 @@ def conv2d_spikes_weight_gradient(
     transposed: _U32,
     timesteps: int,
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Geometry,
     group: int,
     out: _F32,
     /,
 ) -> None: ...
-def conv2d_input_gradient(grad_output: _F32, weight: _F32, stride: int, padding: int, out: _F32, /) -> None: ...
-def conv2d_weight_gradient(grad_output: _F32, input: _F32, stride: int, padding: int, out: _F32, /) -> None: ...
+def conv2d_input_gradient(grad_output: _F32, weight: _F32, geometry: Geometry, out: _F32, /) -> None: ...
+def conv2d_weight_gradient(grad_output: _F32, input: _F32, geometry: Geometry, out: _F32, /) -> None: ...

@@ -408,7 +408,7 @@ def _pair(size: Any) -> tuple[int, int]:
     return vertical, horizontal
 
 
-def _taps(values: Array, kernel_size: Any, stride: Any, padding: Any, outside: Any) -> list[Array]:
+def _windows_of(values: Array, kernel_size: Any, stride: Any, padding: Any, outside: Any) -> list[Array]:
     """For each place in a window, in order, the values there in all windows; `outside` where there is no image."""
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = map(_pair, (kernel_size, stride, padding))
     around = ((0, 0), (pad_h, pad_h), (pad_w, pad_w), (0, 0))
@@ -424,7 +424,7 @@ def _taps(values: Array, kernel_size: Any, stride: Any, padding: Any, outside: A
 
 def avg_pool(values: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
     """See `dsr.ops.avg_pool`; values (C, H, W, L)."""
-    taps = _taps(values, kernel_size, stride, padding, 0)
+    taps = _windows_of(values, kernel_size, stride, padding, 0)
     total = np.zeros_like(taps[0])
     for tap in taps:
         total = total + tap
@@ -434,7 +434,7 @@ def avg_pool(values: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> 
 def pool_planes(words: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
     """See `dsr.ops.pool_planes`."""
     spikes = unpack_words(words, 32 * len(words)).astype(np.int64)
-    taps = _taps(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding, 0)
+    taps = _windows_of(spikes.reshape(*spikes.shape[:3], prod(spikes.shape[3:])), kernel_size, stride, padding, 0)
     counts = np.sum(taps, axis=0)
     counts = counts.reshape(*counts.shape[:3], *words.shape[3:])
     return np.stack([pack_words(counts >> k & 1) for k in range(len(taps).bit_length())])
@@ -443,7 +443,7 @@ def pool_planes(words: Array, kernel_size: Any, stride: Any, padding: Any = 0) -
 def or_pool(words: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> Array:
     """See `dsr.ops.or_pool`."""
     flat = words.reshape(*words.shape[:3], prod(words.shape[3:]))
-    pooled = np.bitwise_or.reduce(_taps(flat, kernel_size, stride, padding, 0))
+    pooled = np.bitwise_or.reduce(_windows_of(flat, kernel_size, stride, padding, 0))
     return pooled.reshape(*pooled.shape[:3], *words.shape[3:])
 
 
@@ -454,8 +454,8 @@ def max_pool(values: Array, kernel_size: Any, stride: Any, padding: Any = 0) -> 
 
 def _largest(values: Array, kernel_size: Any, stride: Any, padding: Any) -> tuple[Array, Array]:
     """The largest value of each window, and its place in it; the first counts, as with NaN first."""
-    taps = _taps(values, kernel_size, stride, padding, 0)
-    inside = _taps(np.ones_like(values), kernel_size, stride, padding, 0)
+    taps = _windows_of(values, kernel_size, stride, padding, 0)
+    inside = _windows_of(np.ones_like(values), kernel_size, stride, padding, 0)
     largest, place = np.zeros_like(taps[0]), np.full(taps[0].shape, -1)
     for number, (tap, there) in enumerate(zip(taps, inside, strict=True)):
         larger = (there == 1) & ((place < 0) | (tap > largest))
@@ -494,55 +494,63 @@ def _spread(shares: list[Array], shape: tuple[int, ...], kernel_size: Any, strid
     return padded[:, pad_h : pad_h + height, pad_w : pad_w + width]
 
 
-def conv2d(values: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0) -> Array:
+def _line(values: Array, geometry: Any) -> Array:
+    """The image with zeros between its pixels and around them."""
+    (down, across), (top, bottom, left, right) = geometry.spread, geometry.padding
+    channels, height, width, lanes = values.shape
+    spread = np.zeros(
+        (channels, max(0, height * down - down + 1), max(0, width * across - across + 1), lanes), values.dtype
+    )
+    spread[:, ::down, ::across] = values
+    return np.pad(spread, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def _taps(line: Array, geometry: Any, rows: int, columns: int) -> Any:
+    """Each tap of the kernel with the view of what it reads, in groups (G, C / G, H', W', L)."""
+    (down, across), (far_y, far_x) = geometry.stride, geometry.dilation
+    for y, x in np.ndindex(*geometry.kernel):
+        part = line[:, y * far_y :: down, x * far_x :: across][:, :rows, :columns]
+        yield y, x, part.reshape(geometry.groups, len(line) // geometry.groups, *part.shape[1:])
+
+
+def _grouped(array: Array, geometry: Any) -> Array:
+    return array.reshape(geometry.groups, len(array) // geometry.groups, *array.shape[1:])
+
+
+def conv2d(values: Array, weight: Array, bias: Array | None, geometry: Any) -> Array:
     """See `dsr.ops.conv2d`; float64 inputs give float64 sums."""
-    _, _, kernel_h, kernel_w = weight.shape
-    padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows = _windows(values.shape[1], kernel_h, stride, padding)
-    columns = _windows(values.shape[2], kernel_w, stride, padding)
+    rows, columns = geometry.output_size(*values.shape[1:3])
     total = np.zeros((len(weight), rows, columns, values.shape[3]), values.dtype)
-    for y in range(kernel_h):
-        for x in range(kernel_w):
-            part = padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride]
-            total += np.einsum("oc,chwl->ohwl", weight[:, :, y, x], part)
+    for y, x, part in _taps(_line(values, geometry), geometry, rows, columns):
+        total += np.einsum("goc,gchwl->gohwl", _grouped(weight[:, :, y, x], geometry), part).reshape(total.shape)
     return total if bias is None else total + bias.reshape(-1, 1, 1, 1)
 
 
-def conv2d_input_gradient(
-    grad_output: Array, weight: Array, height: int, width: int, stride: int = 1, padding: int = 0
-) -> Array:
+def conv2d_input_gradient(grad_output: Array, weight: Array, height: int, width: int, geometry: Any) -> Array:
     """See `dsr.ops.conv2d_input_gradient`."""
-    _, channels, kernel_h, kernel_w = weight.shape
     _, rows, columns, lanes = grad_output.shape
-    padded = np.zeros((channels, height + 2 * padding, width + 2 * padding, lanes), grad_output.dtype)
-    for y in range(kernel_h):
-        for x in range(kernel_w):
-            part = np.einsum("oc,ohwl->chwl", weight[:, :, y, x], grad_output)
-            padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride] += part
-    return padded[:, padding : padding + height, padding : padding + width]
+    line = _line(np.zeros((weight.shape[1] * geometry.groups, height, width, lanes), grad_output.dtype), geometry)
+    for y, x, part in _taps(line, geometry, rows, columns):
+        part += np.einsum("goc,gohwl->gchwl", _grouped(weight[:, :, y, x], geometry), _grouped(grad_output, geometry))
+    (down, across), (top, _, left, _) = geometry.spread, geometry.padding
+    return line[:, top::down, left::across][:, :height, :width]
 
 
-def conv2d_weight_gradient(
-    grad_output: Array, values: Array, kernel_h: int, kernel_w: int, stride: int = 1, padding: int = 0
-) -> Array:
+def conv2d_weight_gradient(grad_output: Array, values: Array, geometry: Any) -> Array:
     """See `dsr.ops.conv2d_weight_gradient`."""
     outputs, rows, columns, _ = grad_output.shape
-    padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    gradient = np.zeros((outputs, len(values), kernel_h, kernel_w), grad_output.dtype)
-    for y in range(kernel_h):
-        for x in range(kernel_w):
-            part = padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride]
-            gradient[:, :, y, x] = np.einsum("ohwl,chwl->oc", grad_output, part)
+    gradient = np.zeros((outputs, len(values) // geometry.groups, *geometry.kernel), grad_output.dtype)
+    for y, x, part in _taps(_line(values, geometry), geometry, rows, columns):
+        found = np.einsum("gohwl,gchwl->goc", _grouped(grad_output, geometry), part)
+        gradient[:, :, y, x] = found.reshape(gradient.shape[:2])
     return gradient
 
 
-def conv2d_spikes(
-    words: Array, weight: Array, bias: Array | None, amplitude: float, stride: int = 1, padding: int = 0
-) -> Array:
+def conv2d_spikes(words: Array, weight: Array, bias: Array | None, amplitude: float, geometry: Any) -> Array:
     """See `dsr.ops.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
-    spikes = unpack_words(words, weight.shape[1]).astype(weight.dtype)
+    spikes = unpack_words(words, weight.shape[1] * geometry.groups).astype(weight.dtype)
     flat = spikes.reshape(*spikes.shape[:3], -1) * weight.dtype.type(amplitude)
-    out = conv2d(flat, weight, bias, stride, padding)
+    out = conv2d(flat, weight, bias, geometry)
     return out.reshape(*out.shape[:3], *words.shape[3:])
 
 
@@ -555,17 +563,17 @@ def conv2d_neuron_spikes(
 
 
 def _convolved(c: Any) -> Array:
-    current = conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.stride, c.padding)
+    current = conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry)
     if c.shortcut is not None:
         current += unpack_words(c.shortcut, len(current), c.shortcut_amplitude)
     return current
 
 
 def conv2d_spikes_weight_gradient(
-    grad_output: Array, words: Array, weight_shape: tuple[int, ...], amplitude: float, stride: int = 1, padding: int = 0
+    grad_output: Array, words: Array, weight_shape: tuple[int, ...], amplitude: float, geometry: Any
 ) -> Array:
     """See `dsr.ops.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
-    spikes = unpack_words(words, weight_shape[1]).astype(grad_output.dtype)
+    spikes = unpack_words(words, weight_shape[1] * geometry.groups).astype(grad_output.dtype)
     flat = spikes.reshape(*spikes.shape[:3], -1) * grad_output.dtype.type(amplitude)
     steps = grad_output.reshape(*grad_output.shape[:3], -1)
-    return conv2d_weight_gradient(steps, flat, weight_shape[2], weight_shape[3], stride, padding)
+    return conv2d_weight_gradient(steps, flat, geometry)

@@ -1,7 +1,7 @@
 """What the entries of dsr._core take, stated a second time: the tests' own table, and valid arguments made from it.
 
 An argument is "name:kind" or "name:kind:axes"; "?" before the name: None is allowed; "!" before the name: an output;
-"neuron" is a `dsr.ops.NeuronModel`.
+"neuron" is a `dsr.ops.NeuronModel`, "geometry" a `dsr.ops.Geometry`.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ ENTRIES = {
     "max_pool_backward": f"grad_output:float32:CIJL input:float32:CHWL {WINDOWS} !out:float32:CHWL",
     "sgd_update": "!value:float32:N grad:float32:N !buffer:float32:N learning_rate:number momentum:chance "
     "weight_decay:number nesterov:size first:size",
-    "conv2d": "input:float32:CHWL weight:float32:OCYX ?bias:float32:O stride:count padding:size !out:float32:OIJL",
-    "conv2d_input_gradient": "grad_output:float32:OIJL weight:float32:OCYX stride:count padding:size !out:float32:CHWL",
-    "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL stride:count padding:size !out:float32:OCYX",
-    "conv2d_spikes": "words:uint32:WHVL weight:float32:OCYX ?bias:float32:O amplitude:number stride:count padding:size "
+    "conv2d": "input:float32:CHWL weight:float32:OGYX ?bias:float32:O geometry:geometry !out:float32:OIJL",
+    "conv2d_input_gradient": "grad_output:float32:OIJL weight:float32:OGYX geometry:geometry !out:float32:CHWL",
+    "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL geometry:geometry !out:float32:OGYX",
+    "conv2d_spikes": "words:uint32:WHVL weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
     "group:count accumulate:size !out:float32:OIJL",
-    "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
-    "padding:size group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
+    "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
+    "group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
     "neuron:neuron !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
-    "transposed:uint32:HVKN timesteps:count amplitude:number stride:count padding:size group:count !out:float32:OCYX",
+    "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry group:count !out:float32:OGYX",
 }
 # these return a number, the others None
 NUMBERS = {"backward", "rate_backward", "neuron_spikes_backward", "count_bits"}
@@ -89,13 +89,15 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
 
     sizes["kernel_h"], sizes["kernel_w"], sizes["timesteps"] = sizes["Y"], sizes["X"], sizes["T"]
     sizes["padding"] = min(sizes["padding"], sizes["Y"] // 2, sizes["X"] // 2)
-    for size, kernel, windows, axis in (("H", "Y", "I", "h"), ("V" if "spikes" in entry else "W", "X", "J", "w")):
+    images = (("H", "Y", "I", "h"), ("V" if "spikes" in entry else "W", "X", "J", "w"))
+    for size, kernel, windows, axis in images if "pool" in entry else ():
         sizes[f"padding_{axis}"] = sizes["padding"]
-        stride = sizes.setdefault(f"stride_{axis}", sizes["stride"]) if "pool" in entry else sizes["stride"]
-        if "pool" in entry or "conv" in entry:
-            room = 2 * sizes["padding"] - sizes[kernel]
-            sizes[size] = max(sizes[size], -room)
-            sizes[windows] = (sizes[size] + room) // stride + 1
+        stride = sizes.setdefault(f"stride_{axis}", sizes["stride"])
+        room = 2 * sizes["padding"] - sizes[kernel]
+        sizes[size] = max(sizes[size], -room)
+        sizes[windows] = (sizes[size] + room) // stride + 1
+    if "conv" in entry:
+        settle_convolution(sizes, [names[:3] for names in images])
     if entry == "transpose_words":
         sizes["C"], sizes["K"] = 32 * sizes["W"], words(sizes["L"])
     elif entry == "pool_planes":
@@ -109,6 +111,27 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     return sizes
 
 
+def geometry_of(sizes: dict[str, int]) -> ops.Geometry:
+    """The geometry that the sizes describe; a stride is a spread where `transposed` says so."""
+    (y, x), p, d = (sizes["Y"], sizes["X"]), sizes["padding"], (sizes["dilation"], 1)
+    steps = (sizes["stride"], sizes["across"])
+    if sizes["transposed"]:
+        around = min(p, d[0] * (y - 1)), min(p, x - 1)
+        return ops.Geometry((y, x), (1, 1), (around[0],) * 2 + (around[1],) * 2, d, sizes["groups"], steps)
+    return ops.Geometry((y, x), steps, (p, p, p, p + sizes["after"]), d, sizes["groups"])
+
+
+def settle_convolution(sizes: dict[str, int], images: tuple[tuple[str, str, str], ...]) -> None:
+    """Groups and windows of a convolution."""
+    sizes["G"] = sizes["C"] // sizes["groups"]
+    sizes["C"], sizes["O"] = sizes["G"] * sizes["groups"], -(-sizes["O"] // sizes["groups"]) * sizes["groups"]
+    geometry = geometry_of(sizes)
+    for axis, (size, _, windows) in enumerate(images):
+        while geometry.output_size(sizes[size], sizes[size])[axis] < 1:
+            sizes[size] += 1
+        sizes[windows] = geometry.output_size(sizes[size], sizes[size])[axis]
+
+
 def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     """Random small sizes of the axes and of kernels and strides, some of them 0."""
     sizes = {letter: int(rng.integers(0, 7)) for letter in "NCPBHVWLO"}
@@ -118,13 +141,17 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     sizes["S"] = int(rng.choice([1, sizes["T"]]))
     sizes["stride_h"], sizes["stride_w"] = (int(size) for size in rng.integers(1, 4, 2))
     sizes["padding"], sizes["group"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
+    sizes |= {name: int(rng.integers(1, 4)) for name in ("across", "dilation", "groups")}
+    sizes |= {"after": int(rng.integers(0, 2)), "transposed": int(rng.integers(0, 2))}
     return settle(entry, sizes)
 
 
 def plain_sizes(entry: str) -> dict[str, int]:
     """No axis is shorter than 2, and at stride 1 every pixel of an image counts."""
     sizes = {"N": 5, "C": 40, "P": 2, "B": 9, "H": 5, "V": 6, "W": 6, "L": 33, "O": 3, "T": 4, "S": 4}
-    return settle(entry, {**sizes, "Y": 3, "X": 2, "stride": 1, "padding": 1, "group": 2})
+    window = {"Y": 3, "X": 2, "stride": 1, "padding": 1, "group": 2}
+    usual = {"across": 1, "dilation": 1, "groups": 1, "after": 0, "transposed": 0}
+    return settle(entry, {**sizes, **window, **usual})
 
 
 def make_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -154,6 +181,8 @@ def make_arguments(
             made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
         elif argument.kind == "neuron":
             made.append(make_neuron(rng, real))
+        elif argument.kind == "geometry":
+            made.append(geometry_of(sizes))
         elif argument.name in sizes:
             made.append(sizes[argument.name])
         elif argument.kind == "chance":

@@ -89,13 +89,25 @@ def apply(node, x):
         return windows(x, node.kernel_size, node.stride, node.padding).mean(axis=(4, 5))
     if isinstance(node, nir.SumPool2d):
         return windows(x, node.kernel_size, node.stride, node.padding).sum(axis=(4, 5))
-    if isinstance(node, nir.Conv2d):
-        assert tuple(node.dilation) == (1, 1)
-        size = np.array(node.weight.shape[2:])
-        padding = (
-            {"valid": 0 * size, "same": size // 2}[node.padding] if isinstance(node.padding, str) else node.padding
+    if isinstance(node, nir.Conv1d):
+        image = nir.Conv2d(
+            None,
+            node.weight[:, :, np.newaxis],
+            (1, int(node.stride)),
+            node.padding if isinstance(node.padding, str) else (0, int(node.padding)),
+            (1, int(node.dilation)),
+            node.groups,
+            node.bias,
         )
-        seen = windows(x, size, node.stride, padding)
+        return apply(image, x[:, :, np.newaxis])[:, :, 0]
+    if isinstance(node, nir.Conv2d):
+        reach = np.array(node.dilation) * (np.array(node.weight.shape[2:]) - 1)
+        around = {"valid": (0 * reach, 0 * reach), "same": (reach // 2, reach - reach // 2)}
+        before, after = (
+            around[node.padding] if isinstance(node.padding, str) else 2 * [np.broadcast_to(node.padding, 2)]
+        )
+        padded = np.pad(x, ((0, 0), (0, 0), *zip(before, after, strict=True)))
+        seen = windows(padded, reach + 1, node.stride, 0)[..., :: node.dilation[0], :: node.dilation[1]]
         parts = [
             np.tensordot(part, weight.astype(np.float64), ((1, 4, 5), (1, 2, 3)))
             for part, weight in zip(

@@ -122,6 +122,7 @@ def without_leak(general: bool) -> list[np.ndarray]:
         current = rng.normal(0.3, 1, (7, 1033)).astype(dtype)
         results.append(np.empty_like(current))
         _core.neuron_forward(current * half, None, model(dtype=dtype), results[-1], None)
-    convolution = ops.SpikeConvolution(bits(rng, 40, 5, 4, 3, 17), floats(rng, 37, 40, 3, 3), None, 0.3, 1, 1, 1)
+    geometry = ops.Geometry((3, 3), padding=(1, 1, 1, 1))
+    convolution = ops.SpikeConvolution(bits(rng, 40, 5, 4, 3, 17), floats(rng, 37, 40, 3, 3), None, 0.3, geometry, 1)
     scale, shift = floats(rng, 37) * half, floats(rng, 37) * half
     return [*results, ops.conv2d_neuron_spikes(convolution, model(), scale, shift)]

@@ -118,7 +118,7 @@ def counted() -> Iterator[Counter[str]]:
 
     def counting(name: str, function: Any) -> Any:
         def call(*arguments: Any) -> Any:
-            calls["conv2d_spikes, added" if name == "conv2d_spikes" and arguments[7] else name] += 1
+            calls["conv2d_spikes, added" if name == "conv2d_spikes" and arguments[6] else name] += 1
             return function(*arguments)
 
         return call

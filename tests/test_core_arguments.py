@@ -17,7 +17,7 @@ from core_table import ENTRIES, arguments_of, draw_sizes, make_arguments, plain_
 from core_table import NUMBERS as NUMBERS_RETURNED
 
 from dsr import _core
-from dsr.ops import if_model
+from dsr.ops import Geometry, if_model
 
 POOLS = ["avg_pool", "avg_pool_backward", "max_pool", "max_pool_backward", "or_pool", "pool_planes"]
 ARRAYS = [(entry, i) for entry in ENTRIES for i, argument in enumerate(arguments_of(entry)) if argument.axes]
@@ -136,7 +136,10 @@ def test_read_only_output(case, call):
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_axes_that_disagree(entry, call):
     """Any axis of any array one longer: refused, unless nothing fixes its length (a kernel's size, say)."""
-    free, fixed = 0, "WIJSKV" + ("NT" if entry == "conv2d_spikes_weight_gradient" else "")
+    free, fixed = (
+        0,
+        "WIJSKV" + ("YXC" if "conv" in entry else "") + ("NT" if entry == "conv2d_spikes_weight_gradient" else ""),
+    )
     for index, argument in enumerate(arguments_of(entry)):
         for axis, letter in enumerate(argument.axes):
             arguments = call(entry)
@@ -172,17 +175,17 @@ RELATIONS = [
     ("avg_pool_backward", {"grad_output": (40, 5, 8, 33)}, "grad_output", "7 elements on axis J"),
     ("pool_planes", {"words": (40, 0, 6, 33)}, "words", "an image at least as large as the window"),
     ("pool_planes", {"out": (4, 40, 5, 7, 33)}, "out", "3 elements on axis K"),
-    ("conv2d", {"weight": (3, 40, 0, 2)}, "weight", "a kernel of at least 1x1"),
+    ("conv2d", {"weight": (3, 40, 0, 2)}, "weight", "3 elements on axis Y"),
     ("conv2d", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
     ("conv2d", {"out": (3, 6, 7, 33)}, "out", "5 elements on axis I"),
-    ("conv2d_input_gradient", {"weight": (3, 40, 3, 0)}, "weight", "a kernel of at least 1x1"),
+    ("conv2d_input_gradient", {"weight": (3, 40, 3, 0)}, "weight", "2 elements on axis X"),
     ("conv2d_input_gradient", {"out": (40, 0, 6, 33)}, "out", "an image at least as large as the window"),
     ("conv2d_input_gradient", {"grad_output": (3, 6, 7, 33)}, "grad_output", "5 elements on axis I"),
-    ("conv2d_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "a kernel of at least 1x1"),
+    ("conv2d_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "3 elements on axis Y"),
     ("conv2d_weight_gradient", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
     ("conv2d_weight_gradient", {"grad_output": (3, 5, 8, 33)}, "grad_output", "7 elements on axis J"),
     ("conv2d_spikes", {"words": (3, 5, 6, 33)}, "words", "2 elements on axis W"),
-    ("conv2d_spikes", {"weight": (3, 40, 0, 2)}, "weight", "a kernel of at least 1x1"),
+    ("conv2d_spikes", {"weight": (3, 40, 0, 2)}, "weight", "3 elements on axis Y"),
     ("conv2d_neuron_spikes", {"words": (3, 5, 6, 4, 9)}, "words", "2 elements on axis W"),
     ("conv2d_neuron_spikes", {"shortcut": None, "out": (2, 5, 7, 4, 9)}, "out", "1 elements on axis K"),
     ("conv2d_neuron_spikes", {"shortcut": (2, 5, 7, 4, 9), "out": (2, 5, 7, 4, 9)}, "shortcut", "1 elements on axis K"),
@@ -190,7 +193,7 @@ RELATIONS = [
     ("conv2d_spikes_weight_gradient", {"timesteps": 5}, "values", "5 elements on axis T"),
     ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 3, 64)}, "transposed", "2 elements on axis K"),
     ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 2, 96)}, "transposed", "64 elements on axis N"),
-    ("conv2d_spikes_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "a kernel of at least 1x1"),
+    ("conv2d_spikes_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "3 elements on axis Y"),
     ("conv2d_spikes_weight_gradient", {"constant": (3, 6, 7, 9), "values": (3, 6, 7, 4, 9)}, "constant", "5 elements"),
 ]
 
@@ -249,22 +252,23 @@ def words(*shape):
 
 
 LARGE = 46341, 46341, 1  # more than 2**31 elements, of no channels
+ONE = Geometry((1, 1))
 LANES = 2**20, 2**12
 MANY = words(0, 1, 1, *LANES)
 TOO_LARGE = [
-    ("conv2d", [floats(0, *LARGE), floats(0, 0, 1, 1), None, 1, 0, floats(0, *LARGE)], "out", "elements"),
-    ("conv2d", [floats(2**31, 1, 1, 0), floats(0, 2**31, 1, 1), None, 1, 0, floats(0, 1, 1, 0)], "weight", "weights"),
-    ("conv2d_input_gradient", [floats(0, *LARGE), floats(0, 0, 1, 1), 1, 0, floats(0, *LARGE)], "grad_output", "eleme"),
-    ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), 1, 0, floats(0, 2**31, 1, 1)], "out", "we"),
+    ("conv2d", [floats(0, *LARGE), floats(0, 0, 1, 1), None, ONE, floats(0, *LARGE)], "out", "elements"),
+    ("conv2d", [floats(2**31, 1, 1, 0), floats(0, 2**31, 1, 1), None, ONE, floats(0, 1, 1, 0)], "weight", "weights"),
+    ("conv2d_input_gradient", [floats(0, *LARGE), floats(0, 0, 1, 1), ONE, floats(0, *LARGE)], "grad_output", "eleme"),
+    ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), ONE, floats(0, 2**31, 1, 1)], "out", "we"),
     (
         "conv2d_neuron_spikes",
-        [MANY, floats(0, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, if_model(1.0), MANY],
+        [MANY, floats(0, 0, 1, 1), None, 1, ONE, 1, None, 0, None, None, if_model(1.0), MANY],
         "words",
         "lanes",
     ),
     (
         "conv2d_spikes_weight_gradient",
-        [floats(0, 1, 1, LANES[1]), None, None, words(1, 1, 0, 0), LANES[0], 1, 1, 0, 1, floats(0, 0, 1, 1)],
+        [floats(0, 1, 1, LANES[1]), None, None, words(1, 1, 0, 0), LANES[0], 1, ONE, 1, floats(0, 0, 1, 1)],
         "timesteps",
         "lanes",
     ),
@@ -291,6 +295,22 @@ WRONG_NUMBERS = {
     ]
     + [replace(if_model(1.0), **{field: 0.0}) for field in ("v_threshold", "fire", "amplitude", "divisor", "top")],
 }
+WRONG_NUMBERS["geometry"] = [
+    SimpleNamespace(**vars(Geometry((3, 2))) | {field: value})
+    for field, values in {
+        "kernel": [(0, 2), (3, 2**31)],
+        "stride": [(0, 1), (1, -1), (2**64, 1)],
+        "padding": [(-1, 0, 0, 0), (0, 0, 0, 2**31)],
+        "dilation": [(0, 1)],
+        "spread": [(1, 0)],
+        "groups": [0, 2**31, -(2**70)],
+    }.items()
+    for value in values
+]
+NO_GEOMETRIES = [3, (3, 2), if_model(1.0)] + [
+    SimpleNamespace(**vars(Geometry((3, 2))) | {field: value})
+    for field, value in (("kernel", 3), ("stride", [1, 1]), ("padding", (0, 0)), ("groups", 1.0), ("spread", (1.0, 1)))
+]
 # fields of another type, and objects that lack one
 NO_NEURONS = [1.0, "IF", replace(if_model(1.0), decay=1), replace(if_model(1.0), closed=1), SimpleNamespace(decay=1.0)]
 NO_NUMBERS = [None, "1", b"1", [1], (), {}, 1j, np.array([1.0, 2.0]), object()]
@@ -303,7 +323,7 @@ def test_numbers(case, call):
     entry, index = case
     kind = arguments_of(entry)[index].kind
     no_integers = [1.0, np.float32(1), "1"] if kind in ("count", "size", "seed") else []
-    no_integers += NO_NEURONS if kind == "neuron" else []
+    no_integers += {"neuron": NO_NEURONS, "geometry": NO_GEOMETRIES}.get(kind, [])
     wrong = [(ValueError, value) for value in WRONG_NUMBERS[kind]]
     wrong += [(TypeError, value) for value in NO_NUMBERS + no_integers]
     for error, value in wrong:
@@ -317,7 +337,7 @@ def test_numbers_of_any_class(case, call):
     entry, index = case
     arguments = call(entry)
     plain = arguments[index]
-    if arguments_of(entry)[index].kind == "neuron":
+    if arguments_of(entry)[index].kind in ("neuron", "geometry"):
         arguments[index] = SimpleNamespace(**vars(plain))
         getattr(_core, entry)(*arguments)
         return
@@ -369,29 +389,35 @@ def test_kernels_of_too_many_taps(entry, call):
             getattr(_core, entry)(*arguments)
 
 
-# f and u make arrays of zeros, float32 and uint32
+# f and u make arrays of zeros, float32 and uint32; S a geometry with this stride and padding
 HUGE = "2**31 - 2, 2**31 - 2, 1, 1, 2**30 - 1, 2**30 - 1"  # windows of a pooling
 HARD_CALLS = [
-    "_core.conv2d_input_gradient(f(1, 1, 1, 1), f(1, 1, 1, 1), 2**31 - 1, 0, f(1, 1, 1, 1))",
-    "_core.conv2d(f(1, 1, 1, 1), f(1, 1, 1, 1), None, 2**31 - 1, 0, f(1, 1, 1, 1))",
-    "_core.conv2d(f(1, 1, 1, 1), f(1, 1, 1, 1), None, 2**30, 2**30, f(1, 3, 3, 1))",
-    "_core.conv2d_weight_gradient(f(1, 3, 3, 1), f(1, 1, 1, 1), 2**30, 2**30, f(1, 1, 1, 1))",
+    "_core.conv2d_input_gradient(f(1, 1, 1, 1), f(1, 1, 1, 1), S(2**31 - 1, 0), f(1, 1, 1, 1))",
+    "_core.conv2d(f(1, 1, 1, 1), f(1, 1, 1, 1), None, S(2**31 - 1, 0), f(1, 1, 1, 1))",
+    "_core.conv2d(f(1, 1, 1, 1), f(1, 1, 1, 1), None, S(2**30, 2**30), f(1, 3, 3, 1))",
+    "_core.conv2d_weight_gradient(f(1, 3, 3, 1), f(1, 1, 1, 1), S(2**30, 2**30), f(1, 1, 1, 1))",
     f"_core.avg_pool(f(1, 2, 2, 1), {HUGE}, f(1, 3, 3, 1))",
     f"_core.max_pool(f(1, 2, 2, 1), {HUGE}, f(1, 3, 3, 1))",
     f"_core.avg_pool_backward(f(1, 3, 3, 1), {HUGE}, f(1, 2, 2, 1))",
     f"_core.max_pool_backward(f(1, 3, 3, 1), f(1, 2, 2, 1), {HUGE}, f(1, 2, 2, 1))",
-    "_core.conv2d_spikes(u(1, 2, 2, 1), f(1, 1, 1, 1), None, 1, 1431655765, 2**31 - 1, 1, 0, f(1, 4, 4, 1))",
-    "_core.conv2d_spikes(u(1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, 0, f(1, 3, 3, 1))",
-    "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, 1, 0, 1, 0, f(1, 1, 1, 1))",
-    "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, 1431655765, 2**31 - 1, "
+    "_core.conv2d_spikes(u(1, 2, 2, 1), f(1, 1, 1, 1), None, 1, S(1431655765, 2**31 - 1), 1, 0, f(1, 4, 4, 1))",
+    "_core.conv2d_spikes(u(1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, 0, f(1, 3, 3, 1))",
+    "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, G((1, 1)), 1, 0, f(1, 1, 1, 1))",
+    "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, S(1431655765, 2**31 - 1), "
     "1, f(1, 1, 1, 1))",
-    "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, None, 0, None, "
+    "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, None, 0, None, "
     "None, dsr.ops.if_model(1), u(1, 3, 3, 1, 1))",
-    "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, "
+    "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, S(1, 0), 1, None, 0, None, None, "
     "dsr.ops.lif_model(1, 1, 1), u(1, 1, 1, 1, 0))",
     f"_core.pool_planes(u(1, 2, 2, 1), {HUGE}, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",
+    "_core.conv2d(f(1, 3, 1, 1), f(1, 1, 2, 1), None, G((2, 1), dilation=(2**31 - 1, 1), "
+    "padding=(2**30, 2**30, 0, 0)), f(1, 4, 1, 1))",
+    "_core.conv2d_spikes(u(1, 2, 1, 1), f(1, 1, 2, 1), None, 1, G((2, 1), dilation=(2**31 - 1, 1), "
+    "spread=(2**31 - 1, 1)), 1, 0, f(1, 1, 1, 1))",
+    "_core.conv2d_input_gradient(f(0, 1, 1, 1), f(0, 2, 1, 1), G((1, 1), (2**31 - 1,) * 2, groups=2), f(4, 1, 1, 1))",
+    "_core.conv2d(f(0, 1, 1, 1), f(0, 0, 1, 1), None, G((1, 1), groups=2**31 - 1), f(0, 1, 1, 1))",
 ]
 
 
@@ -404,6 +430,8 @@ def test_hard_calls_end(number):
     lines = [
         "import numpy as np, dsr",
         "from dsr import _core",
+        "from dsr.ops import Geometry as G",
+        "S = lambda stride, padding: G((1, 1), (stride,) * 2, (padding,) * 4)",
         "f = lambda *shape: np.zeros(shape, np.float32)",
         "u = lambda *shape: np.zeros(shape, np.uint32)",
         "try:",

@@ -19,8 +19,8 @@ from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, decaying_weights, from_lanes
 
 
-def network_of(*layers, timesteps=4, **named):
-    return dsr.Network(dsr.Sequential(*layers, **named), timesteps)
+def network_of(*layers, timesteps=4, inputs=None, **named):
+    return dsr.Network(dsr.Sequential(*layers, **named), timesteps, inputs=inputs)
 
 
 def residual_network(make_neuron, timesteps=5, channels=5):
@@ -92,7 +92,7 @@ def test_lif_by_the_formula():
     tau, delta_t, threshold, steps = 1.0, 0.1, 0.6, 7
     currents = normal((steps, 4, 9)) * 3 + 2
     report = inspect.measure(
-        network_of(lif=dsr.LIF(threshold, tau, delta_t, 0.4), timesteps=steps), currents, batch_size=3
+        network_of(lif=dsr.LIF(threshold, tau, delta_t, 0.4), timesteps=steps, inputs="NC"), currents, batch_size=3
     )
     (layer,) = report.layers
     spikes = functional.lif_forward(currents, threshold, tau, delta_t, 0.4) != 0
@@ -396,7 +396,7 @@ def test_curves_are_those_of_networks_with_that_timesteps_and_alpha():
 
 
 def test_curves_of_event_data_have_one_timesteps():
-    network = network_of(dsr.IF(1.0), timesteps=3)
+    network = network_of(dsr.IF(1.0), timesteps=3, inputs="NC")
     frames = normal((3, 2, 4))
     points = inspect.error_curves(network, frames, alphas=(0.25, 1.0))
     assert [(p.timesteps, p.alpha) for p in points] == [(3, 0.25), (3, 1.0)]
@@ -454,13 +454,15 @@ def test_a_network_without_batch_norm():
 
 
 def test_what_is_refused():
-    network = network_of(dsr.IF(1.0))
+    network = network_of(dsr.IF(1.0), inputs="NC")
     images = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match=r"measure: argument 'images': expected at least one sample, got .*\(0, 3\)"):
         inspect.measure(network, images[:0])
     with pytest.raises(ValueError, match=r"error_curves: .* at least one sample, got shape \(4, 0, 3\)"):
         inspect.error_curves(network, np.ones((4, 0, 3)))
-    with pytest.raises(ValueError, match=r"argument 'images': expected \(N, C, H, W\).* got shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"argument 'images': expected \(B, N\), or with time \(T, B, N\), got shape \(3,\)"
+    ):
         inspect.measure(network, images[0])
     with pytest.raises(ValueError, match=r"argument 'labels': expected 2 integers.* got int64 of shape \(3,\)"):
         inspect.measure(network, images, np.arange(3))

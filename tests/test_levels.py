@@ -56,6 +56,7 @@ OTHER_KERNELS = {
     "expand_words": "conv2d_spikes",
     "build_lists": "conv2d_spikes",
     "sum_rows": "conv2d_spikes",
+    "sum_masked": "conv2d_spikes",
     "build_table": "conv2d_spikes",
     "rows_to_lanes": "conv2d_spikes",
     "lanes_to_rows": "conv2d_spikes_weight_gradient",

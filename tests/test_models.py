@@ -10,7 +10,7 @@ import pytest
 from checks import normal
 
 import dsr
-from dsr import models, reference
+from dsr import models, ops, reference
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv2d
 from dsr.nn.flatten import Flatten
@@ -149,7 +149,9 @@ class Plain:
         self.state, self.training = state, training
 
     def conv(self, x, name, stride=1, padding=0):
-        return reference.conv2d(x, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"), stride, padding)
+        weight = self.state[f"{name}.weight"]
+        geometry = ops.Geometry.of("test", weight.shape[2:], stride, padding)
+        return reference.conv2d(x, weight, self.state.get(f"{name}.bias"), geometry)
 
     def norm(self, x, name):
         def of_channel(key):
@@ -281,7 +283,7 @@ def evaluate(layer, x):
         return evaluate(layer.body, x) + (x if layer.shortcut is None else evaluate(layer.shortcut, x))
     if isinstance(layer, Conv2d):
         bias = None if layer.bias is None else layer.bias.value64
-        return reference.conv2d(x, layer.weight.value64, bias, layer.stride, layer.padding)
+        return reference.conv2d(x, layer.weight.value64, bias, layer.geometry)
     if isinstance(layer, BatchNorm):
         mean, variance = x.mean(axis=(1, 2, 3), keepdims=True), x.var(axis=(1, 2, 3), keepdims=True)
         weight, bias = (p.value64.reshape(-1, 1, 1, 1) for p in (layer.weight, layer.bias))
@@ -456,7 +458,7 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: built("preact_resnet19"), "key 'model': expected one of digits, cifar_fast, preact_resnet18, .*net50"),
+        (lambda: built("preact_resnet19"), "key 'model': expected one of digits, mlp, cifar_fast, preact_resnet18, .*net50"),
         (lambda: built("digits", features=(1, 10, 8)), r"digits: argument 'features': .*multiples of 4, got \(1, 10"),
         (lambda: built("digits", features=(64,)), r"digits: argument 'features': expected \(C, H, W\)"),
         (lambda: built("preact_resnet18", features=(3, 40, 40)), "preact_resnet: .*multiples of 32"),

@@ -282,9 +282,8 @@ class Convolution:
 
     def __init__(self, geometry, draw):
         self.channels, self.outputs, self.height, self.width, self.lanes, self.kernel_h, self.kernel_w = geometry[:7]
-        self.window = geometry[7:]
-        rows = ops.output_size(self.height, self.kernel_h, *self.window)
-        columns = ops.output_size(self.width, self.kernel_w, *self.window)
+        self.geometry = ops.Geometry.of("test", geometry[5:7], *geometry[7:])
+        rows, columns = self.geometry.output_size(self.height, self.width)
         self.values = draw(self.channels, self.height, self.width, self.lanes)
         self.weight = draw(self.outputs, self.channels, self.kernel_h, self.kernel_w)
         self.bias = draw(self.outputs)
@@ -294,9 +293,9 @@ class Convolution:
         """Output, input gradient and weight gradient; `turn` is applied to every argument."""
         values, weight, bias, grad = map(turn, (self.values, self.weight, self.bias, self.grad))
         return (
-            module.conv2d(values, weight, bias, *self.window),
-            module.conv2d_input_gradient(grad, weight, self.height, self.width, *self.window),
-            module.conv2d_weight_gradient(grad, values, self.kernel_h, self.kernel_w, *self.window),
+            module.conv2d(values, weight, bias, self.geometry),
+            module.conv2d_input_gradient(grad, weight, self.height, self.width, self.geometry),
+            module.conv2d_weight_gradient(grad, values, self.geometry),
         )
 
 
@@ -329,8 +328,8 @@ def test_convolution_within_its_bound(geometry, rng):
 def test_convolution_without_bias(rng):
     convolution = Convolution(CONVOLUTIONS[4], lambda *shape: floats(rng, *shape))
     zeros = np.zeros_like(convolution.bias)
-    without = ops.conv2d(convolution.values, convolution.weight, None, *convolution.window)
-    assert_same(without, ops.conv2d(convolution.values, convolution.weight, zeros, *convolution.window))
+    without = ops.conv2d(convolution.values, convolution.weight, None, convolution.geometry)
+    assert_same(without, ops.conv2d(convolution.values, convolution.weight, zeros, convolution.geometry))
 
 
 @pytest.mark.parametrize("geometry", CONVOLUTIONS)
@@ -352,7 +351,7 @@ def test_convolution_threads(geometry, rng):
 def test_gradients_are_adjoint(rng):
     """<conv(x, w), g> = <x, input gradient> = <w, weight gradient>, exactly for dyadic numbers and sums in float64."""
     convolution = Convolution(CONVOLUTIONS[7], lambda *shape: (rng.integers(-16, 17, shape) / 8).astype(np.float32))
-    output = ops.conv2d(convolution.values, convolution.weight, None, *convolution.window)
+    output = ops.conv2d(convolution.values, convolution.weight, None, convolution.geometry)
     _, input_gradient, weight_gradient = convolution.run(ops)
     products = [(output, convolution.grad), (convolution.values, input_gradient), (convolution.weight, weight_gradient)]
     totals = {float((a.astype(np.float64) * b).sum()) for a, b in products}
@@ -362,7 +361,8 @@ def test_gradients_are_adjoint(rng):
 @pytest.mark.parametrize("function", ["conv2d", "avg_pool"])
 def test_image_smaller_than_the_kernel(function):
     values = np.zeros((1, 2, 5, 1), np.float32)
-    window = [3, 1] if function == "avg_pool" else [np.zeros((1, 1, 3, 3), np.float32)]
+    weight = np.zeros((1, 1, 3, 3), np.float32)
+    window = [3, 1] if function == "avg_pool" else [weight, None, ops.Geometry((3, 3))]
     with pytest.raises(ValueError, match=f"^{function}: argument '"):
         getattr(ops, function)(values, *window)
 
@@ -432,9 +432,10 @@ def test_fused_neurons_of_every_model(model, shortcut, rng):
     words = bits(rng, 40, 6, 7, 5, 9) & bits(rng, 40, 6, 7, 5, 9)
     weight, bias, scale, shift = floats(rng, 37, 40, 3, 3), floats(rng, 37), floats(rng, 37), floats(rng, 37)
     added = bits(rng, 37, 6, 7, 5, 9) if shortcut else None
+    geometry = ops.Geometry((3, 3), padding=(1, 1, 1, 1))
     for group in (1, 2, 4):
-        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 1, 1, group, added, 0.7)
-        current = ops.conv2d_spikes(words, weight, bias, 0.3, 1, 1, group)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, geometry, group, added, 0.7)
+        current = ops.conv2d_spikes(words, weight, bias, 0.3, geometry, group)
         if added is not None:
             ops.add_words(added, current, 0.7)
         expected = reference.neuron_spikes(current, 5, MODELS[model], None, scale, shift)[0]

@@ -91,5 +91,5 @@ def test_spikes_added_to_spikes_are_the_sum_of_their_values(kind):
     np.testing.assert_array_equal(seen["block"].values(), total)
     conv = network.body.layers["conv2"]
     flat = total.reshape(*total.shape[:3], -1)
-    expected = dsr.ops.conv2d(flat, conv.weight.value, conv.bias.value, 2, 0).reshape(8, 15, 15, 2, 2)
+    expected = dsr.ops.conv2d(flat, conv.weight.value, conv.bias.value, conv.geometry).reshape(8, 15, 15, 2, 2)
     np.testing.assert_allclose(seen["conv2"].values(), expected, atol=1e-5)

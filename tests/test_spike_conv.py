@@ -29,6 +29,7 @@ SHAPES = [
     (31, 32, 6, 6, 2, 300, 2, 2, 0),
     (5, 3, 7, 7, 2, 4, 3, 3, 2),
 ]
+PADDED, POINTWISE = ops.Geometry((3, 3), padding=(1, 1, 1, 1)), ops.Geometry((1, 1))
 DENSITIES = [0.0, 0.05, 0.3, 1.0]
 
 
@@ -38,20 +39,20 @@ def case(shape, density, seed=0):
     spikes = (rng.random((channels, height, width, timesteps, batch)) < density).astype(np.float32)
     weight, bias = dyadic(rng, (out, channels, kernel, kernel)), dyadic(rng, out)
     groups = [group for group in (1, 2, 4) if kernel * kernel <= ops.MOST_TAPS // group]
-    return rng, ops.pack_words(spikes), weight, bias, stride, padding, groups
+    return rng, ops.pack_words(spikes), weight, bias, ops.Geometry.of("case", kernel, stride, padding), groups
 
 
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_is_exact(shape, density):
-    _, words, weight, bias, stride, padding, groups = case(shape, density)
-    expected = reference.conv2d_spikes(words, weight.astype(np.float64), bias.astype(np.float64), 0.5, stride, padding)
+    _, words, weight, bias, geometry, groups = case(shape, density)
+    expected = reference.conv2d_spikes(words, weight.astype(np.float64), bias.astype(np.float64), 0.5, geometry)
     for group in groups:
-        out = ops.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group)
+        out = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, group)
         np.testing.assert_array_equal(out, expected)
-        added = ops.conv2d_spikes(words, weight, bias, 0.5, stride, padding, group, np.ones_like(out))
+        added = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, group, np.ones_like(out))
         np.testing.assert_array_equal(added, expected + 1)
-        plain = ops.conv2d_spikes(words, weight, None, 0.5, stride, padding, group)
+        plain = ops.conv2d_spikes(words, weight, None, 0.5, geometry, group)
         np.testing.assert_array_equal(plain, expected - bias.reshape(-1, 1, 1, 1, 1))
 
 
@@ -60,12 +61,12 @@ def test_forward_is_exact(shape, density):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
     """Against the oracle (dyadic currents are exact there and here), and against the operations one by one."""
-    rng, words, weight, bias, stride, padding, groups = case(shape, density)
+    rng, words, weight, bias, geometry, groups = case(shape, density)
     channels = len(weight)
     scale, shift = rng.normal(1, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32)
     model = ops.if_model(0.75, 0.5) if kind == "if" else ops.lif_model(0.3, 1.0, 0.2, 0.5)
     for b, s, normalise in ((bias, True, True), (None, False, False), (bias, True, False)):
-        convolution = ops.SpikeConvolution(words, weight, b, 0.5, stride, padding, groups[0])
+        convolution = ops.SpikeConvolution(words, weight, b, 0.5, geometry, groups[0])
         if s:
             out = convolution.output_words()
             shortcut = ops.pack_words((rng.random((channels, *out.shape[1:])) < 0.3).astype(np.float32))
@@ -84,8 +85,8 @@ def test_long_and_short_runs_of_lanes(kind):
     for timesteps, batch in ((1500, 1), (1, 1500), (90, 3), (3, 17)):
         words = ops.pack_words((rng.random((40, 3, 2, timesteps, batch)) < 0.2).astype(np.float32))
         weight, bias = rng.normal(size=(35, 40, 3, 3)).astype(np.float32), rng.normal(size=35).astype(np.float32)
-        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 1, 1, 1)
-        current = ops.conv2d_spikes(words, weight, bias, 0.3, 1, 1, 1)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, PADDED, 1)
+        current = ops.conv2d_spikes(words, weight, bias, 0.3, PADDED, 1)
         model = ops.if_model(1.0, 0.5) if kind == "if" else ops.lif_model(0.3, 1.0, 0.1, 0.5)
         fused = ops.conv2d_neuron_spikes(convolution, model)
         expected = ops.neuron_spikes(current, timesteps, model)[0]
@@ -95,9 +96,8 @@ def test_long_and_short_runs_of_lanes(kind):
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weight_gradient_is_exact(shape, density):
-    rng, words, weight, _, stride, padding, groups = case(shape, density)
-    rows = ops.output_size(words.shape[1], weight.shape[2], stride, padding)
-    columns = ops.output_size(words.shape[2], weight.shape[3], stride, padding)
+    rng, words, weight, _, geometry, groups = case(shape, density)
+    rows, columns = geometry.output_size(*words.shape[1:3])
     steps = (len(weight), rows, columns, *words.shape[3:])
     constant, values = dyadic(rng, (*steps[:3], steps[4])), dyadic(rng, steps, 8)
     slope = dyadic(rng, len(weight), 8) * 8
@@ -105,9 +105,9 @@ def test_weight_gradient_is_exact(shape, density):
         grad = np.broadcast_to(constant[:, :, :, np.newaxis], steps).astype(np.float64)
         if v is not None:
             grad = grad + s.astype(np.float64).reshape(-1, 1, 1, 1, 1) * v
-        expected = reference.conv2d_spikes_weight_gradient(grad, words, weight.shape, 0.5, stride, padding)
+        expected = reference.conv2d_spikes_weight_gradient(grad, words, weight.shape, 0.5, geometry)
         for group in groups:
-            out = ops.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, stride, padding, group)
+            out = ops.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, geometry, group)
             np.testing.assert_array_equal(out, expected)
 
 
@@ -116,9 +116,9 @@ def test_random_weights_stay_within_the_bound(group):
     rng = np.random.default_rng(1)
     words = ops.pack_words((rng.random((96, 6, 6, 4, 20)) < 0.3).astype(np.float32))
     weight = rng.normal(size=(40, 96, 3, 3)).astype(np.float32)
-    out = ops.conv2d_spikes(words, weight, None, 0.7, 1, 1, group)
-    exact = reference.conv2d_spikes(words, weight.astype(np.float64), None, float(np.float32(0.7)), 1, 1)
-    size = reference.conv2d_spikes(words, np.abs(weight).astype(np.float64), None, float(np.float32(0.7)), 1, 1)
+    out = ops.conv2d_spikes(words, weight, None, 0.7, PADDED, group)
+    exact = reference.conv2d_spikes(words, weight.astype(np.float64), None, float(np.float32(0.7)), PADDED)
+    size = reference.conv2d_spikes(words, np.abs(weight).astype(np.float64), None, float(np.float32(0.7)), PADDED)
     assert (np.abs(out - exact) <= (9 * 96 + 2) * 2.0**-24 * size).all()
 
 
@@ -131,9 +131,9 @@ def test_the_same_bits_for_any_number_of_threads():
     try:
         for threads in (1, 2, 3, 4):
             dsr.set_num_threads(threads)
-            out = ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, 2)
+            out = ops.conv2d_spikes(words, weight, None, 1.0, PADDED, 2)
             constant = np.ascontiguousarray(values[:, :, :, 0])
-            grad = ops.conv2d_spikes_weight_gradient(constant, slope, values, words, weight.shape, 1.0, 1, 1, 2)
+            grad = ops.conv2d_spikes_weight_gradient(constant, slope, values, words, weight.shape, 1.0, PADDED, 2)
             results.append((out, grad))
     finally:
         dsr.set_num_threads(before)
@@ -145,14 +145,14 @@ def test_the_same_bits_for_any_number_of_threads():
 def test_lists_beyond_32_bits_are_refused():
     """Their ends are 32-bit numbers. Nothing is computed, and of the large arrays nothing is touched."""
     words, weight = np.zeros((1, 1, 1, 1_200_000, 1), np.uint32), np.zeros((1, 32, 11, 11), np.float32)
-    convolution = ops.SpikeConvolution(words, weight, None, 1.0, 1, 5, 1)
+    convolution = ops.SpikeConvolution(words, weight, None, 1.0, ops.Geometry.of("test", 11, 1, 5), 1)
     with pytest.raises(ValueError, match=r"^conv2d_neuron_spikes: argument 'words': expected fewer elements on axis T"):
         ops.conv2d_neuron_spikes(convolution, ops.if_model(1.0))
     channels = 2**24
     transposed, out = np.zeros((1, 1, 8, channels), np.uint32), np.zeros((1, channels, 1, 1), np.float32)
     constant = np.zeros((1, 1, 1, 1), np.float32)
     with pytest.raises(ValueError, match=r"^conv2d_spikes_weight_gradient: argument 'transposed': expected fewer elem"):
-        _core.conv2d_spikes_weight_gradient(constant, None, None, transposed, 256, 1.0, 1, 0, 1, out)
+        _core.conv2d_spikes_weight_gradient(constant, None, None, transposed, 256, 1.0, POINTWISE, 1, out)
 
 
 def test_group_follows_density_and_taps():
@@ -164,7 +164,9 @@ def test_a_kernel_too_large_for_rows_takes_the_dense_way():
     network = dsr.Network(dsr.Sequential(dsr.Conv2d(2, 3, 12), dsr.Flatten()), timesteps=2)
     train = dsr.SpikeTrain.from_dense((np.random.default_rng(0).random((2, 3, 2, 12, 12)) < 0.5).astype(np.float32))
     out = network.body.layers["0"].forward(train, dsr.Run())
-    expected = reference.conv2d_spikes(train.words, network.body.layers["0"].weight.value.astype(np.float64), None, 1.0)
+    expected = reference.conv2d_spikes(
+        train.words, network.body.layers["0"].weight.value.astype(np.float64), None, 1.0, ops.Geometry((12, 12))
+    )
     assert np.abs(out.values() - expected).max() < 290 * 2.0**-24 * 20
 
 
@@ -185,14 +187,14 @@ def test_a_convolution_of_pooled_spikes_is_that_of_the_pooled_values():
     out = conv.forward(pooled, dsr.Run(training=True))
     values = reference.avg_pool(train.values().reshape(40, 8, 8, -1), 2, 2)
     np.testing.assert_array_equal(pooled.values().reshape(values.shape), values)
-    expected = reference.conv2d(values.astype(np.float64), conv.weight.value.astype(np.float64), None, 1, 1)
+    expected = reference.conv2d(values.astype(np.float64), conv.weight.value.astype(np.float64), None, PADDED)
     np.testing.assert_array_equal(out.values().reshape(expected.shape), expected)
     grad = dyadic(rng, (6, 4, 4, 3, 5))
     below = conv.backward(Gradient.from_dense(grad))
     steps = grad.astype(np.float64).reshape(6, 4, 4, -1)
-    expected = reference.conv2d_weight_gradient(steps, values.astype(np.float64), 3, 3, 1, 1)
+    expected = reference.conv2d_weight_gradient(steps, values.astype(np.float64), PADDED)
     np.testing.assert_array_equal(conv.weight.grad, expected)
-    expected = reference.conv2d_input_gradient(steps, conv.weight.value.astype(np.float64), 4, 4, 1, 1)
+    expected = reference.conv2d_input_gradient(steps, conv.weight.value.astype(np.float64), 4, 4, PADDED)
     np.testing.assert_array_equal(below, expected.reshape(40, 4, 4, 3, 5).sum(axis=3))
 
 

@@ -24,6 +24,7 @@ TYPES = {
     "size": "int",
     "seed": "int",
     "neuron": "NeuronModel",
+    "geometry": "Geometry",
 }
 
 

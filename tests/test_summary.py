@@ -93,7 +93,7 @@ def test_synaptic_operations_are_the_connections_that_spikes_go_through():
 
     def connections(train, out, kernel, stride=1, padding=0):
         ones = np.ones((out, len(train), kernel, kernel))
-        return reference.conv2d(train, ones, None, stride, padding).sum() / 3
+        return reference.conv2d(train, ones, None, dsr.ops.Geometry.of("test", kernel, stride, padding)).sum() / 3
 
     expected = {
         "same.body.conv": connections(spikes["stem.neuron"], 40, 3, 1, 1),

@@ -30,14 +30,18 @@ TAPS = {2: [[1, 0], [1, 1], [0, 1]], 3: [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 
 GATHER = {2: [[1, 1, 0], [0, 1, 1]], 3: [[1, 1, 1, 0], [0, 1, 1, 1]]}
 
 
+def where(geometry):
+    return ops.Geometry.of("test", *geometry[4:7])
+
+
 def draw(geometry, numbers):
-    channels, outputs, height, width, kernel, stride, padding, n = geometry
-    rows, columns = (ops.output_size(size, kernel, stride, padding) for size in (height, width))
+    channels, outputs, height, width, kernel, _, _, n = geometry
+    rows, columns = where(geometry).output_size(height, width)
     return numbers(outputs, rows, columns, n), numbers(outputs, channels, kernel, kernel)
 
 
 def gradient(module, grad, weight, geometry):
-    return module.conv2d_input_gradient(grad, weight, geometry[2], geometry[3], *geometry[5:7])
+    return module.conv2d_input_gradient(grad, weight, geometry[2], geometry[3], where(geometry))
 
 
 def magnitude(grad, weight, geometry):

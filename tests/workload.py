@@ -44,20 +44,32 @@ def digests() -> dict[str, str]:
         words, weight = ops_table.bits(rng, 70, 9, 7, 3, 33), ops_table.floats(rng, 37, 70, 3, 3)
         words &= ops_table.bits(rng, 70, 9, 7, 3, 33)
         bias, values = ops_table.floats(rng, 37), ops_table.floats(rng, 37, 5, 4, 3, 33)
-        found[f"conv2d_spikes_{group}"] = digest(ops.conv2d_spikes(words, weight, bias, 0.3, 2, 1, group))
+        geometry = ops.Geometry((3, 3), (2, 2), (1, 1, 1, 1))
+        found[f"conv2d_spikes_{group}"] = digest(ops.conv2d_spikes(words, weight, bias, 0.3, geometry, group))
         shortcut = ops_table.bits(rng, 37, 5, 4, 3, 33)
-        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 2, 1, group, shortcut, 0.7)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, geometry, group, shortcut, 0.7)
         scale, shift = ops_table.floats(rng, 37), ops_table.floats(rng, 37)
         for name, model in ops_table.MODELS.items():
             fused = ops.conv2d_neuron_spikes(convolution, model, scale, shift)
             found[f"conv2d_neuron_spikes {name}_{group}"] = digest(fused)
         constant = np.ascontiguousarray(values[:, :, :, 0])
-        gradient = ops.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, 2, 1, group)
+        gradient = ops.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, geometry, group)
         found[f"conv2d_spikes_weight_gradient_{group}"] = digest(gradient)
+    rng = np.random.default_rng(7)
+    for groups, channels in ((70, 1), (35, 2), (5, 14)):  # by masks, by masks of two channels, by rows
+        geometry = ops.Geometry((3, 2), (1, 1), (1, 2, 1, 1), (2, 1), groups, (1, 2))
+        words, weight = ops_table.bits(rng, 70, 9, 7, 3, 33), ops_table.floats(rng, 70, channels, 3, 2)
+        spikes = ops.conv2d_spikes(words, weight, weight[:, 0, 0, 0].copy(), 0.3, geometry, 2)
+        gradient = ops.conv2d_spikes_weight_gradient(
+            np.ascontiguousarray(spikes[:, :, :, 0]), None, None, words, weight.shape, 0.3, geometry, 1
+        )
+        found[f"conv2d_spikes, {groups} groups"] = digest(spikes, gradient)
     for kernel, stride in ((3, 1), (4, 2)):  # one OpenBLAS for all levels: its products have the same bits
         rng = np.random.default_rng(7)
         grad, weight = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 33, 32, kernel, kernel)
-        gradient = ops.conv2d_input_gradient(grad, weight, 7 * stride, 8 * stride, stride, 1)
+        gradient = ops.conv2d_input_gradient(
+            grad, weight, 7 * stride, 8 * stride, ops.Geometry.of("", kernel, stride, 1)
+        )
         found[f"conv2d_input_gradient_{kernel}"] = digest(gradient)
     for name, general in (("adding", False), ("general", True)):
         found[f"{name} loop"] = digest(*ops_table.without_leak(general))

@@ -68,10 +68,12 @@ static uint32_t build_lists(const dsr_row_source *sources, size_t count, uint16_
 
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
-/* sums[i][DSR_ROW] += the rows of list i, for n lists. rows and sums are aligned to 64 bytes. Four accumulators of
- * AVX2 (two of AVX-512) stay in registers; the row is the memory operand of the addition. */
-static void sum_rows(const float *rows, const uint16_t *lists, const uint32_t *ends, size_t n, float *sums) {
-    const uint16_t *list = lists;
+/* sums[i][DSR_ROW] += the rows of list i, for n lists, of which the first begins at `start`. rows and sums are aligned
+ * to 64 bytes. Four accumulators of AVX2 (two of AVX-512) stay in registers; the row is the memory operand of the
+ * addition. */
+static void sum_rows(const float *rows, const uint16_t *lists, uint32_t start, const uint32_t *ends, size_t n,
+                     float *sums) {
+    const uint16_t *list = lists + start;
     for (size_t i = 0; i < n; i++, sums += DSR_ROW) {
         const uint16_t *end = lists + ends[i];
         if (list == end)
@@ -92,6 +94,36 @@ static void sum_rows(const float *rows, const uint16_t *lists, const uint32_t *e
         for (int v = 0; v < ROW_VECTORS; v++)
             *(row_vector *)(sums + v * ROW_LANES) += sum[v];
     }
+}
+
+/* sums[i][DSR_ROW] = the sum of each source's weights where the word of lane i, offset + i, has the bits; for n lanes.
+ * Lanes go in step so that bits and weights are loaded once for as many as registers hold. */
+typedef uint32_t row_bits __attribute__((vector_size(ROW_LANES * 4), may_alias));
+enum { MASKED_LANES = ROW_VECTORS < 8 ? 8 / ROW_VECTORS : 1 };
+
+static inline __attribute__((always_inline)) void sum_masked_lanes(const dsr_mask_source *sources, size_t count,
+                                                                   size_t lane, int lanes, float *sums) {
+    row_vector sum[MASKED_LANES][ROW_VECTORS] = {{{0}}};
+    for (size_t s = 0; s < count; s++)
+        for (int v = 0; v < ROW_VECTORS; v++) {
+            row_bits bits = *(const row_bits *)(sources[s].bits + v * ROW_LANES);
+            row_bits weights = *(const row_bits *)(sources[s].weights + v * ROW_LANES);
+            for (int l = 0; l < lanes; l++) {
+                row_bits is_set = (row_bits)((sources[s].words[lane + (size_t)l] & bits) == bits);
+                sum[l][v] += (row_vector)(is_set & weights);
+            }
+        }
+    for (int l = 0; l < lanes; l++)
+        for (int v = 0; v < ROW_VECTORS; v++)
+            *(row_vector *)(sums + l * DSR_ROW + v * ROW_LANES) = sum[l][v];
+}
+
+static void sum_masked(const dsr_mask_source *sources, size_t count, size_t offset, size_t n, float *sums) {
+    size_t i = 0;
+    for (; i + MASKED_LANES <= n; i += MASKED_LANES)
+        sum_masked_lanes(sources, count, offset + i, MASKED_LANES, sums + i * DSR_ROW);
+    for (; i < n; i++)
+        sum_masked_lanes(sources, count, offset + i, 1, sums + i * DSR_ROW);
 }
 
 /* table: a row of zeros, then the sums of each group of rows: sum m of group g and phase p is row

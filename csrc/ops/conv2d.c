@@ -25,129 +25,256 @@ static gemm_tiles make_gemm_tiles(size_t pixels, size_t lanes) {
     return t;
 }
 
-/* The taps of one direction that a gather visits: first, first + step, ... */
+/* One direction of a gather: tap k of target i reads place start + i * pitch + k * step, which is the source's pixel
+ * place / divisor (the steps make it a whole number), or zero outside of it. */
 typedef struct {
-    size_t first_tap, tap_step, taps;
-} tap_range;
+    size_t size, targets, pitch, taps;
+    ptrdiff_t start, step, divisor;
+} gather_axis;
 
-/* Where the rows (channel, tap y, tap x) and columns (pixel, lane) of a tile come from. Target pixel i has y
- * coordinate y0 + i / target_width * pitch (x alike); its tap dy reads source row (y + sign * dy) / stride, which the
- * tap ranges make a whole number, or zero outside the image. */
+/* Where the rows (channel, tap y, tap x) and columns (pixel, lane) of a tile come from. */
 typedef struct {
     const float *source;
-    size_t channels, height, width, lanes;
-    size_t target_width, pitch;
-    ptrdiff_t y0, x0; /* coordinate of target pixel 0, padding included */
-    ptrdiff_t sign;   /* +1 forward, -1 input gradient */
-    ptrdiff_t stride; /* divisor */
-    tap_range rows, columns;
+    size_t lanes;
+    gather_axis y, x;
 } gather;
+
+/* The pixel of a tap along one direction; SIZE_MAX: outside. */
+static size_t gather_pixel(const gather_axis *axis, size_t target, size_t tap) {
+    ptrdiff_t place = axis->start + (ptrdiff_t)(target * axis->pitch) + (ptrdiff_t)tap * axis->step;
+    return place < 0 || place / axis->divisor >= (ptrdiff_t)axis->size ? SIZE_MAX : (size_t)(place / axis->divisor);
+}
 
 static void gather_tile(const gather *g, size_t first_channel, size_t channels, size_t first_pixel, size_t pixels,
                         size_t first_lane, size_t lanes, float *tile) {
-    size_t plane = g->height * g->width * g->lanes;
+    size_t plane = g->y.size * g->x.size * g->lanes;
     for (size_t c = first_channel; c < first_channel + channels; c++)
-        for (size_t ky = 0; ky < g->rows.taps; ky++)
-            for (size_t kx = 0; kx < g->columns.taps; kx++) {
-                ptrdiff_t dy = (ptrdiff_t)(g->rows.first_tap + ky * g->rows.tap_step);
-                ptrdiff_t dx = (ptrdiff_t)(g->columns.first_tap + kx * g->columns.tap_step);
+        for (size_t ky = 0; ky < g->y.taps; ky++)
+            for (size_t kx = 0; kx < g->x.taps; kx++)
                 for (size_t i = first_pixel; i < first_pixel + pixels; i++, tile += lanes) {
-                    ptrdiff_t y = g->y0 + (ptrdiff_t)(i / g->target_width * g->pitch) + g->sign * dy;
-                    ptrdiff_t x = g->x0 + (ptrdiff_t)(i % g->target_width * g->pitch) + g->sign * dx;
-                    if (y < 0 || x < 0 || y / g->stride >= (ptrdiff_t)g->height || x / g->stride >= (ptrdiff_t)g->width)
+                    size_t y = gather_pixel(&g->y, i / g->x.targets, ky);
+                    size_t x = gather_pixel(&g->x, i % g->x.targets, kx);
+                    if (y == SIZE_MAX || x == SIZE_MAX)
                         memset(tile, 0, lanes * sizeof *tile);
-                    else {
-                        size_t pixel = (size_t)(y / g->stride) * g->width + (size_t)(x / g->stride);
-                        memcpy(tile, g->source + c * plane + pixel * g->lanes + first_lane, lanes * sizeof *tile);
-                    }
+                    else
+                        memcpy(tile, g->source + c * plane + (y * g->x.size + x) * g->lanes + first_lane,
+                               lanes * sizeof *tile);
                 }
-            }
+}
+
+static gather_axis forward_axis(const dsr_conv_axis *axis) {
+    return (gather_axis){.size = axis->size,
+                         .targets = axis->out,
+                         .pitch = axis->stride,
+                         .taps = axis->taps,
+                         .start = -(ptrdiff_t)axis->before,
+                         .step = (ptrdiff_t)axis->dilation,
+                         .divisor = 1};
 }
 
 static gather forward_gather(const float *input, const dsr_conv *conv) {
-    return (gather){.source = input,
-                    .channels = conv->in_channels,
-                    .height = conv->height,
-                    .width = conv->width,
-                    .lanes = conv->lanes,
-                    .target_width = conv->out_width,
-                    .pitch = conv->stride,
-                    .y0 = -(ptrdiff_t)conv->padding,
-                    .x0 = -(ptrdiff_t)conv->padding,
-                    .sign = 1,
-                    .stride = 1,
-                    .rows = {0, 1, conv->kernel_h},
-                    .columns = {0, 1, conv->kernel_w}};
+    return (gather){input, conv->lanes, forward_axis(&conv->y), forward_axis(&conv->x)};
 }
 
-static int is_pointwise(const dsr_conv *conv) {
-    return conv->kernel_h == 1 && conv->kernel_w == 1 && conv->stride == 1 && conv->padding == 0;
+/* ---- transposed ---------------------------------------------------------------------------------------------------
+ * With a spread, a convolution is the input gradient of another one, whose stride that is, with the weights turned. */
+static int is_transposed(const dsr_conv *conv) {
+    return conv->y.spread > 1 || conv->x.spread > 1;
 }
 
-dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv) {
-    size_t pixels = conv.out_height * conv.out_width, plane = pixels * conv.lanes;
-    size_t depth = conv.in_channels * conv.kernel_h * conv.kernel_w;
-    if (!plane || !conv.out_channels)
+static dsr_conv_axis mirrored_axis(const dsr_conv_axis *axis) {
+    return (dsr_conv_axis){.size = axis->out,
+                           .taps = axis->taps,
+                           .out = axis->size,
+                           .stride = axis->spread,
+                           .dilation = axis->dilation,
+                           .spread = 1,
+                           .before = (axis->taps - 1) * axis->dilation - axis->before};
+}
+
+static dsr_conv mirrored(const dsr_conv *conv) {
+    return (dsr_conv){mirrored_axis(&conv->y),
+                      mirrored_axis(&conv->x),
+                      conv->out_channels,
+                      conv->in_channels,
+                      conv->groups,
+                      conv->lanes};
+}
+
+/* [CO][CI / groups][taps] to [CI][CO / groups][taps], the last tap first. */
+static void turn_weights(const float *weight, const dsr_conv *conv, float *turned) {
+    size_t taps = conv->y.taps * conv->x.taps, in = conv->in_channels / conv->groups,
+           out = conv->out_channels / conv->groups;
+    for (size_t co = 0; co < conv->out_channels; co++)
+        for (size_t ci = 0; ci < in; ci++)
+            for (size_t tap = 0; tap < taps; tap++)
+                turned[((co / out * in + ci) * out + co % out) * taps + taps - 1 - tap] =
+                    weight[(co * in + ci) * taps + tap];
+}
+
+static float *new_turned_weights(const float *weight, const dsr_conv *conv) {
+    size_t depth = conv->in_channels / conv->groups * conv->y.taps * conv->x.taps;
+    float *turned = dsr_scratch(conv->out_channels * depth, sizeof *turned);
+    if (turned && weight)
+        turn_weights(weight, conv, turned);
+    return turned;
+}
+
+static dsr_status transposed_forward(const float *input, const float *weight, const float *bias, float *output,
+                                     const dsr_conv *conv) {
+    float *turned = new_turned_weights(weight, conv);
+    if (!turned)
+        return DSR_NO_MEMORY;
+    dsr_status status = dsr_conv2d_input_gradient(input, turned, output, mirrored(conv));
+    size_t plane = conv->y.out * conv->x.out * conv->lanes;
+    for (size_t c = 0; bias && c < conv->out_channels; c++)
+        for (size_t i = 0; i < plane; i++)
+            output[c * plane + i] += bias[c];
+    free(turned);
+    return status;
+}
+
+static dsr_status transposed_input_gradient(const float *grad_output, const float *weight, float *grad_input,
+                                            const dsr_conv *conv) {
+    float *turned = new_turned_weights(weight, conv);
+    if (!turned)
+        return DSR_NO_MEMORY;
+    dsr_status status = dsr_conv2d(grad_output, turned, NULL, grad_input, mirrored(conv));
+    free(turned);
+    return status;
+}
+
+static dsr_status transposed_weight_gradient(const float *grad_output, const float *input, float *grad_weight,
+                                             const dsr_conv *conv) {
+    dsr_conv other = mirrored(conv);
+    float *turned = new_turned_weights(NULL, conv);
+    if (!turned)
+        return DSR_NO_MEMORY;
+    dsr_status status = dsr_conv2d_weight_gradient(input, grad_output, turned, other);
+    if (status == DSR_OK)
+        turn_weights(turned, &other, grad_weight);
+    free(turned);
+    return status;
+}
+
+/* Groups are convolutions of their own, one after the other: floats of a group's input, weights and output. */
+typedef struct {
+    dsr_conv conv;
+    size_t input, weights, output;
+} one_group;
+
+static one_group make_group(const dsr_conv *conv) {
+    one_group g = {.conv = *conv};
+    g.conv.groups = 1;
+    g.conv.in_channels /= conv->groups;
+    g.conv.out_channels /= conv->groups;
+    g.input = g.conv.in_channels * conv->y.size * conv->x.size * conv->lanes;
+    g.weights = g.conv.out_channels * g.conv.in_channels * conv->y.taps * conv->x.taps;
+    g.output = g.conv.out_channels * conv->y.out * conv->x.out * conv->lanes;
+    return g;
+}
+
+static int reads_one_pixel(const dsr_conv_axis *axis) {
+    return axis->taps == 1 && axis->stride == 1 && axis->before == 0 && axis->out == axis->size;
+}
+
+static dsr_status forward(const float *input, const float *weight, const float *bias, float *output,
+                          const dsr_conv *conv) {
+    size_t pixels = conv->y.out * conv->x.out, plane = pixels * conv->lanes;
+    size_t depth = conv->in_channels * conv->y.taps * conv->x.taps;
+    int pointwise = reads_one_pixel(&conv->y) && reads_one_pixel(&conv->x);
+    if (!plane || !conv->out_channels)
         return DSR_OK;
-    gemm_tiles t = make_gemm_tiles(pixels, conv.lanes);
-    gather g = forward_gather(input, &conv);
+    gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
+    gather g = forward_gather(input, conv);
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_threads_for(plane *conv.out_channels))
+#pragma omp parallel num_threads(dsr_threads_for(plane * conv->out_channels))
     {
-        float *tile = is_pointwise(&conv) ? NULL : dsr_scratch(depth, t.pixels * t.lanes * sizeof *tile);
-        if (!tile && !is_pointwise(&conv)) {
+        float *tile = pointwise ? NULL : dsr_scratch(depth, t.pixels * t.lanes * sizeof *tile);
+        if (!tile && !pointwise) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
 #pragma omp for schedule(static)
         for (ptrdiff_t i = 0; i < (ptrdiff_t)(t.pixel_tiles * t.lane_tiles); i++) {
-            if (!tile && !is_pointwise(&conv))
+            if (!tile && !pointwise)
                 continue;
             size_t first_pixel = (size_t)i / t.lane_tiles * t.pixels, first_lane = (size_t)i % t.lane_tiles * t.lanes;
             size_t count = pixels - first_pixel < t.pixels ? pixels - first_pixel : t.pixels;
-            size_t lanes = dsr_block_size(conv.lanes, t.lanes, (size_t)i % t.lane_tiles), columns = count * lanes;
-            size_t at = first_pixel * conv.lanes + first_lane;
+            size_t lanes = dsr_block_size(conv->lanes, t.lanes, (size_t)i % t.lane_tiles), columns = count * lanes;
+            size_t at = first_pixel * conv->lanes + first_lane;
             if (tile)
-                gather_tile(&g, 0, conv.in_channels, first_pixel, count, first_lane, lanes, tile);
-            for (size_t c = 0; c < conv.out_channels; c++)
+                gather_tile(&g, 0, conv->in_channels, first_pixel, count, first_lane, lanes, tile);
+            for (size_t c = 0; c < conv->out_channels; c++)
                 for (size_t l = 0; l < columns; l++)
                     output[c * plane + at + l] = bias ? bias[c] : 0;
             if (depth)
-                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)conv.out_channels, (int)columns, (int)depth,
-                            1, weight, (int)depth, tile ? tile : input + at, (int)(tile ? columns : plane), 1,
-                            output + at, (int)plane);
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)conv->out_channels, (int)columns,
+                            (int)depth, 1, weight, (int)depth, tile ? tile : input + at, (int)(tile ? columns : plane),
+                            1, output + at, (int)plane);
         }
         free(tile);
     }
     return status;
 }
 
-/* An input pixel (y, x) receives through the taps with (y + padding - dy) divisible by the stride: pixels fall into
- * stride x stride classes with the same taps, and each class is a dense convolution of the output's gradient. */
+dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv) {
+    if (is_transposed(&conv))
+        return transposed_forward(input, weight, bias, output, &conv);
+    one_group group = make_group(&conv);
+    dsr_status status = DSR_OK;
+    for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)
+        status = forward(input + g * group.input, weight + g * group.weights,
+                         bias ? bias + g * group.conv.out_channels : NULL, output + g * group.output, &group.conv);
+    return status;
+}
+
+static size_t common_divisor(size_t a, size_t b) {
+    while (b) {
+        size_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Input pixels `first`, first + stride, ... of one direction have the same taps: first_tap, first_tap + tap_step, ...
+ */
+typedef struct {
+    size_t first, pixels, first_tap, tap_step, taps;
+} pixel_class;
+
+/* Tap k reaches input pixel y from output (y + before - k * dilation) / stride, if that is a whole number. */
+static pixel_class make_class(const dsr_conv_axis *axis, size_t first) {
+    pixel_class c = {.first = first, .tap_step = axis->stride / common_divisor(axis->stride, axis->dilation)};
+    c.pixels = axis->size > first ? dsr_blocks(axis->size - first, axis->stride) : 0;
+    size_t wanted = (first + axis->before) % axis->stride;
+    while (c.first_tap < axis->taps && c.first_tap < c.tap_step &&
+           c.first_tap * axis->dilation % axis->stride != wanted)
+        c.first_tap++;
+    if (c.first_tap < axis->taps && c.first_tap < c.tap_step)
+        c.taps = dsr_blocks(axis->taps - c.first_tap, c.tap_step);
+    return c;
+}
+
+static gather_axis backward_axis(const dsr_conv_axis *axis, const pixel_class *c) {
+    return (gather_axis){.size = axis->out,
+                         .targets = c->pixels,
+                         .pitch = axis->stride,
+                         .taps = c->taps,
+                         .start = (ptrdiff_t)(c->first + axis->before) - (ptrdiff_t)(c->first_tap * axis->dilation),
+                         .step = -(ptrdiff_t)(c->tap_step * axis->dilation),
+                         .divisor = (ptrdiff_t)axis->stride};
+}
+
+/* The pixels of a class are a dense convolution of the output's gradient. */
 static dsr_status input_gradient_class(const float *grad_output, const float *weight, float *grad_input,
-                                       const dsr_conv *conv, size_t class_y, size_t class_x) {
-    size_t s = conv->stride, kernel = conv->kernel_h * conv->kernel_w, plane = conv->height * conv->width * conv->lanes;
-    size_t rows = conv->height > class_y ? dsr_blocks(conv->height - class_y, s) : 0;
-    size_t columns = conv->width > class_x ? dsr_blocks(conv->width - class_x, s) : 0;
-    size_t first_y = (class_y + conv->padding) % s, first_x = (class_x + conv->padding) % s;
-    size_t taps_y = conv->kernel_h > first_y ? dsr_blocks(conv->kernel_h - first_y, s) : 0;
-    size_t taps_x = conv->kernel_w > first_x ? dsr_blocks(conv->kernel_w - first_x, s) : 0;
-    size_t pixels = rows * columns, depth = conv->out_channels * taps_y * taps_x;
+                                       const dsr_conv *conv, pixel_class y, pixel_class x) {
+    size_t kernel = conv->y.taps * conv->x.taps, plane = conv->y.size * conv->x.size * conv->lanes;
+    size_t pixels = y.pixels * x.pixels, depth = conv->out_channels * y.taps * x.taps;
     if (!pixels || !conv->lanes || !conv->in_channels)
         return DSR_OK;
-    gather g = {.source = grad_output,
-                .channels = conv->out_channels,
-                .height = conv->out_height,
-                .width = conv->out_width,
-                .lanes = conv->lanes,
-                .target_width = columns,
-                .pitch = s,
-                .y0 = (ptrdiff_t)(class_y + conv->padding),
-                .x0 = (ptrdiff_t)(class_x + conv->padding),
-                .sign = -1,
-                .stride = (ptrdiff_t)s,
-                .rows = {first_y, s, taps_y},
-                .columns = {first_x, s, taps_x}};
+    gather g = {grad_output, conv->lanes, backward_axis(&conv->y, &y), backward_axis(&conv->x, &x)};
     gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
     /* weights of the class, transposed: [CI][CO][tap y][tap x] */
     float *turned = dsr_scratch(conv->in_channels * depth, sizeof *turned);
@@ -156,26 +283,27 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
     float *to = turned;
     for (size_t ci = 0; ci < conv->in_channels; ci++)
         for (size_t co = 0; co < conv->out_channels; co++)
-            for (size_t ky = 0; ky < taps_y; ky++)
-                for (size_t kx = 0; kx < taps_x; kx++)
-                    *to++ = weight[(co * conv->in_channels + ci) * kernel + (first_y + ky * s) * conv->kernel_w +
-                                   first_x + kx * s];
+            for (size_t ky = 0; ky < y.taps; ky++)
+                for (size_t kx = 0; kx < x.taps; kx++)
+                    *to++ = weight[(co * conv->in_channels + ci) * kernel +
+                                   (y.first_tap + ky * y.tap_step) * conv->x.taps + x.first_tap + kx * x.tap_step];
+    int neighbours = -g.y.step == g.y.divisor && -g.x.step == g.x.divisor;
     const dsr_small_conv small = {.source = grad_output,
                                   .channels = conv->out_channels,
-                                  .height = conv->out_height,
-                                  .width = conv->out_width,
+                                  .height = conv->y.out,
+                                  .width = conv->x.out,
                                   .lanes = conv->lanes,
                                   .weights = turned,
                                   .outputs = conv->in_channels,
-                                  .rows = rows,
-                                  .columns = columns,
-                                  .first_y = (ptrdiff_t)((class_y + conv->padding) / s),
-                                  .first_x = (ptrdiff_t)((class_x + conv->padding) / s),
-                                  .taps = taps_y == taps_x && taps_y <= 3 ? (int)taps_y : 0,
-                                  .target = grad_input + (class_y * conv->width + class_x) * conv->lanes,
+                                  .rows = y.pixels,
+                                  .columns = x.pixels,
+                                  .first_y = g.y.start / g.y.divisor,
+                                  .first_x = g.x.start / g.x.divisor,
+                                  .taps = neighbours && y.taps == x.taps && y.taps <= 3 ? (int)y.taps : 0,
+                                  .target = grad_input + (y.first * conv->x.size + x.first) * conv->lanes,
                                   .plane = plane,
-                                  .row = s * conv->width * conv->lanes,
-                                  .column = s * conv->lanes};
+                                  .row = conv->y.stride * conv->x.size * conv->lanes,
+                                  .column = conv->x.stride * conv->lanes};
     if (dsr_winograd_pays(&small)) {
         dsr_status status = dsr_winograd(&small);
         free(turned);
@@ -204,10 +332,10 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
             else
                 memset(result, 0, conv->in_channels * width * sizeof *result);
             for (size_t c = 0; c < conv->in_channels; c++)
-                for (size_t p = 0; p < count; p++) {
-                    size_t y = (first_pixel + p) / columns * s + class_y, x = (first_pixel + p) % columns * s + class_x;
-                    memcpy(grad_input + c * plane + (y * conv->width + x) * conv->lanes + first_lane,
-                           result + c * width + p * lanes, lanes * sizeof *result);
+                for (size_t p = first_pixel; p < first_pixel + count; p++) {
+                    size_t row = p / x.pixels * conv->y.stride + y.first, at = p % x.pixels * conv->x.stride + x.first;
+                    memcpy(grad_input + c * plane + (row * conv->x.size + at) * conv->lanes + first_lane,
+                           result + c * width + (p - first_pixel) * lanes, lanes * sizeof *result);
                 }
         }
         free(tile);
@@ -217,29 +345,45 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
     return status;
 }
 
-dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv) {
+static dsr_status input_gradient(const float *grad_output, const float *weight, float *grad_input,
+                                 const dsr_conv *conv) {
     /* classes that begin beyond the image are empty */
-    for (size_t y = 0; y < conv.stride && y < conv.height; y++)
-        for (size_t x = 0; x < conv.stride && x < conv.width; x++) {
-            dsr_status status = input_gradient_class(grad_output, weight, grad_input, &conv, y, x);
+    for (size_t y = 0; y < conv->y.stride && y < conv->y.size; y++)
+        for (size_t x = 0; x < conv->x.stride && x < conv->x.size; x++) {
+            dsr_status status = input_gradient_class(grad_output, weight, grad_input, conv, make_class(&conv->y, y),
+                                                     make_class(&conv->x, x));
             if (status != DSR_OK)
                 return status;
         }
     return DSR_OK;
 }
 
+dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv) {
+    if (is_transposed(&conv))
+        return transposed_input_gradient(grad_output, weight, grad_input, &conv);
+    one_group group = make_group(&conv);
+    dsr_status status = DSR_OK;
+    if (!conv.out_channels)
+        memset(grad_input, 0, conv.groups * group.input * sizeof *grad_input);
+    for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)
+        status = input_gradient(grad_output + g * group.output, weight + g * group.weights,
+                                grad_input + g * group.input, &group.conv);
+    return status;
+}
+
 /* Shared out by blocks of input channels (and of output channels where there are few rows), each summed over all
  * columns in order: no partial sums to add, whatever the number of threads. */
-dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv) {
-    size_t pixels = conv.out_height * conv.out_width, plane = pixels * conv.lanes;
-    size_t kernel = conv.kernel_h * conv.kernel_w, depth = conv.in_channels * kernel;
-    memset(grad_weight, 0, conv.out_channels * depth * sizeof *grad_weight);
-    if (!plane || !conv.out_channels || !depth)
+static dsr_status weight_gradient(const float *grad_output, const float *input, float *grad_weight,
+                                  const dsr_conv *conv) {
+    size_t pixels = conv->y.out * conv->x.out, plane = pixels * conv->lanes;
+    size_t kernel = conv->y.taps * conv->x.taps, depth = conv->in_channels * kernel;
+    memset(grad_weight, 0, conv->out_channels * depth * sizeof *grad_weight);
+    if (!plane || !conv->out_channels || !depth)
         return DSR_OK;
-    size_t in_block = conv.in_channels >= 64 ? 32 : 16, out_block = depth < 128 ? 32 : conv.out_channels;
-    size_t in_blocks = dsr_blocks(conv.in_channels, in_block), out_blocks = dsr_blocks(conv.out_channels, out_block);
-    gemm_tiles t = make_gemm_tiles(pixels, conv.lanes);
-    gather g = forward_gather(input, &conv);
+    size_t in_block = conv->in_channels >= 64 ? 32 : 16, out_block = depth < 128 ? 32 : conv->out_channels;
+    size_t in_blocks = dsr_blocks(conv->in_channels, in_block), out_blocks = dsr_blocks(conv->out_channels, out_block);
+    gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
+    gather g = forward_gather(input, conv);
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_threads_for(plane *depth))
     {
@@ -253,20 +397,31 @@ dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *inp
             if (!tile)
                 continue;
             size_t in = (size_t)block / out_blocks, out = (size_t)block % out_blocks;
-            size_t channels = dsr_block_size(conv.in_channels, in_block, in);
-            size_t outputs = dsr_block_size(conv.out_channels, out_block, out);
+            size_t channels = dsr_block_size(conv->in_channels, in_block, in);
+            size_t outputs = dsr_block_size(conv->out_channels, out_block, out);
             float *result = grad_weight + out * out_block * depth + in * in_block * kernel;
             for (size_t i = 0; i < t.pixel_tiles * t.lane_tiles; i++) {
                 size_t first_pixel = i / t.lane_tiles * t.pixels, first_lane = i % t.lane_tiles * t.lanes;
                 size_t count = pixels - first_pixel < t.pixels ? pixels - first_pixel : t.pixels;
-                size_t lanes = dsr_block_size(conv.lanes, t.lanes, i % t.lane_tiles), columns = count * lanes;
+                size_t lanes = dsr_block_size(conv->lanes, t.lanes, i % t.lane_tiles), columns = count * lanes;
                 gather_tile(&g, in * in_block, channels, first_pixel, count, first_lane, lanes, tile);
-                const float *grad = grad_output + out * out_block * plane + first_pixel * conv.lanes + first_lane;
+                const float *grad = grad_output + out * out_block * plane + first_pixel * conv->lanes + first_lane;
                 cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)outputs, (int)(channels * kernel),
                             (int)columns, 1, grad, (int)plane, tile, (int)columns, 1, result, (int)depth);
             }
         }
         free(tile);
     }
+    return status;
+}
+
+dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv) {
+    if (is_transposed(&conv))
+        return transposed_weight_gradient(grad_output, input, grad_weight, &conv);
+    one_group group = make_group(&conv);
+    dsr_status status = DSR_OK;
+    for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)
+        status = weight_gradient(grad_output + g * group.output, input + g * group.input,
+                                 grad_weight + g * group.weights, &group.conv);
     return status;
 }

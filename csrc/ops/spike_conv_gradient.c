@@ -18,7 +18,7 @@ typedef struct {
 } gradient_plan;
 
 static dsr_status make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
-    *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.kernel_h * conv.kernel_w};
+    *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.y.taps * conv.x.taps};
     make_row_code(&p->code, group);
     p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
     p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
@@ -30,10 +30,11 @@ static dsr_status make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t bat
     if (!ends_fit(p->channels, longest))
         return DSR_TOO_LARGE;
     p->list_room = p->channels * longest + 64;
-    size_t row_bytes = conv.out_width * p->out_blocks * p->table_rows * DSR_ROW * sizeof(float);
-    size_t rows = GRAD_BYTES / row_bytes, enough = dsr_blocks(GRAD_PIXELS, conv.out_width);
-    p->band = least(conv.out_height, rows > enough ? rows : enough);
-    p->cells = least(conv.height, (p->band - 1) * conv.stride + conv.kernel_h) * conv.width;
+    size_t row_bytes = conv.x.out * p->out_blocks * p->table_rows * DSR_ROW * sizeof(float);
+    size_t rows = GRAD_BYTES / row_bytes, enough = dsr_blocks(GRAD_PIXELS, conv.x.out);
+    p->band = least(conv.y.out, rows > enough ? rows : enough);
+    p->cells =
+        least(conv.y.size, (p->band - 1) * conv.y.stride + (conv.y.taps - 1) * conv.y.dilation + 1) * conv.x.size;
     p->tables = dsr_scratch(p->band * row_bytes, 1);
     p->sums = dsr_scratch(p->out_blocks * p->taps * p->channels * DSR_ROW, sizeof *p->sums);
     p->lists = dsr_scratch(p->cells * p->list_room, sizeof *p->lists);
@@ -46,22 +47,24 @@ typedef struct {
     size_t y0, y1, in0, in1, word0, words;
 } gradient_part;
 
+/* Pixels of one direction that lie before a place of the line. */
+static size_t pixels_before(const dsr_conv_axis *axis, size_t place) {
+    return place > axis->before ? least(dsr_blocks(place - axis->before, axis->spread), axis->size) : 0;
+}
+
 static gradient_part make_part(const gradient_plan *p, size_t y0, size_t chunk) {
-    const dsr_conv *conv = &p->conv;
-    gradient_part part = {.y0 = y0, .y1 = least(conv->out_height, y0 + p->band), .word0 = chunk * p->chunk};
+    const dsr_conv_axis *y = &p->conv.y;
+    gradient_part part = {.y0 = y0, .y1 = least(y->out, y0 + p->band), .word0 = chunk * p->chunk};
     part.words = least(p->chunk, p->lane_words - part.word0);
-    size_t first = y0 * conv->stride, last = (part.y1 - 1) * conv->stride + conv->kernel_h;
-    part.in0 = first > conv->padding ? first - conv->padding : 0;
-    part.in1 = last > conv->padding ? least(last - conv->padding, conv->height) : 0;
-    if (part.in1 < part.in0)
-        part.in1 = part.in0;
+    part.in0 = pixels_before(y, y0 * y->stride);
+    part.in1 = pixels_before(y, (part.y1 - 1) * y->stride + (y->taps - 1) * y->dilation + 1);
     return part;
 }
 
 static void list_lanes(const uint32_t *transposed, const gradient_plan *p, const gradient_part *part, size_t cell,
                        uint8_t *rows, uint8_t *counts) {
     const uint32_t *words =
-        transposed + ((part->in0 * p->conv.width + cell) * p->lane_words + part->word0) * p->channels;
+        transposed + ((part->in0 * p->conv.x.size + cell) * p->lane_words + part->word0) * p->channels;
     dsr_row_source sources[GRAD_WORDS];
     dsr_kernel->expand_words(&p->code, words, part->words * p->channels, rows, counts);
     for (size_t j = 0; j < part->words; j++)
@@ -77,8 +80,8 @@ static void list_lanes(const uint32_t *transposed, const gradient_plan *p, const
 static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const gradient_part *part, size_t index,
                      float *dense, float *rows) {
     const dsr_conv *conv = &p->conv;
-    size_t out = index % p->out_blocks, pixel = part->y0 * conv->out_width + index / p->out_blocks;
-    size_t pixels = conv->out_height * conv->out_width, channels = dsr_block_size(conv->out_channels, DSR_ROW, out);
+    size_t out = index % p->out_blocks, pixel = part->y0 * conv->x.out + index / p->out_blocks;
+    size_t pixels = conv->y.out * conv->x.out, channels = dsr_block_size(conv->out_channels, DSR_ROW, out);
     size_t first = DSR_WORD * part->word0, room = DSR_WORD * part->words, lanes = least(room, conv->lanes - first);
     float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.group == 1 ? table + DSR_ROW : rows;
     for (size_t i = 0; i < channels; i++) {
@@ -94,37 +97,64 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
         dsr_kernel->build_table(rows, room / p->code.group, p->code.group, 1, table);
 }
 
+/* The pixel that an output's tap reads along one direction, or SIZE_MAX. */
+static size_t read_pixel(const dsr_conv_axis *axis, size_t output, size_t tap) {
+    size_t place = output * axis->stride + tap * axis->dilation;
+    if (place < axis->before || (place - axis->before) % axis->spread)
+        return SIZE_MAX;
+    size_t pixel = (place - axis->before) / axis->spread;
+    return pixel < axis->size ? pixel : SIZE_MAX;
+}
+
+/* Input channels of a block of output channels, in whole words. */
+static size_t first_channel(const gradient_plan *p, size_t out) {
+    const dsr_conv *conv = &p->conv;
+    size_t group = out * DSR_ROW / (conv->out_channels / conv->groups);
+    return group * (conv->in_channels / conv->groups) / DSR_WORD * DSR_WORD;
+}
+
+static size_t end_channel(const gradient_plan *p, size_t out) {
+    const dsr_conv *conv = &p->conv;
+    size_t last = least(conv->out_channels, (out + 1) * DSR_ROW) - 1,
+           group = last / (conv->out_channels / conv->groups);
+    return dsr_blocks((group + 1) * (conv->in_channels / conv->groups), DSR_WORD) * DSR_WORD;
+}
+
 /* Adds a part to the sums of DSR_ROW output channels and one tap. */
 static void sum_part(const gradient_plan *p, const gradient_part *part, size_t out, size_t tap) {
     const dsr_conv *conv = &p->conv;
-    float *sums = p->sums + (out * p->taps + tap) * p->channels * DSR_ROW;
+    size_t from = first_channel(p, out), channels = end_channel(p, out) - from;
+    float *sums = p->sums + ((out * p->taps + tap) * p->channels + from) * DSR_ROW;
     for (size_t y = part->y0; y < part->y1; y++) {
-        size_t in_y = y * conv->stride + tap / conv->kernel_w - conv->padding;
-        if (in_y >= conv->height)
+        size_t in_y = read_pixel(&conv->y, y, tap / conv->x.taps);
+        if (in_y == SIZE_MAX)
             continue;
-        for (size_t x = 0; x < conv->out_width; x++) {
-            size_t in_x = x * conv->stride + tap % conv->kernel_w - conv->padding;
-            if (in_x >= conv->width)
+        for (size_t x = 0; x < conv->x.out; x++) {
+            size_t in_x = read_pixel(&conv->x, x, tap % conv->x.taps);
+            if (in_x == SIZE_MAX)
                 continue;
-            size_t cell = (in_y - part->in0) * conv->width + in_x;
-            size_t index = ((y - part->y0) * conv->out_width + x) * p->out_blocks + out;
+            size_t cell = (in_y - part->in0) * conv->x.size + in_x;
+            size_t index = ((y - part->y0) * conv->x.out + x) * p->out_blocks + out;
+            const uint32_t *ends = p->ends + cell * p->channels + from;
             dsr_kernel->sum_rows(p->tables + index * p->table_rows * DSR_ROW, p->lists + cell * p->list_room,
-                                 p->ends + cell * p->channels, p->channels, sums);
+                                 from ? ends[-1] : 0, ends, channels, sums);
         }
     }
 }
 
 static void write_gradient(const gradient_plan *p, float amplitude, size_t c, float *grad_weight) {
-    for (size_t i = 0; i < p->conv.in_channels; i++)
+    size_t channels = p->conv.in_channels / p->conv.groups,
+           first = c / (p->conv.out_channels / p->conv.groups) * channels;
+    for (size_t i = 0; i < channels; i++)
         for (size_t tap = 0; tap < p->taps; tap++)
-            grad_weight[(c * p->conv.in_channels + i) * p->taps + tap] =
-                amplitude * p->sums[((c / DSR_ROW * p->taps + tap) * p->channels + i) * DSR_ROW + c % DSR_ROW];
+            grad_weight[(c * channels + i) * p->taps + tap] =
+                amplitude * p->sums[((c / DSR_ROW * p->taps + tap) * p->channels + first + i) * DSR_ROW + c % DSR_ROW];
 }
 
 dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
                                              float *grad_weight, dsr_conv conv, size_t batch, unsigned group) {
-    size_t weights = conv.out_channels * conv.in_channels * conv.kernel_h * conv.kernel_w;
-    if (!weights || !conv.out_height || !conv.out_width || !conv.lanes) {
+    size_t weights = conv.out_channels * (conv.in_channels / conv.groups) * conv.y.taps * conv.x.taps;
+    if (!weights || !conv.y.out || !conv.x.out || !conv.lanes) {
         memset(grad_weight, 0, weights * sizeof *grad_weight);
         return DSR_OK;
     }
@@ -132,7 +162,7 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
     dsr_status status = make_gradient_plan(&p, conv, batch, group);
     if (status == DSR_OK) {
         memset(p.sums, 0, p.out_blocks * p.taps * p.channels * DSR_ROW * sizeof *p.sums);
-#pragma omp parallel num_threads(dsr_threads_for(conv.out_height *conv.out_width *conv.lanes *conv.out_channels))
+#pragma omp parallel num_threads(dsr_threads_for(conv.y.out *conv.x.out *conv.lanes *conv.out_channels))
         {
             uint8_t *rows = dsr_scratch(p.chunk * p.channels + 2, 32), *counts = dsr_scratch(p.chunk * p.channels, 1);
             float *dense = dsr_scratch(p.chunk * DSR_WORD * DSR_ROW, sizeof *dense);
@@ -143,14 +173,14 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
             }
 #pragma omp barrier
             /* from here on all threads see the same status, and share the loops or none */
-            for (size_t y0 = 0; y0 < conv.out_height && status == DSR_OK; y0 += p.band)
+            for (size_t y0 = 0; y0 < conv.y.out && status == DSR_OK; y0 += p.band)
                 for (size_t chunk = 0; chunk < p.chunks; chunk++) {
                     gradient_part part = make_part(&p, y0, chunk);
 #pragma omp for schedule(dynamic) nowait
-                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)((part.in1 - part.in0) * conv.width); cell++)
+                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)((part.in1 - part.in0) * conv.x.size); cell++)
                         list_lanes(transposed, &p, &part, (size_t)cell, rows, counts);
 #pragma omp for schedule(static)
-                    for (ptrdiff_t i = 0; i < (ptrdiff_t)((part.y1 - y0) * conv.out_width * p.out_blocks); i++)
+                    for (ptrdiff_t i = 0; i < (ptrdiff_t)((part.y1 - y0) * conv.x.out * p.out_blocks); i++)
                         tabulate(&gradient, &p, &part, (size_t)i, dense, singles);
 #pragma omp for schedule(dynamic)
                     for (ptrdiff_t unit = 0; unit < (ptrdiff_t)(p.out_blocks * p.taps); unit++)

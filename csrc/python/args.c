@@ -41,6 +41,8 @@ static const char *describe(dsr_arg_kind kind) {
         return "an integer in [0, 2**64)";
     case ARG_NEURON:
         return "a neuron as if_model makes it";
+    case ARG_GEOMETRY:
+        return "a Geometry";
     }
     return "?";
 }
@@ -185,6 +187,45 @@ static int read_neuron(dsr_call *call, size_t index, PyObject *object) {
     return 0;
 }
 
+/* What a geometry has of attributes: one integer, or a tuple of `count`. */
+static const struct {
+    const char *name;
+    size_t offset, count, least;
+} geometry_integers[] = {
+    {"kernel", offsetof(dsr_geometry, kernel), 2, 1},   {"stride", offsetof(dsr_geometry, stride), 2, 1},
+    {"padding", offsetof(dsr_geometry, padding), 4, 0}, {"dilation", offsetof(dsr_geometry, dilation), 2, 1},
+    {"spread", offsetof(dsr_geometry, spread), 2, 1},   {"groups", offsetof(dsr_geometry, groups), 1, 1}};
+
+static int read_geometry(dsr_call *call, size_t index, PyObject *object) {
+    char *geometry = target(call, index);
+    for (size_t i = 0; i < sizeof geometry_integers / sizeof *geometry_integers; i++) {
+        size_t count = geometry_integers[i].count, *to = (size_t *)(void *)(geometry + geometry_integers[i].offset);
+        PyObject *attribute = PyObject_GetAttrString(object, geometry_integers[i].name);
+        int fits =
+            attribute && (count == 1 || (PyTuple_CheckExact(attribute) && (size_t)PyTuple_Size(attribute) == count));
+        int in_range = 1;
+        for (size_t j = 0; fits && j < count; j++) {
+            PyObject *item = count == 1 ? attribute : PyTuple_GetItem(attribute, (Py_ssize_t)j);
+            fits = PyLong_CheckExact(item);
+            unsigned long long number = fits ? PyLong_AsUnsignedLongLong(item) : 0;
+            in_range = in_range && !PyErr_Occurred() && number >= geometry_integers[i].least && number < 0x80000000u;
+            PyErr_Clear();
+            to[j] = (size_t)number;
+        }
+        Py_XDECREF(attribute);
+        PyErr_Clear();
+        if (!fits)
+            return wrong(call, index, PyExc_TypeError, object, describe(ARG_GEOMETRY));
+        if (!in_range) {
+            char expected[80];
+            PyOS_snprintf(expected, sizeof expected, "a Geometry whose '%s' is in [%zu, 2**31)",
+                          geometry_integers[i].name, geometry_integers[i].least);
+            return wrong(call, index, PyExc_ValueError, object, expected);
+        }
+    }
+    return 0;
+}
+
 static int read_array(dsr_call *call, size_t index, PyObject *object, int *real) {
     const dsr_arg *argument = &call->arguments[index];
     if ((argument->role == ARG_MAYBE || argument->role == ARG_MAYBE_OUT) && object == Py_None)
@@ -245,10 +286,11 @@ int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t give
             dsr_arg_kind kind = call->arguments[i].kind;
             if ((kind <= ARG_I64) != arrays)
                 continue;
-            int failed = kind <= ARG_I64     ? read_array(call, i, objects[i], &real)
-                         : kind < ARG_COUNT  ? read_number(call, i, objects[i])
-                         : kind < ARG_NEURON ? read_integer(call, i, objects[i])
-                                             : read_neuron(call, i, objects[i]);
+            int failed = kind <= ARG_I64      ? read_array(call, i, objects[i], &real)
+                         : kind < ARG_COUNT   ? read_number(call, i, objects[i])
+                         : kind < ARG_NEURON  ? read_integer(call, i, objects[i])
+                         : kind == ARG_NEURON ? read_neuron(call, i, objects[i])
+                                              : read_geometry(call, i, objects[i]);
             if (failed)
                 return -1;
         }

@@ -25,8 +25,14 @@ typedef enum {
     ARG_COUNT,    /* integer in [1, 2**31) */
     ARG_SIZE,     /* integer in [0, 2**31) */
     ARG_SEED,     /* integer in [0, 2**64) */
-    ARG_NEURON    /* object with the attributes of a dsr_neuron, see dsr.ops.NeuronModel */
+    ARG_NEURON,   /* object with the attributes of a dsr_neuron, see dsr.ops.NeuronModel */
+    ARG_GEOMETRY  /* object with the attributes of a dsr_geometry, see dsr.ops.Geometry */
 } dsr_arg_kind;
+
+/* Of a convolution; height before width, `padding` is that of top, bottom, left and right. */
+typedef struct {
+    size_t kernel[2], stride[2], padding[4], dilation[2], spread[2], groups;
+} dsr_geometry;
 
 typedef void *DSR_C_REAL;
 typedef float *DSR_C_F32;
@@ -37,6 +43,7 @@ typedef double DSR_C_POSITIVE, DSR_C_NUMBER, DSR_C_CHANCE;
 typedef size_t DSR_C_COUNT, DSR_C_SIZE;
 typedef uint64_t DSR_C_SEED;
 typedef dsr_neuron DSR_C_NEURON;
+typedef dsr_geometry DSR_C_GEOMETRY;
 
 typedef enum {
     ARG_IN,

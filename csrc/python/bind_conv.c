@@ -1,17 +1,32 @@
 /* Convolutions of dense values and of spikes, and their gradients. */
 #include "bind.h"
 
+/* image, windows, taps: the letters of one direction's axes. */
+static int check_axis(const dsr_call *c, char image, char windows, char taps, const dsr_geometry *g, int i) {
+    size_t size = AXIS(c, image);
+    if (dsr_expect_axis(c, taps, g->kernel[i], "the kernel of 'geometry'") < 0)
+        return -1;
+    if (g->spread[i] > 1 && size > 0x7fffffff)
+        return dsr_refuse(c, AXIS_OF(c, image), "an image of fewer than 2**31 pixels a side");
+    size_t line = (size ? (size - 1) * g->spread[i] + 1 : 0) + g->padding[2 * i] + g->padding[2 * i + 1];
+    size_t reach = (g->kernel[i] - 1) * g->dilation[i] + 1;
+    if (g->spread[0] * g->spread[1] > 1 && (g->stride[i] > 1 || g->padding[2 * i] >= reach))
+        return dsr_refuse(c, "geometry", "with a spread a stride of 1, and less padding than the kernel is wide");
+    if (line < reach)
+        return dsr_refuse(c, AXIS_OF(c, image), "an image at least as large as the window (with its padding)");
+    return dsr_expect_axis(c, windows, (line - reach) / g->stride[i] + 1, "what 'geometry' makes of the image");
+}
+
 /* width: the letter of the image's width. The kernel is the argument with the axes Y and X, whichever that is. */
-static int check_conv(const dsr_call *c, char width, size_t stride, size_t padding) {
-    size_t y = AXIS(c, 'Y'), x = AXIS(c, 'X');
-    if (y == 0 || x == 0)
-        return dsr_refuse(c, AXIS_OF(c, 'Y'), "a kernel of at least 1x1");
-    if (dsr_check_windows(c, 'H', 'I', y, stride, padding) < 0 ||
-        dsr_check_windows(c, width, 'J', x, stride, padding) < 0)
+static int check_conv(const dsr_call *c, char width, const dsr_geometry *g) {
+    if (check_axis(c, 'H', 'I', 'Y', g, 0) < 0 || check_axis(c, width, 'J', 'X', g, 1) < 0)
         return -1;
     /* what BLAS counts with 32-bit integers; 64-bit products of 31-bit factors cannot wrap when taken one by one */
     const size_t most = 0x7fffffff;
-    const size_t factor[2][3] = {{AXIS(c, 'I'), AXIS(c, 'J'), AXIS(c, 'L')}, {AXIS(c, 'C') + AXIS(c, 'O'), y, x}};
+    if (AXIS(c, 'G') > most / g->groups)
+        return dsr_refuse(c, AXIS_OF(c, 'Y'), "fewer than 2**31 weights for each channel");
+    const size_t factor[2][3] = {{AXIS(c, 'I'), AXIS(c, 'J'), AXIS(c, 'L')},
+                                 {AXIS(c, 'G') * g->groups + AXIS(c, 'O'), g->kernel[0], g->kernel[1]}};
     for (int i = 0; i < 2; i++) {
         size_t product = 1;
         for (int j = 0; j < 3; j++) {
@@ -21,11 +36,17 @@ static int check_conv(const dsr_call *c, char width, size_t stride, size_t paddi
             product *= factor[i][j];
         }
     }
+    if (AXIS(c, 'O') % g->groups)
+        return dsr_refuse(c, AXIS_OF(c, 'O'), "output channels that the groups of 'geometry' divide");
     return 0;
 }
 
-static int check_spike_conv(const dsr_call *c, size_t stride, size_t padding, size_t group) {
-    if (check_conv(c, 'V', stride, padding) < 0)
+static int check_dense_conv(const dsr_call *c, const dsr_geometry *g) {
+    return check_conv(c, 'W', g) < 0 ? -1 : dsr_expect_axis(c, 'C', AXIS(c, 'G') * g->groups, "channels of all groups");
+}
+
+static int check_spike_conv(const dsr_call *c, const dsr_geometry *g, size_t group) {
+    if (check_conv(c, 'V', g) < 0)
         return -1;
     if (group != 1 && group != 2 && group != 4)
         return dsr_refuse(c, "group", "1, 2 or 4");
@@ -35,107 +56,99 @@ static int check_spike_conv(const dsr_call *c, size_t stride, size_t padding, si
     return 0;
 }
 
+static int expect_words(const dsr_call *c, char axis, size_t channels) {
+    return dsr_expect_axis(c, axis, dsr_words_of(channels), "32 channels per word");
+}
+
 static int check_lanes(const dsr_call *c, const char *argument, size_t timesteps) {
     if (AXIS(c, 'B') && timesteps > 0x7fffffff / AXIS(c, 'B'))
         return dsr_refuse(c, argument, "fewer than 2**31 lanes (time steps times samples)");
     return 0;
 }
 
-static dsr_conv conv_of(const dsr_call *c, char width, size_t lanes, size_t stride, size_t padding) {
-    return (dsr_conv){.in_channels = AXIS(c, 'C'),
-                      .out_channels = AXIS(c, 'O'),
-                      .height = AXIS(c, 'H'),
-                      .width = AXIS(c, width),
-                      .kernel_h = AXIS(c, 'Y'),
-                      .kernel_w = AXIS(c, 'X'),
-                      .stride = stride,
-                      .padding = padding,
-                      .lanes = lanes,
-                      .out_height = AXIS(c, 'I'),
-                      .out_width = AXIS(c, 'J')};
+static dsr_conv conv_of(const dsr_call *c, char width, size_t lanes, const dsr_geometry *g) {
+    dsr_conv conv = {
+        .in_channels = AXIS(c, 'G') * g->groups, .out_channels = AXIS(c, 'O'), .groups = g->groups, .lanes = lanes};
+    conv.y = (dsr_conv_axis){AXIS(c, 'H'),   g->kernel[0], AXIS(c, 'I'), g->stride[0],
+                             g->dilation[0], g->spread[0], g->padding[0]};
+    conv.x = (dsr_conv_axis){AXIS(c, width), g->kernel[1], AXIS(c, 'J'), g->stride[1],
+                             g->dilation[1], g->spread[1], g->padding[2]};
+    return conv;
 }
-
-#define STRIDES(A, S)                                                                                                  \
-    A(S, COUNT, stride, NULL, IN)                                                                                      \
-    A(S, SIZE, padding, NULL, IN)
 
 #define CONV2D(A, S)                                                                                                   \
     A(S, F32, input, "CHWL", IN)                                                                                       \
-    A(S, F32, weight, "OCYX", IN)                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
     A(S, F32, bias, "O", MAYBE)                                                                                        \
-    STRIDES(A, S)                                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, F32, out, "OIJL", OUT)
 ARGUMENTS(conv2d, CONV2D)
 
 CHECK(conv2d) {
-    return check_conv(c, 'W', a->stride, a->padding);
+    return check_dense_conv(c, &a->geometry);
 }
 
 OPERATION(conv2d, check_conv2d, RETURNS_NOTHING) {
-    return dsr_conv2d(a->input, a->weight, a->bias, a->out, conv_of(c, 'W', AXIS(c, 'L'), a->stride, a->padding));
+    return dsr_conv2d(a->input, a->weight, a->bias, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
 #define CONV2D_INPUT_GRADIENT(A, S)                                                                                    \
     A(S, F32, grad_output, "OIJL", IN)                                                                                 \
-    A(S, F32, weight, "OCYX", IN)                                                                                      \
-    STRIDES(A, S)                                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, F32, out, "CHWL", OUT)
 ARGUMENTS(conv2d_input_gradient, CONV2D_INPUT_GRADIENT)
 
 CHECK(conv2d_input_gradient) {
-    return check_conv(c, 'W', a->stride, a->padding);
+    return check_dense_conv(c, &a->geometry);
 }
 
 OPERATION(conv2d_input_gradient, check_conv2d_input_gradient, RETURNS_NOTHING) {
-    return dsr_conv2d_input_gradient(a->grad_output, a->weight, a->out,
-                                     conv_of(c, 'W', AXIS(c, 'L'), a->stride, a->padding));
+    return dsr_conv2d_input_gradient(a->grad_output, a->weight, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
 #define CONV2D_WEIGHT_GRADIENT(A, S)                                                                                   \
     A(S, F32, grad_output, "OIJL", IN)                                                                                 \
     A(S, F32, input, "CHWL", IN)                                                                                       \
-    STRIDES(A, S)                                                                                                      \
-    A(S, F32, out, "OCYX", OUT)
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, F32, out, "OGYX", OUT)
 ARGUMENTS(conv2d_weight_gradient, CONV2D_WEIGHT_GRADIENT)
 
 CHECK(conv2d_weight_gradient) {
-    return check_conv(c, 'W', a->stride, a->padding);
+    return check_dense_conv(c, &a->geometry);
 }
 
 OPERATION(conv2d_weight_gradient, check_conv2d_weight_gradient, RETURNS_NOTHING) {
-    return dsr_conv2d_weight_gradient(a->grad_output, a->input, a->out,
-                                      conv_of(c, 'W', AXIS(c, 'L'), a->stride, a->padding));
+    return dsr_conv2d_weight_gradient(a->grad_output, a->input, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
 #define CONV2D_SPIKES(A, S)                                                                                            \
     A(S, U32, words, "WHVL", IN)                                                                                       \
-    A(S, F32, weight, "OCYX", IN)                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
     A(S, F32, bias, "O", MAYBE)                                                                                        \
     A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
-    STRIDES(A, S)                                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, COUNT, group, NULL, IN)                                                                                       \
     A(S, SIZE, accumulate, NULL, IN)                                                                                   \
     A(S, F32, out, "OIJL", OUT)
 ARGUMENTS(conv2d_spikes, CONV2D_SPIKES)
 
 CHECK(conv2d_spikes) {
-    if (dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word") < 0)
-        return -1;
-    return check_spike_conv(c, a->stride, a->padding, a->group);
+    return check_spike_conv(c, &a->geometry, a->group) < 0 ? -1
+                                                           : expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups);
 }
 
 OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     return dsr_conv2d_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
-                             conv_of(c, 'V', AXIS(c, 'L'), a->stride, a->padding), (unsigned)a->group,
-                             a->accumulate != 0);
+                             conv_of(c, 'V', AXIS(c, 'L'), &a->geometry), (unsigned)a->group, a->accumulate != 0);
 }
 
 #define CONV2D_NEURON_SPIKES(A, S)                                                                                     \
     A(S, U32, words, "WHVTB", IN)                                                                                      \
-    A(S, F32, weight, "OCYX", IN)                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
     A(S, F32, bias, "O", MAYBE)                                                                                        \
     A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
-    STRIDES(A, S)                                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, COUNT, group, NULL, IN)                                                                                       \
     A(S, U32, shortcut, "KIJTB", MAYBE)                                                                                \
     A(S, NUMBER, shortcut_amplitude, NULL, IN)                                                                         \
@@ -146,17 +159,15 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
-    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
-        dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word") < 0 ||
-        dsr_expect_axis(c, 'K', dsr_words_of(AXIS(c, 'O')), "32 channels per word") < 0)
+    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 || check_spike_conv(c, &a->geometry, a->group) < 0)
         return -1;
-    return check_spike_conv(c, a->stride, a->padding, a->group);
+    return expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ? -1 : expect_words(c, 'K', AXIS(c, 'O'));
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
     dsr_after_conv after = {a->shortcut, a->shortcut_amplitude, a->scale, a->shift, a->neuron};
     return dsr_conv2d_neuron_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
-                                    conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), a->stride, a->padding), AXIS(c, 'T'),
+                                    conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'),
                                     (unsigned)a->group, after);
 }
 
@@ -167,9 +178,9 @@ OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
     A(S, U32, transposed, "HVKN", IN)                                                                                  \
     A(S, COUNT, timesteps, NULL, IN)                                                                                   \
     A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
-    STRIDES(A, S)                                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, COUNT, group, NULL, IN)                                                                                       \
-    A(S, F32, out, "OCYX", OUT)
+    A(S, F32, out, "OGYX", OUT)
 ARGUMENTS(conv2d_spikes_weight_gradient, CONV2D_SPIKES_WEIGHT_GRADIENT)
 
 CHECK(conv2d_spikes_weight_gradient) {
@@ -179,14 +190,15 @@ CHECK(conv2d_spikes_weight_gradient) {
         return -1;
     if (check_lanes(c, "timesteps", a->timesteps) < 0 ||
         dsr_expect_axis(c, 'K', dsr_words_of(a->timesteps * AXIS(c, 'B')), "32 lanes per word") < 0 ||
-        dsr_expect_axis(c, 'N', dsr_words_of(AXIS(c, 'C')) * DSR_WORD, "32 channels per word") < 0)
+        check_spike_conv(c, &a->geometry, a->group) < 0)
         return -1;
-    return check_spike_conv(c, a->stride, a->padding, a->group);
+    size_t channels = AXIS(c, 'G') * a->geometry.groups;
+    return dsr_expect_axis(c, 'N', dsr_words_of(channels) * DSR_WORD, "32 channels per word");
 }
 
 OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RETURNS_NOTHING) {
     dsr_gradient gradient = {.constant = a->constant, .slope = a->slope, .values = a->values};
     return dsr_conv2d_spikes_weight_gradient(gradient, a->transposed, a->amplitude, a->out,
-                                             conv_of(c, 'V', a->timesteps * AXIS(c, 'B'), a->stride, a->padding),
-                                             AXIS(c, 'B'), (unsigned)a->group);
+                                             conv_of(c, 'V', a->timesteps * AXIS(c, 'B'), &a->geometry), AXIS(c, 'B'),
+                                             (unsigned)a->group);
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -11,9 +12,37 @@ import numpy as np
 
 from dsr import _core, ops
 from dsr.bench import in_process, seconds
+from dsr.ops import Geometry
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
 """Channels and image size of PreActResNet-18's stages."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution to as many channels as it has."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    geometry: Geometry
+
+
+def _cases() -> Iterator[Case]:
+    around = (1, 1, 1, 1)
+    for channels, size in SHAPES:
+        yield Case("conv3x3", channels, size, size, Geometry((3, 3), padding=around))
+    for channels, size in SHAPES:
+        yield Case("depthwise 3x3", channels, size, size, Geometry((3, 3), groups=channels, padding=around))
+    for channels, size in SHAPES:
+        yield Case("conv3x3, 32 groups", channels, size, size, Geometry((3, 3), groups=32, padding=around))
+    yield Case("depthwise 3x3, stride 2", 128, 16, 16, Geometry((3, 3), (2, 2), groups=128, padding=around))
+    yield Case("conv3x3, dilation 2", 128, 16, 16, Geometry((3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)))
+    yield Case("conv1x7", 128, 16, 16, Geometry((1, 7), padding=(0, 0, 3, 3)))
+    yield Case("conv1d 5", 128, 1, 256, Geometry((1, 5), padding=(0, 0, 2, 2)))
+    yield Case("transposed 4x4, stride 2", 128, 8, 8, Geometry((4, 4), (2, 2), (1, 1, 1, 1)).mirrored())
+    yield Case("transposed 2x2, stride 2", 128, 8, 8, Geometry((2, 2), (2, 2)).mirrored())
 
 
 def measure(density: float = 0.1, batch: int = 128, timesteps: int = 5, repeats: int = 5) -> list[dict[str, Any]]:
@@ -26,8 +55,8 @@ def measure(density: float = 0.1, batch: int = 128, timesteps: int = 5, repeats:
         step, with the fraction of the bandwidth of a copy), ``threads``, ``level``.
     """
     results = []
-    for channels, size in SHAPES:
-        results += _convolutions(channels, size, timesteps, batch, density, repeats)
+    for case in _cases():
+        results += _convolutions(case, timesteps, batch, density, repeats)
     return [r | {"threads": _core.threads(), "level": _core.level()} for r in results + _neurons(repeats)]
 
 
@@ -44,57 +73,51 @@ dsr.set_num_threads({count}); result = kernels.measure(**{options!r})"""
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results of `measure_all` as text."""
-    lines = [f"{'level':8} {'threads':>7} {'kernel':24} {'shape':16} {'dsr':>8} {'gemm':>8} {'torch':>8}"]
+    lines = [f"{'level':8} {'threads':>7} {'kernel':40} {'shape':24} {'dsr':>8} {'gemm':>8} {'torch':>8}"]
     for r in results:
         cells = [f"{r[key]:8.1f}" if key in r else " " * 8 for key in ("dsr", "gemm", "torch")]
         if "ns" in r:
             cells = [f"{r['ns']:6.3f} ns a neuron and step, {100 * r['of_copy']:.0f} % of a copy's bandwidth"]
-        lines.append(f"{r['level']:8} {r['threads']:7d} {r['kernel']:24} {r['shape']:16} {' '.join(cells)}")
+        lines.append(f"{r['level']:8} {r['threads']:7d} {r['kernel']:40} {r['shape']:24} {' '.join(cells)}")
     lines.append("convolutions in GMAC/s, dense multiply-adds counted whether or not there is a spike; medians")
     return "\n".join(lines)
 
 
-def _convolutions(
-    channels: int, size: int, timesteps: int, batch: int, density: float, repeats: int
-) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    shape = (channels, size, size, timesteps, batch)
-    spikes = (rng.random(shape, np.float32) < density).astype(np.float32)
-    words, flat = ops.pack_words(spikes), spikes.reshape(channels, size, size, -1)
-    weight = rng.normal(size=(channels, channels, 3, 3)).astype(np.float32)
-    constant = rng.normal(size=(channels, size, size, batch)).astype(np.float32)
-    slope, current = rng.normal(size=channels).astype(np.float32), rng.normal(size=shape).astype(np.float32)
-    group = ops.row_group(density)
-    work = 9 * channels**2 * flat[0].size / 1e9
-    taps = {"kernel_h": 3, "kernel_w": 3, "stride": 1, "padding": 1}
+def _convolutions(case: Case, timesteps: int, batch: int, density: float, repeats: int) -> list[dict[str, Any]]:
+    rng, geometry, channels = np.random.default_rng(0), case.geometry, case.channels
+    image, lanes = (channels, case.height, case.width), (timesteps, batch)
+    spikes = (rng.random((*image, *lanes), np.float32) < density).astype(np.float32)
+    words, flat = ops.pack_words(spikes), spikes.reshape(*image, -1)
+    weight = rng.normal(size=(channels, channels // geometry.groups, *geometry.kernel)).astype(np.float32)
+    pixels = geometry.output_size(case.height, case.width)
+    constant = rng.normal(size=(channels, *pixels, batch)).astype(np.float32)
+    slope, current = rng.normal(size=channels).astype(np.float32), rng.random((channels, *pixels, *lanes), np.float32)
+    grad, group = current.reshape(channels, *pixels, -1), ops.row_group(density, geometry.taps)
+    stride = geometry.spread[0] * geometry.spread[1]  # of the taps, so many fall between the pixels
+    work = weight.size * pixels[0] * pixels[1] * timesteps * batch / stride / 1e9
     forward = {
-        "dsr": lambda: ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, group),
-        "gemm": lambda: ops.conv2d(flat, weight, None, 1, 1),
+        "dsr": lambda: ops.conv2d_spikes(words, weight, None, 1.0, geometry, group),
+        "gemm": lambda: ops.conv2d(flat, weight, None, geometry),
     }
     gradient = {
         "dsr": lambda: ops.conv2d_spikes_weight_gradient(
-            constant, slope, current, words, weight.shape, 1.0, 1, 1, group
+            constant, slope, current, words, weight.shape, 1.0, geometry, group
         ),
-        "gemm": lambda: ops.conv2d_weight_gradient(current.reshape(flat.shape), flat, **taps),
+        "gemm": lambda: ops.conv2d_weight_gradient(grad, flat, geometry),
     }
-    _add_torch(forward, gradient, flat, weight, current.reshape(flat.shape))
-    name = f"{channels}x{size}x{size}, {flat.shape[3]} lanes"
+    below = {"gemm": lambda: ops.conv2d_input_gradient(grad, weight, case.height, case.width, geometry)}
+    if find_spec("torch") is not None:
+        forward["torch"], gradient["torch"], below["torch"] = _torch(flat, weight, grad, geometry)
+    name = f"{channels}x{case.height}x{case.width}, {flat.shape[3]} lanes"
     return [
-        {"kernel": kernel, "shape": name} | {who: work / seconds(call, repeats) for who, call in calls.items()}
-        for kernel, calls in (("conv3x3 forward", forward), ("conv3x3 weight gradient", gradient))
+        {"kernel": f"{case.name} {what}", "shape": name}
+        | {who: work / seconds(call, repeats) for who, call in calls.items()}
+        for what, calls in (("forward", forward), ("weight gradient", gradient), ("input gradient", below))
     ]
 
 
-def _add_torch(
-    forward: dict[str, Callable[[], Any]],
-    gradient: dict[str, Callable[[], Any]],
-    flat: ops.Values,
-    weight: ops.Values,
-    grad: ops.Values,
-) -> None:
-    """The same convolutions in PyTorch, channels last (its best layout), where it is installed."""
-    if find_spec("torch") is None:
-        return
+def _torch(flat: ops.Values, weight: ops.Values, grad: ops.Values, geometry: Geometry) -> list[Callable[[], Any]]:
+    """The same convolution and its gradients in PyTorch, channels last (its best layout)."""
     torch = import_module("torch")
     torch.set_num_threads(_core.threads())
 
@@ -102,11 +125,16 @@ def _add_torch(
         images = torch.from_numpy(np.ascontiguousarray(array.transpose(3, 0, 1, 2)))
         return images.contiguous(memory_format=torch.channels_last)
 
-    x, g, w = tensor(flat), tensor(grad), torch.from_numpy(weight).contiguous(memory_format=torch.channels_last)
-    conv2d, backward = torch.nn.functional.conv2d, torch.ops.aten.convolution_backward
-    only_weight = [False, True, False]
-    forward["torch"] = lambda: conv2d(x, w, padding=1)
-    gradient["torch"] = lambda: backward(g, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, only_weight)
+    transposed = geometry.spread != (1, 1)
+    g = geometry.mirrored() if transposed else geometry
+    turned = ops.mirrored_weight(weight, g.groups) if transposed else weight
+    x, y, w = tensor(flat), tensor(grad), torch.from_numpy(turned).contiguous(memory_format=torch.channels_last)
+    how = (list(g.stride), [g.padding[0], g.padding[2]], list(g.dilation), transposed, [0, 0], g.groups)
+
+    def backward(*wanted: bool) -> Callable[[], Any]:
+        return lambda: torch.ops.aten.convolution_backward(y, x, w, None, *how, [*wanted, False])
+
+    return [lambda: torch.convolution(x, w, None, *how), backward(False, True), backward(True, False)]
 
 
 def _neurons(repeats: int) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from dsr.nn.currents import Current, Signal, signal_values
 from dsr.nn.describe import Counts, description
 from dsr.nn.layer import Layer
 from dsr.nn.spikes import SpikeTrain, image_shape
-from dsr.ops import NeuronModel
+from dsr.ops import Geometry, NeuronModel
 
 Kind = Literal["connections", "direct", "update"]
 
@@ -147,16 +147,15 @@ class OperationCounter:
     def _count(self, path: str, kind: Kind, source: str, **numbers: int) -> None:
         self._totals.setdefault((path, kind, source), Counter()).update(numbers)
 
-    def connections(self, path: str, signal: Signal, kernel_shape: tuple[int, ...], stride: int, padding: int) -> None:
+    def connections(self, path: str, signal: Signal, kernel_shape: tuple[int, ...], geometry: Geometry) -> None:
         """A weight for each connection between `signal` and an output, as a convolution has them."""
-        out, channels, kernel_h, kernel_w = kernel_shape
+        out, channels = kernel_shape[:2]
         _, height, width = image_shape(signal.features)
-        rows = windows(height, kernel_h, stride, padding)
-        columns = windows(width, kernel_w, stride, padding)
+        rows, columns = windows(height, geometry, 0), windows(width, geometry, 1)
         ann = out * channels * int(rows.sum()) * int(columns.sum()) * signal.batch
         traffic = self._traffic_of(signal)
         events = traffic.spikes if traffic is not None else _values(signal)
-        operations = out * int(rows @ events.sum(axis=0) @ columns)
+        operations = out // geometry.groups * int(rows @ events.sum(axis=0) @ columns)
         source, name = ("values", "macs") if traffic is None else ("spikes", "accumulates")
         numbers = {"events": int(events.sum()), name: operations, "ann_macs": ann}
         self._count(path, "connections", source, **numbers)
@@ -199,11 +198,13 @@ def spikes_of_each(train: SpikeTrain) -> Counts:
     return counts.transpose(0, 3, 1, 2).reshape(-1, height, width)[: train.channels]
 
 
-def windows(size: int, kernel_size: int, stride: int, padding: int) -> Counts:
-    """Along one direction, the number of windows that each pixel is part of, (size,)."""
-    start = stride * np.arange(ops.output_size(size, kernel_size, stride, padding)) - padding
-    pixel = np.arange(size)[:, np.newaxis]
-    return np.sum((start <= pixel) & (pixel < start + kernel_size), axis=1, dtype=np.int64)
+def windows(size: int, geometry: Geometry, axis: int) -> Counts:
+    """Along one direction (0: height), the number of windows that each pixel is part of, (size,)."""
+    outputs = geometry.output_size(size, size)[axis]
+    taps = geometry.dilation[axis] * np.arange(geometry.kernel[axis])[:, np.newaxis]
+    places = (geometry.stride[axis] * np.arange(outputs) + taps - geometry.padding[2 * axis]).reshape(-1)
+    pixels = places[places % geometry.spread[axis] == 0] // geometry.spread[axis]
+    return np.bincount(pixels[(pixels >= 0) & (pixels < size)], minlength=size).astype(np.int64)
 
 
 def _values(signal: Signal) -> Counts:

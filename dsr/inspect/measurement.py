@@ -16,7 +16,7 @@ from dsr.inspect.energy import Cost, OperationCounter
 from dsr.inspect.report import CurvePoint, NeuronLayer, Report
 from dsr.nn.currents import Signal
 from dsr.nn.layer import Layer
-from dsr.nn.network import Network, batch_axis
+from dsr.nn.network import Network
 from dsr.nn.neurons import Neuron
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
@@ -55,7 +55,7 @@ def measure(
     TypeError, ValueError
         There are no samples, they do not fit the network or the labels, or the network has no spiking layers.
     """
-    data = _Data("measure", images, labels, batch_size)
+    data = _Data("measure", network, images, labels, batch_size)
     tallies = _tallies("measure", network, network.timesteps)
     counter = OperationCounter()
     correct = data.run(_watched(network, tallies, counter.see))
@@ -105,7 +105,7 @@ def error_curves(
     TypeError, ValueError
         As `measure`; or T or alpha are out of range.
     """
-    data = _Data("error_curves", images, labels, batch_size)
+    data = _Data("error_curves", network, images, labels, batch_size)
     own = network.timesteps
     chosen = {1, 2, 5, 10, 20, own} if timesteps is None else set(timesteps)
     if data.axis == 1:
@@ -138,14 +138,11 @@ def error_curves(
 class _Data:
     """Samples in batches, whose axis is 0, or 1 where time comes first."""
 
-    def __init__(self, function: str, images: ArrayLike, labels: ArrayLike | None, batch_size: int) -> None:
+    def __init__(
+        self, function: str, network: Network, images: ArrayLike, labels: ArrayLike | None, batch_size: int
+    ) -> None:
         self.images = as_array(function, "images", images)
-        if self.images.ndim not in (2, 3, 4, 5):
-            raise ValueError(
-                f"{function}: argument 'images': expected (N, C, H, W) or (N, F), or with time (T, N, C, H, W) or "
-                f"(T, N, F), got shape {self.images.shape}"
-            )
-        self.axis = batch_axis(self.images)
+        self.axis = network.batch_axis(self.images, function, "images")
         self.samples, self.batch_size = self.images.shape[self.axis], batch_size
         if self.images.size == 0:
             raise ValueError(

@@ -127,8 +127,8 @@ def from_nir(
     Parameters
     ----------
     graph : nir.NIRGraph
-        One Input and one Output; Affine, Linear, Conv2d, AvgPool2d, SumPool2d, Flatten, Scale, IF, LIF, and graphs of
-        these; chains and sums of paths that part at one node.
+        One Input and one Output; Affine, Linear, Conv1d, Conv2d, AvgPool2d, SumPool2d, Flatten, Scale, IF, LIF, and
+        graphs of these; chains and sums of paths that part at one node.
     timesteps : int, optional
         T; by default that of the graph's metadata.
     delta_t : float, optional

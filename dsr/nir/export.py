@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.nir.nodes import by_group
 from dsr.nir.potentials import potentials
 from dsr.nn.currents import Current, Signal
 from dsr.nn.describe import description
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
-from dsr.ops import NeuronModel, Values
+from dsr.ops import Geometry, NeuronModel, Values
 from dsr.ops.arguments import LARGEST, SMALLEST
 
 Doubles = NDArray[np.float64]
@@ -145,24 +146,50 @@ class _Exporter:
             sources[name] = sources[name] + scale if name in sources else scale
         return _Wire(sources, a.shift + b.shift, a.features)
 
-    def convolution(
-        self, path: str, wire: _Wire, weight: Values, bias: Values | None, stride: int, padding: int
-    ) -> _Wire:
-        """A convolution with weights (O, C, KH, KW)."""
-        image, strides, paddings = wire.features[1:], (stride,) * 2, (padding,) * 2
-        return self._weighted(
-            path, wire, weight, bias, lambda w, b: self.nir.Conv2d(image, w, strides, paddings, (1, 1), 1, b)
-        )
+    def convolution(self, path: str, wire: _Wire, weight: Values, bias: Values | None, geometry: Geometry) -> _Wire:
+        """A convolution with weights (O, C / groups, KH, KW), of images or of signals (C, L)."""
+        if geometry.spread != (1, 1):
+            raise ValueError(f"to_nir: layer '{self._name(path)}': NIR has no transposed convolution")
+        top, bottom, left, right = geometry.padding
+        padding: Any = (top, left)
+        if (top, left) != (bottom, right):
+            same = Geometry.of("to_nir", geometry.kernel, 1, "same", geometry.dilation, geometry.groups)
+            if geometry != same:
+                raise ValueError(
+                    f"to_nir: layer '{self._name(path)}': NIR pads opposite sides alike, or to the same size, got "
+                    f"{geometry.padding}"
+                )
+            padding = "same"
+        features, after = wire.features, self.features[path]
+
+        def make(w: Any, b: Any) -> Any:
+            strides, dilation, groups = geometry.stride, geometry.dilation, geometry.groups
+            if len(features) == 2:
+                zeros = padding if padding == "same" else left
+                node = self.nir.Conv1d(features[1], w[:, :, 0], strides[1], zeros, dilation[1], groups, b)
+            else:
+                node = self.nir.Conv2d(features[1:], w, strides, padding, dilation, groups, b)
+            # nir computes them as if there were one group and a square kernel
+            node.input_type, node.output_type = {"input": np.array(features)}, {"output": np.array(after)}
+            return node
+
+        return self._weighted(path, wire, weight, bias, make, geometry.groups)
 
     def linear(self, path: str, wire: _Wire, weight: Values, bias: Values | None) -> _Wire:
         """An affine map with weights (O, N, 1, 1)."""
         return self._weighted(path, wire, weight, bias, lambda w, b: self.nir.Affine(w.reshape(w.shape[:2]), b))
 
     def _weighted(
-        self, path: str, wire: _Wire, kernel: Values, bias: Values | None, make: Callable[[Any, Any], Any]
+        self,
+        path: str,
+        wire: _Wire,
+        kernel: Values,
+        bias: Values | None,
+        make: Callable[[Any, Any], Any],
+        groups: int = 1,
     ) -> _Wire:
         wire, scale = self._plain_sum(wire, self._name(path))
-        weight = kernel * scale.reshape(-1, 1, 1)
+        weight = kernel * by_group(scale, groups, len(kernel))
         biases = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
         return _wire(self._add(self._name(path), _Weights(weight, biases, make), wire.sources), self.features[path])
 
@@ -255,12 +282,13 @@ class _Exporter:
         matrix = np.diag(scale)
         if len(features) == 1:
             return self._add(name, _Weights(matrix, bias, self.nir.Affine), (source,))
-        one, none = (1, 1), (0, 0)
 
-        def conv2d(weight: Any, bias: Any) -> Any:
-            return self.nir.Conv2d(features[1:], weight, one, none, one, 1, bias)
+        def pointwise(weight: Any, bias: Any) -> Any:
+            if len(features) == 2:
+                return self.nir.Conv1d(features[1], weight[:, :, 0], 1, 0, 1, 1, bias)
+            return self.nir.Conv2d(features[1:], weight, (1, 1), (0, 0), (1, 1), 1, bias)
 
-        return self._add(name, _Weights(matrix[:, :, None, None], bias, conv2d), (source,))
+        return self._add(name, _Weights(matrix[:, :, None, None], bias, pointwise), (source,))
 
     def _open(self, name: str) -> _Weights | None:
         node = self.nodes[name]

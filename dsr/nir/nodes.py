@@ -89,13 +89,12 @@ def refusal(name: str, node: Any, reason: str) -> ValueError:
     return ValueError(f"from_nir: node '{name}' ({type(node).__name__}): {reason}")
 
 
-def padding_of(name: str, node: Any, kernel_size: int) -> int:
-    """Padding of a convolution, which may be a word."""
-    padding = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
-    if not isinstance(padding, str):
-        return one_integer(name, node, "padding")
-    if padding == "same" and integers(node.stride) not in ((1,), (1, 1)):
-        raise refusal(name, node, f"padding 'same' is for stride 1, got {integers(node.stride)}")
-    if padding == "same" and kernel_size % 2 == 0:
-        raise refusal(name, node, f"dsr pads all sides alike, which 'same' is not for a kernel of {kernel_size}")
-    return kernel_size // 2 if padding == "same" else 0
+def by_group(scale: NDArray[Any], groups: int, outputs: int) -> NDArray[Any]:
+    """A scale of each input channel as a factor of weights (O, C / groups, KH, KW)."""
+    return np.repeat(scale.reshape(groups, -1), outputs // groups, axis=0)[:, :, None, None]
+
+
+def sizes(values: Any) -> int | tuple[int, ...]:
+    """Numbers of a window as a layer takes them: one, or one for each direction."""
+    numbers = integers(values)
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from dsr.nir.nodes import (
     bias_of,
+    by_group,
     check_size,
     integers,
-    one_integer,
-    padding_of,
     pair,
     reals,
     refusal,
+    sizes,
     uniform,
     windows_left,
 )
 from dsr.nir.potentials import potentials, threshold_and_alpha
 from dsr.nir.topology import Topology, flat
 from dsr.nn.containers import Residual, Sequential
-from dsr.nn.convolution import Conv2d, Linear
+from dsr.nn.convolution import Conv1d, Conv2d, Linear
 from dsr.nn.flatten import Flatten
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
@@ -37,6 +37,9 @@ Doubles = NDArray[np.float64]
 
 _MOST_CHANNELS = 8192
 """Of a layer that has a diagonal for weights: 256 MiB."""
+
+
+_INPUTS = {1: "NC", 2: "NCL", 3: "NCHW"}
 
 
 def import_graph(nir: Any, graph: Any, timesteps: int | None, delta_t: float | None, euler: bool | None) -> Network:
@@ -112,6 +115,7 @@ class _Importer:
     def __init__(
         self, nir: Any, topology: Topology, metadata: Mapping[str, Any], delta_t: float | None, euler: bool
     ) -> None:
+        self.nir = nir
         self.topology, self.metadata, self.delta_t, self.euler = topology, metadata, delta_t, euler
         self.weights: dict[Conv2d, tuple[Doubles, Doubles]] = {}
         self.visited: set[str] = set()
@@ -120,7 +124,8 @@ class _Importer:
             nir.Output: lambda name, node, road: road,
             nir.Affine: self._affine,
             nir.Linear: self._affine,
-            nir.Conv2d: self._conv2d,
+            nir.Conv1d: self._convolution,
+            nir.Conv2d: self._convolution,
             nir.AvgPool2d: self._pool,
             nir.SumPool2d: lambda name, node, road: self._pool(name, node, road, summing=True),
             nir.Flatten: self._flatten,
@@ -134,8 +139,10 @@ class _Importer:
         first = self.topology.input
         given = self.topology.nodes[first].input_type["input"]
         shape = () if given is None else integers(given)
-        if len(shape) not in (1, 3):
-            raise ValueError(f"from_nir: node '{first}': expected samples of shape (C, H, W) or (N,), got {shape}")
+        if len(shape) not in _INPUTS:
+            raise ValueError(
+                f"from_nir: node '{first}': expected samples of shape (C, H, W), (C, L) or (N,), got {shape}"
+            )
         check_size(first, shape)
         road = self._walk(first, None, _Road(shape, np.ones(shape[0])))
         # the height of the last spikes is the read-out's own
@@ -143,10 +150,11 @@ class _Importer:
             road = self._settle(self.topology.output, road)
         if not road.layers:
             raise ValueError("from_nir: the graph has no layers between its Input and its Output")
-        network = Network(Sequential(**road.layers), timesteps)
+        network = Network(Sequential(**road.layers), timesteps, inputs=_INPUTS[len(shape)])
         for layer, (weight, bias) in self.weights.items():
             assert layer.bias is not None
-            layer.weight.value, layer.bias.value = weight.astype(np.float32), bias.astype(np.float32)
+            shape = layer.weight.value.shape
+            layer.weight.value, layer.bias.value = weight.reshape(shape).astype(np.float32), bias.astype(np.float32)
             if not (np.isfinite(layer.weight.value).all() and np.isfinite(layer.bias.value).all()):
                 raise FloatingPointError(f"from_nir: weights of layer '{layer.path}' are not finite in float32")
         return network
@@ -207,7 +215,9 @@ class _Importer:
             raise ValueError(
                 f"from_nir: node '{name}': a scale of {channels:,} channels without weights to fold it into"
             )
-        layer = Linear(channels, channels) if len(road.features) == 1 else Conv2d(channels, channels, 1)
+        axes = len(road.features)
+        kind = Conv2d if axes == 3 else Conv1d
+        layer = Linear(channels, channels) if axes == 1 else kind(channels, channels, 1)
         self.weights[layer] = np.diag(road.factor)[:, :, None, None], np.full(channels, shift)
         return road.then(f"{name}.scale", layer, road.features)
 
@@ -220,25 +230,32 @@ class _Importer:
         self.weights[layer] = (weight * road.factor)[:, :, None, None], bias
         return road.then(name, layer, (len(weight),))
 
-    def _conv2d(self, name: str, node: Any, road: _Road) -> _Road:
+    def _convolution(self, name: str, node: Any, road: _Road) -> _Road:
         weight, groups = reals(name, node, "weight"), int(node.groups)
-        if weight.ndim != 4 or groups < 1:
+        kind, axes = (Conv1d, 1) if isinstance(node, self.nir.Conv1d) else (Conv2d, 2)
+        if weight.ndim != axes + 2 or groups < 1 or 0 in weight.shape:
             raise refusal(name, node, f"weights of shape {weight.shape} in {groups} groups")
-        out, inner, height, width = weight.shape
-        if len(road.features) != 3 or road.features[0] != inner * groups or out % groups:
+        out, inner, *kernel = weight.shape
+        if len(road.features) != axes + 1 or road.features[0] != inner * groups or out % groups:
             raise refusal(name, node, f"{groups} groups of weights {weight.shape} do not fit an input {road.features}")
-        if height != width:
-            raise refusal(name, node, f"dsr has square kernels only, got {height}x{width}")
-        if one_integer(name, node, "dilation") != 1:
-            raise refusal(name, node, f"dsr has no dilation, got {integers(node.dilation)}")
-        stride, padding = one_integer(name, node, "stride"), padding_of(name, node, height)
-        full = np.zeros((out, inner * groups, height, width))
-        for g in range(groups):
-            rows, columns = slice(g * out // groups, (g + 1) * out // groups), slice(g * inner, (g + 1) * inner)
-            full[rows, columns] = weight[rows]
-        layer = Conv2d(inner * groups, out, height, stride, padding)
-        self.weights[layer] = full * road.factor.reshape(-1, 1, 1), bias_of(name, node, out)
-        return road.then(name, layer, (out, *windows_left(name, node, road.features, height, stride, padding)))
+        padding = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
+        try:
+            layer = kind(
+                inner * groups,
+                out,
+                sizes(kernel),
+                sizes(node.stride),
+                padding if isinstance(padding, str) else sizes(padding),
+                dilation=sizes(node.dilation),
+                groups=groups,
+            )
+            features = layer.output_features(road.features)
+        except (TypeError, ValueError) as error:
+            raise refusal(name, node, str(error)) from None
+        check_size(name, features)
+        scaled = weight.reshape(layer.kernel_shape) * by_group(road.factor, groups, out)
+        self.weights[layer] = scaled, bias_of(name, node, out)
+        return road.then(name, layer, features)
 
     def _pool(self, name: str, node: Any, road: _Road, summing: bool = False) -> _Road:
         if len(road.features) != 3:

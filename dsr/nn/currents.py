@@ -145,16 +145,13 @@ class ConvolvedSpikes(Term):
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the output."""
-        out, _, kernel_h, kernel_w = self.convolution.weight.shape
         _, height, width, *inner = self.train.words.shape
-        stride, padding = self.convolution.stride, self.convolution.padding
-        sizes = (ops.output_size(*size, stride, padding) for size in ((height, kernel_h), (width, kernel_w)))
-        return (out, *sizes, *inner)
+        return (len(self.convolution.weight), *self.convolution.geometry.output_size(height, width), *inner)
 
     def add_to(self, out: Values | None) -> Values:
         """Convolve to a new array, or into `out`."""
         c = self.convolution
-        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.stride, c.padding, c.group, out)
+        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry, c.group, out)
 
 
 class Asked:

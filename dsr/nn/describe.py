@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.nn.currents import Signal
-from dsr.ops import NeuronModel, Values
+from dsr.ops import Geometry, NeuronModel, Values
 
 if TYPE_CHECKING:
     from dsr.nn.layer import Layer
@@ -26,7 +26,7 @@ Total = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class OperationCounter(Protocol):
     """Counts what a network computes, see `dsr.inspect.energy`."""
 
-    def connections(self, path: str, signal: Signal, kernel_shape: tuple[int, ...], stride: int, padding: int) -> None:
+    def connections(self, path: str, signal: Signal, kernel_shape: tuple[int, ...], geometry: Geometry) -> None:
         """A weight for each connection between `signal` and an output, as a convolution has them."""
 
     def additions(self, path: str, signal: Signal) -> None:
@@ -54,8 +54,8 @@ class GraphWriter(Protocol):
     def add(self, a: Any, b: Any) -> Any:
         """The sum of two wires."""
 
-    def convolution(self, path: str, wire: Any, weight: Values, bias: Values | None, stride: int, padding: int) -> Any:
-        """A convolution with weights (O, C, KH, KW)."""
+    def convolution(self, path: str, wire: Any, weight: Values, bias: Values | None, geometry: Geometry) -> Any:
+        """A convolution with weights (O, C / groups, KH, KW), of images or of signals (C, L)."""
 
     def linear(self, path: str, wire: Any, weight: Values, bias: Values | None) -> Any:
         """An affine map with weights (O, N, 1, 1)."""

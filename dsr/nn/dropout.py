@@ -35,6 +35,8 @@ class Dropout(Layer):
     too: the layer above then has to compute its input gradient for every step.
     """
 
+    input_axes = "any"
+
     def __init__(self, p: float = 0.5) -> None:
         self.p = as_number("Dropout", "p", p, lambda value: 0 <= value < 1, "a number in [0, 1)")
         self.stream = np.zeros(2, np.uint32)  # seed, forward passes in training

@@ -6,7 +6,6 @@ compute, not how. Each choice is noted in the pass (`dsr.nn.run.Run`), so that `
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dsr import ops
@@ -24,7 +23,7 @@ from dsr.nn.currents import (
 )
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
 from dsr.nn.run import Run
-from dsr.nn.spikes import SpikeTrain, uniform_weights
+from dsr.nn.spikes import SpikeTrain, image_shape, uniform_weights
 from dsr.ops import NeuronModel, Values, Words
 
 
@@ -98,10 +97,10 @@ class Convolution:
         What is convolved.
     trains : tuple of SpikeTrain
         The trains that the signal is the sum of, and that the convolution works on; none: it works on dense values.
-    kernel : ndarray of float32, shape (O, C, KH, KW)
+    kernel : ndarray of float32, shape (O, C / groups, KH, KW)
         With what.
-    stride, padding : int
-        As of `dsr.Conv2d`.
+    geometry : Geometry
+        Where its taps fall.
     path : str
         The layer.
     run : Run
@@ -111,51 +110,45 @@ class Convolution:
     signal: Signal
     trains: tuple[SpikeTrain, ...]
     kernel: Values
-    stride: int
-    padding: int
+    geometry: ops.Geometry
     path: str
     run: Run
 
     @classmethod
-    def of(cls, signal: Signal, kernel: Values, stride: int, padding: int, path: str, run: Run) -> Convolution:
+    def of(cls, signal: Signal, kernel: Values, geometry: ops.Geometry, path: str, run: Run) -> Convolution:
         """The convolution, on bits where the signal consists of spikes and the kernel is not too large for it."""
-        small = kernel.shape[2] * kernel.shape[3] <= ops.MOST_TAPS
-        return cls(signal, trains_of(signal) if small else (), kernel, stride, padding, path, run)
+        trains = trains_of(signal) if geometry.taps <= ops.MOST_TAPS else ()
+        return cls(signal, trains, kernel, geometry, path, run)
 
     def terms(self, bias: Values | None) -> tuple[Term, ...]:
         """What the output is the sum of."""
         if not self.trains:
-            out, _, kernel_h, kernel_w = self.kernel.shape
             if isinstance(self.signal, SpikeTrain):
                 _, height, width, *inner = self.signal.words.shape
             else:
                 _, height, width, *inner = self.signal.shape
-            sizes = (
-                ops.output_size(*size, self.stride, self.padding) for size in ((height, kernel_h), (width, kernel_w))
-            )
             once = inner[0] == 1 and self.signal.timesteps > 1
             self.run.note(self.path, "dense values" + (", once for all steps" if once else ""))
-            return (Computed(lambda: self._of_values(bias), (out, *sizes, *inner)),)
+            shape = (len(self.kernel), *self.geometry.output_size(height, width), *inner)
+            return (Computed(lambda: self._of_values(bias), shape),)
         digits = f", {len(self.trains)} trains" if len(self.trains) > 1 else ""
         self.run.note(self.path, f"spikes{digits}")
         biases = [bias, *[None] * (len(self.trains) - 1)]
         return tuple(
             ConvolvedSpikes(
                 train,
-                ops.SpikeConvolution(
-                    train.words, self.kernel, b, train.amplitude, self.stride, self.padding, self._group(train)
-                ),
+                ops.SpikeConvolution(train.words, self.kernel, b, train.amplitude, self.geometry, self._group(train)),
             )
             for train, b in zip(self.trains, biases, strict=True)
         )
 
     def _of_values(self, bias: Values | None) -> Values:
         values = signal_values(self.signal)
-        flat = ops.conv2d(values.reshape(*values.shape[:3], -1), self.kernel, bias, self.stride, self.padding)
+        flat = ops.conv2d(values.reshape(*values.shape[:3], -1), self.kernel, bias, self.geometry)
         return flat.reshape(*flat.shape[:3], *values.shape[3:])
 
     def _group(self, train: SpikeTrain) -> int:
-        return ops.row_group(train.firing_rate(), self.kernel.shape[2] * self.kernel.shape[3])
+        return ops.row_group(train.firing_rate(), self.geometry.taps)
 
     def kernel_gradient(self, gradient: Gradient) -> Values:
         """The kernel's, given the output's."""
@@ -171,8 +164,7 @@ class Convolution:
                     train.words,
                     self.kernel.shape,
                     train.amplitude,
-                    self.stride,
-                    self.padding,
+                    self.geometry,
                     self._group(train),
                 )
                 for train in self.trains
@@ -182,16 +174,16 @@ class Convolution:
         values = signal_values(self.signal)
         steps = gradient.total() if values.shape[3] == 1 else gradient.dense()
         return ops.conv2d_weight_gradient(
-            steps.reshape(*steps.shape[:3], -1),
-            values.reshape(*values.shape[:3], -1),
-            self.kernel.shape[2],
-            self.kernel.shape[3],
-            self.stride,
-            self.padding,
+            steps.reshape(*steps.shape[:3], -1), values.reshape(*values.shape[:3], -1), self.geometry
         )
 
-    def input_gradient(self, gradient: Gradient, function: Callable[[Values], Values]) -> SignalGradient:
-        """The signal's, given the output's and the map from the one to the other for arrays (C, H, W, L)."""
+    def input_gradient(self, gradient: Gradient) -> SignalGradient:
+        """The signal's, given the output's."""
+        _, height, width = image_shape(self.signal.features)
+
+        def function(grad: Values) -> Values:
+            return ops.conv2d_input_gradient(grad, self.kernel, height, width, self.geometry)
+
         if self.signal.time_weights is None:
             self.run.note(self.path, "input gradient of every step" if gradient.terms else "input gradient, constant")
             return gradient.map(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -44,7 +45,8 @@ class PooledConv2d(Conv2d):
         dirac: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, 1, padding, bias, dirac)
-        self.stride = 2
+        kernel = self.geometry.kernel[0] + 1, self.geometry.kernel[1] + 1
+        self.geometry = replace(self.geometry, kernel=kernel, stride=(2, 2))
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -108,6 +110,8 @@ class WhitenedConv2d(Conv2d):
         in_channels, patch_size = as_counts("WhitenedConv2d", in_channels=in_channels, patch_size=patch_size)
         patch = in_channels * patch_size**2
         super().__init__(patch, out_channels, kernel_size, 1, padding, bias=False, dirac=True)
+        height, width = (size + patch_size - 1 for size in self.geometry.kernel)
+        self.geometry = replace(self.geometry, kernel=(height, width))
         self.eps = as_number("WhitenedConv2d", "eps", eps, lambda value: 0 <= value < inf, "a number >= 0")
         self.filters = np.eye(patch, dtype=np.float32).reshape(patch, in_channels, patch_size, patch_size)
 

@@ -79,6 +79,9 @@ class Layer:
         layer.made_with = arguments, named
         return layer
 
+    input_axes: str = ""
+    """Axes of a batch that the layer takes, "NC", "NCL" or "NCHW"; "any" where it keeps them; "": it does not say."""
+
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Output of the layer."""
         raise NotImplementedError

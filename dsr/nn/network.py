@@ -33,6 +33,10 @@ class Network:
         Training memory against time, without any effect on results. Output currents of convolutions are kept for the
         backward pass as long as they fit in so many bytes together; beyond it the largest are dropped, and convolved
         again, bit for bit, when they are needed. 0 drops all (least memory), a large number none (fastest).
+    inputs : {"NC", "NCL", "NCHW"}, optional
+        Axes of a batch without time: vectors, signals (C, L) or images. Data with one axis more has time first. By
+        default what the first layer takes that is made for one of them; if no layer says it, (B, C, H, W), (B, N) and
+        (T, B, C, H, W) are taken, and three or four axes that could mean several things are refused.
 
     Examples
     --------
@@ -41,13 +45,18 @@ class Network:
     (32, 10)
     """
 
-    def __init__(self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 128 << 20) -> None:
+    def __init__(
+        self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 128 << 20, inputs: str | None = None
+    ) -> None:
         if not isinstance(body, Layer):
             raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
         for name, value in (("seed", seed), ("keep_bytes", keep_bytes)):
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"Network: argument '{name}': expected an integer >= 0, got {shown(value)}")
         self.body, self.timesteps, self.keep_bytes = body, as_count("Network", "timesteps", timesteps), keep_bytes
+        if inputs not in (None, *_AXES):
+            raise ValueError(f"Network: argument 'inputs': expected one of {', '.join(_AXES)}, got {shown(inputs)}")
+        self.inputs = inputs or _first_axes(body)
         rng = np.random.default_rng(seed)
         seen: set[int] = set()
         for path, layer in body.walk():
@@ -70,8 +79,8 @@ class Network:
 
         Parameters
         ----------
-        data : array_like, shape (B, C, H, W), (B, N), (T, B, C, H, W) or (T, B, N)
-            Static samples, given to every step, or one frame a step.
+        data : array_like, shape (B, C, H, W), (B, C, L) or (B, N), or one of these with T before it
+            Static samples, given to every step, or one frame a step; see `inputs`.
         training : bool
             Batch statistics, dropout, and state for `backward`.
         for_backward : bool
@@ -182,10 +191,10 @@ class Network:
     def predict(self, data: ArrayLike, batch_size: int = 256) -> NDArray[np.int64]:
         """Class of each sample, the one of the largest rate, shape (B,); of each pixel of an image-shaped output."""
         array = as_array("Network.predict", "data", data)
-        if array.ndim not in (2, 3, 4, 5):
-            raise ValueError(f"Network.predict: argument 'data': expected 2 to 5 axes, got shape {array.shape}")
-        batch_size = as_count("Network.predict", "batch_size", batch_size)
-        axis = batch_axis(array)
+        batch_size, axis = (
+            as_count("Network.predict", "batch_size", batch_size),
+            self.batch_axis(array, "Network.predict"),
+        )
         parts = [
             self.forward(array.take(range(i, min(i + batch_size, array.shape[axis])), axis)).argmax(axis=1)
             for i in range(0, array.shape[axis], batch_size)
@@ -235,20 +244,41 @@ class Network:
             for name, buffer in layer.buffers().items():
                 yield _join(path, name), buffer
 
+    def batch_axis(self, data: NDArray[Any], function: str = "Network.forward", name: str = "data") -> int:
+        """The axis of the samples in what `forward` takes: 1 where time comes first.
+
+        Raises
+        ------
+        ValueError
+            `data` has another number of axes, or one that may mean several things.
+        """
+        if self.inputs is not None:
+            axes = len(self.inputs)
+            if data.ndim not in (axes, axes + 1):
+                wanted = _AXES[self.inputs]
+                raise ValueError(
+                    f"{function}: argument '{name}': expected {wanted}, or with time (T, {wanted[1:]}, got shape "
+                    f"{data.shape}"
+                )
+            return data.ndim - axes
+        if data.ndim not in (2, 4, 5):
+            hint = ', which is (T, B, N) or (B, C, L): give the network inputs="NC" or "NCL"' if data.ndim == 3 else ""
+            raise ValueError(
+                f"{function}: argument '{name}': expected (B, C, H, W), (B, N) or (T, B, C, H, W), got shape "
+                f"{data.shape}{hint}"
+            )
+        return 1 if data.ndim == 5 else 0
+
     def _current(self, data: ArrayLike) -> Current:
         array = as_array("Network.forward", "data", data)
-        if 0 in array.shape[batch_axis(array) + 1 :]:
+        axis = self.batch_axis(array)
+        if 0 in array.shape[axis + 1 :]:
             raise ValueError(
                 f"Network.forward: argument 'data': expected samples of at least one value, got shape {array.shape}"
             )
         require_finite("Network.forward", "data", array)
-        if array.ndim in (2, 4):
+        if axis == 0:
             return Current.from_static(np.require(array, np.float32, "A"), self.timesteps, Asked())
-        if array.ndim not in (3, 5):
-            raise ValueError(
-                "Network.forward: argument 'data': expected (B, C, H, W) or (B, N), or with time "
-                f"(T, B, C, H, W) or (T, B, N), got shape {array.shape}"
-            )
         if len(array) != self.timesteps:
             raise ValueError(
                 f"Network.forward: argument 'data': expected T = {self.timesteps} steps first, got shape {array.shape}"
@@ -256,9 +286,15 @@ class Network:
         return Current.from_dense(np.require(array, np.float32, "A"), Asked())
 
 
-def batch_axis(data: NDArray[Any]) -> int:
-    """The axis of the samples in what `Network.forward` takes: 1 where time comes first."""
-    return 1 if data.ndim in (3, 5) else 0
+_AXES = {"NC": "(B, N)", "NCL": "(B, C, L)", "NCHW": "(B, C, H, W)"}
+
+
+def _first_axes(body: Layer) -> str | None:
+    """What the first layer takes that is made for vectors, signals or images; None if none says it."""
+    for _, layer in body.walk():
+        if not layer.children() and layer.input_axes != "any":
+            return layer.input_axes or None
+    return None
 
 
 def spike_rates(network: Network, data: ArrayLike) -> dict[str, float]:

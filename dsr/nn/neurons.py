@@ -30,6 +30,8 @@ class Neuron(Layer):
     pass uses it clamped from below: ``V = max(V - bound, 0) + bound``; an optimiser clamps it before each step.
     """
 
+    input_axes = "any"
+
     delta_t: float | None = None
     """Length of a time step, for neurons that know one."""
 

@@ -47,6 +47,8 @@ class BatchNorm(Layer):
     gradient is exact: of every step's deviation from the mean, as a slope on the input current.
     """
 
+    input_axes = "any"
+
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, gain: bool = True) -> None:
         channels = as_count("BatchNorm", "channels", channels)
         self.eps = as_number("BatchNorm", "eps", eps, lambda value: 0 < value < inf, "a number > 0")

@@ -20,6 +20,8 @@ class ReLU(Layer):
     may start from a trained ReLU network, see `dsr.train.hybrid`. The gradient at 0 is 0.
     """
 
+    input_axes = "any"
+
     def __init__(self) -> None:
         self._state: tuple[Signal, Values] | None = None
 

@@ -6,6 +6,7 @@ and within the stated bound on each level; eps is 2**-24.
 
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
+from dsr.ops.geometry import Geometry, mirrored_weight
 from dsr.ops.layout import Sums, Values, Words, output_size, word_count
 from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward
 from dsr.ops.pooling import Pair, avg_pool, avg_pool_backward, max_pool, max_pool_backward, or_pool, pool_planes
@@ -23,6 +24,7 @@ from dsr.ops.words import add_words, count_bits, count_words, dropout_words, pac
 __all__ = [
     "MOST_PRODUCTS",
     "MOST_TAPS",
+    "Geometry",
     "NeuronModel",
     "Pair",
     "SpikeConvolution",
@@ -47,6 +49,7 @@ __all__ = [
     "lif_model",
     "max_pool",
     "max_pool_backward",
+    "mirrored_weight",
     "moments",
     "neuron_spikes",
     "neuron_spikes_backward",

@@ -2,81 +2,95 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dsr import _core
-from dsr.ops.arguments import as_count
-from dsr.ops.layout import Values, new_array, output_size, require_array
+from dsr.ops.arguments import as_count, shown
+from dsr.ops.geometry import POINTWISE, Geometry
+from dsr.ops.layout import Values, new_array, require_array
 
 MOST_PRODUCTS = 1 << 35
 """Products of one call of the compiled part, where lanes can be computed piece by piece: a third of a second on two
 cores. Between calls a signal is seen; the input gradients of VGG-11 on events took some seconds in one."""
 
 
+def require_geometry(function: str, geometry: Any) -> None:
+    """Refuse anything else."""
+    if not isinstance(geometry, Geometry):
+        raise TypeError(f"{function}: argument 'geometry': expected a Geometry, got {shown(geometry)}")
+
+
 def convolved_size(
-    function: str, name: str, height: int, width: int, weight: Values, stride: int, padding: int
+    function: str, name: str, height: int, width: int, weight: Values, geometry: Geometry
 ) -> tuple[int, int]:
     """Size of a convolution's output; ValueError where the kernel does not fit into the image."""
+    require_geometry(function, geometry)
     require_array(function, 4, weight=weight)
-    _, _, kernel_h, kernel_w = weight.shape
-    step, around = as_count(function, "stride", stride), as_count(function, "padding", padding, 0)
-    rows, columns = output_size(height, kernel_h, step, around), output_size(width, kernel_w, step, around)
+    if weight.shape[2:] != geometry.kernel:
+        raise ValueError(f"{function}: argument 'weight': expected a kernel {geometry.kernel}, got {weight.shape[2:]}")
+    if len(weight) % geometry.groups:
+        raise ValueError(
+            f"{function}: argument 'weight': expected outputs that {geometry.groups} groups divide, got {len(weight)}"
+        )
+    rows, columns = geometry.output_size(height, width)
     if rows < 1 or columns < 1:
         raise ValueError(
-            f"{function}: argument '{name}': expected an image that a {kernel_h}x{kernel_w} kernel "
-            f"with padding {padding} fits in, got {height}x{width}"
+            f"{function}: argument '{name}': expected an image that a kernel of {geometry} with padding "
+            f"{geometry.padding} fits in, got {height}x{width}"
         )
     return rows, columns
 
 
-def conv2d(values: Values, weight: Values, bias: Values | None = None, stride: int = 1, padding: int = 0) -> Values:
-    """Convolution (cross-correlation) of dense values (C, H, W, L) with weights (O, C, KH, KW).
+def conv2d(values: Values, weight: Values, bias: Values | None = None, geometry: Geometry = POINTWISE) -> Values:
+    """Convolution (cross-correlation) of dense values (C, H, W, L) with weights (O, C / groups, KH, KW).
 
-    ROUNDED: within ``(K + 2) eps sum |w| |x|`` of the exact sum, K = C KH KW.
+    ROUNDED: within ``(K + 2) eps sum |w| |x|`` of the exact sum, K = C / groups KH KW; with a spread as
+    `conv2d_input_gradient`, which it then is, and one addition more for the bias.
     """
     require_array("conv2d", 4, values=values)
     _, height, width, lanes = values.shape
-    rows, columns = convolved_size("conv2d", "values", height, width, weight, stride, padding)
-    out = new_array("conv2d", "padding", (len(weight), rows, columns, lanes))
-    _core.conv2d(values, weight, bias, stride, padding, out)
+    rows, columns = convolved_size("conv2d", "values", height, width, weight, geometry)
+    out = new_array("conv2d", "geometry", (len(weight), rows, columns, lanes))
+    _core.conv2d(values, weight, bias, geometry, out)
     return out
 
 
 def conv2d_input_gradient(
-    grad_output: Values, weight: Values, height: int, width: int, stride: int = 1, padding: int = 0
+    grad_output: Values, weight: Values, height: int, width: int, geometry: Geometry = POINTWISE
 ) -> Values:
-    """Gradient of `conv2d` with respect to its values.
+    """Gradient of `conv2d` with respect to its values; with a spread it is a `conv2d` without.
 
-    ROUNDED as `conv2d`, K = O KH KW. From 32 channels on, kernels of 3x3 (of 4x4 with stride 2, and the like) go by
-    Winograd's method: within ``(K + 12) eps M``, M what the method gives with the absolute values of gradients, weights
-    and its coefficients. An infinite gradient then makes NaN in its lane. Weights that are not finite may make NaN of
-    any value: beyond the edges they are multiplied by zeros.
+    ROUNDED as `conv2d`, K = O / groups KH KW. From 32 channels on, kernels of 3x3 (of 4x4 with stride 2, and the like)
+    go by Winograd's method: within ``(K + 12) eps M``, M what the method gives with the absolute values of gradients,
+    weights and its coefficients. An infinite gradient then makes NaN in its lane. Weights that are not finite may make
+    NaN of any value: beyond the edges they are multiplied by zeros.
     """
     function = "conv2d_input_gradient"
     require_array(function, 4, grad_output=grad_output, weight=weight)
+    require_geometry(function, geometry)
     sizes = as_count(function, "height", height, 0), as_count(function, "width", width, 0)
-    out = new_array(function, "height", (weight.shape[1], *sizes, grad_output.shape[3]))
+    out = new_array(function, "height", (geometry.groups * weight.shape[1], *sizes, grad_output.shape[3]))
     lane_count = grad_output.shape[3]
     products = weight.size * grad_output.shape[1] * grad_output.shape[2]  # of a lane
     at_once = max(1, MOST_PRODUCTS // max(1, products) // 256) * 256
     if lane_count <= at_once or not grad_output.flags.c_contiguous:
-        _core.conv2d_input_gradient(grad_output, weight, stride, padding, out)
+        _core.conv2d_input_gradient(grad_output, weight, geometry, out)
         return out
     for first in range(0, lane_count, at_once):
         piece = np.ascontiguousarray(grad_output[..., first : first + at_once])
         below = np.empty((*out.shape[:3], piece.shape[3]), np.float32)
-        _core.conv2d_input_gradient(piece, weight, stride, padding, below)
+        _core.conv2d_input_gradient(piece, weight, geometry, below)
         out[..., first : first + at_once] = below
     return out
 
 
-def conv2d_weight_gradient(
-    grad_output: Values, values: Values, kernel_h: int, kernel_w: int, stride: int = 1, padding: int = 0
-) -> Values:
+def conv2d_weight_gradient(grad_output: Values, values: Values, geometry: Geometry = POINTWISE) -> Values:
     """Gradient of `conv2d` with respect to its weight. ROUNDED as `conv2d`, K = pixels times lanes."""
     function = "conv2d_weight_gradient"
     require_array(function, 4, grad_output=grad_output, values=values)
-    sizes = as_count(function, "kernel_h", kernel_h), as_count(function, "kernel_w", kernel_w)
-    out = new_array(function, "kernel_h", (len(grad_output), len(values), *sizes))
-    _core.conv2d_weight_gradient(grad_output, values, stride, padding, out)
+    require_geometry(function, geometry)
+    out = new_array(function, "geometry", (len(grad_output), len(values) // geometry.groups, *geometry.kernel))
+    _core.conv2d_weight_gradient(grad_output, values, geometry, out)
     return out

@@ -8,7 +8,8 @@ import numpy as np
 
 from dsr import _core
 from dsr.ops.arguments import as_count
-from dsr.ops.convolution import convolved_size
+from dsr.ops.convolution import convolved_size, require_geometry
+from dsr.ops.geometry import Geometry
 from dsr.ops.layout import Values, Words, new_array, require_array, require_writable, word_count
 from dsr.ops.neurons import NeuronModel
 from dsr.ops.words import transpose_words
@@ -31,17 +32,18 @@ def conv2d_spikes(
     weight: Values,
     bias: Values | None,
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Geometry,
     group: int,
     out: Values | None = None,
 ) -> Values:
-    """Convolution of a spike train with weights (O, C, KH, KW), each spike being worth `amplitude`.
+    """Convolution of a spike train with weights (O, C / groups, KH, KW), each spike being worth `amplitude`.
 
     Parameters
     ----------
     words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
         Spikes.
+    geometry : Geometry
+        Where the taps fall; a spread makes a transposed convolution.
     group : int
         1, 2 or 4, see `row_group`.
     out : ndarray of float32, shape (O, H', W', T, B), optional
@@ -53,18 +55,17 @@ def conv2d_spikes(
     """
     require_array("conv2d_spikes", 5, words=words)
     groups, height, width, timesteps, batch = words.shape
-    rows, columns = convolved_size("conv2d_spikes", "words", height, width, weight, stride, padding)
+    rows, columns = convolved_size("conv2d_spikes", "words", height, width, weight, geometry)
     shape = (len(weight), rows, columns, timesteps, batch)
     if out is not None:
         require_writable("conv2d_spikes", "out", out, shape)
-    result = new_array("conv2d_spikes", "padding", shape) if out is None else out
+    result = new_array("conv2d_spikes", "geometry", shape) if out is None else out
     _core.conv2d_spikes(
         words.reshape(groups, height, width, timesteps * batch),
         weight,
         bias,
         amplitude,
-        stride,
-        padding,
+        geometry,
         group,
         out is not None,
         result.reshape(len(weight), rows, columns, timesteps * batch),
@@ -78,7 +79,7 @@ class SpikeConvolution:
 
     Attributes
     ----------
-    words, weight, bias, amplitude, stride, padding, group
+    words, weight, bias, amplitude, geometry, group
         As in `conv2d_spikes`.
     shortcut : ndarray of uint32, shape (ceil(O / 32), H', W', T, B), or None
         Spikes that are added to the result.
@@ -90,21 +91,19 @@ class SpikeConvolution:
     weight: Values
     bias: Values | None
     amplitude: float
-    stride: int
-    padding: int
+    geometry: Geometry
     group: int
     shortcut: Words | None = None
     shortcut_amplitude: float = 0.0
 
-    def arguments(self) -> tuple[Words, Values, Values | None, float, int, int, int, Words | None, float]:
+    def arguments(self) -> tuple[Words, Values, Values | None, float, Geometry, int, Words | None, float]:
         """The attributes in the order in which the operations take them."""
         return (
             self.words,
             self.weight,
             self.bias,
             self.amplitude,
-            self.stride,
-            self.padding,
+            self.geometry,
             self.group,
             self.shortcut,
             self.shortcut_amplitude,
@@ -114,9 +113,9 @@ class SpikeConvolution:
         """Room for spikes of the shape of the output; errors are those of `function`."""
         require_array(function, 5, words=self.words)
         _, height, width, timesteps, batch = self.words.shape
-        rows, columns = convolved_size(function, "words", height, width, self.weight, self.stride, self.padding)
+        rows, columns = convolved_size(function, "words", height, width, self.weight, self.geometry)
         return new_array(
-            function, "padding", (word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
+            function, "geometry", (word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
         )
 
 
@@ -139,8 +138,7 @@ def conv2d_spikes_weight_gradient(
     words: Words,
     weight_shape: tuple[int, ...],
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Geometry,
     group: int,
 ) -> Values:
     """Gradient of `conv2d_spikes` with respect to its weight, for the gradient ``constant + slope * values[t]``.
@@ -160,6 +158,7 @@ def conv2d_spikes_weight_gradient(
     """
     function = "conv2d_spikes_weight_gradient"
     require_array(function, 5, words=words)
+    require_geometry(function, geometry)
     if words.dtype != np.uint32:
         raise TypeError(f"{function}: argument 'words': expected dtype uint32, got {words.dtype}")
     if not isinstance(weight_shape, tuple) or len(weight_shape) != 4:
@@ -175,8 +174,7 @@ def conv2d_spikes_weight_gradient(
         transposed.reshape(height, width, *transposed.shape[1:]),
         timesteps,
         amplitude,
-        stride,
-        padding,
+        geometry,
         group,
         out,
     )

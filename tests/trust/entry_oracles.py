@@ -51,18 +51,18 @@ def threshold_gradient(result: tuple[Any, float], grad: np.ndarray) -> list[Any]
         return [result[0], Number(result[1], float(np.abs(grad.astype(np.float64)).sum()))]
 
 
-def convolve(values: np.ndarray, weight: np.ndarray, bias: Any, stride: int, padding: int) -> list[Any]:
+def convolve(values: np.ndarray, weight: np.ndarray, bias: Any, geometry: Any) -> list[Any]:
     def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         b = None if bias is None else turn(bias.astype(np.float64))
-        return reference.conv2d(turn(values.astype(np.float64)), turn(weight.astype(np.float64)), b, stride, padding)
+        return reference.conv2d(turn(values.astype(np.float64)), turn(weight.astype(np.float64)), b, geometry)
 
     return [Within(exact(np.asarray), exact(np.abs), weight[0].size + 1 if len(weight) else 1)]
 
 
-def input_gradient(grad: np.ndarray, weight: np.ndarray, stride: int, padding: int, out: np.ndarray) -> list[Any]:
+def input_gradient(grad: np.ndarray, weight: np.ndarray, geometry: Any, out: np.ndarray) -> list[Any]:
     def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         g, w = turn(grad.astype(np.float64)), turn(weight.astype(np.float64))
-        return reference.conv2d_input_gradient(g, w, *out.shape[1:3], stride, padding)
+        return reference.conv2d_input_gradient(g, w, *out.shape[1:3], geometry)
 
     size = exact(np.abs)
     if not np.isfinite(weight).all():  # beyond an edge they are multiplied by zeros
@@ -70,10 +70,10 @@ def input_gradient(grad: np.ndarray, weight: np.ndarray, stride: int, padding: i
     return [Within(exact(np.asarray), size, len(weight) * weight.shape[2] * weight.shape[3])]
 
 
-def weight_gradient(grad: np.ndarray, values: np.ndarray, stride: int, padding: int, out: np.ndarray) -> list[Any]:
+def weight_gradient(grad: np.ndarray, values: np.ndarray, geometry: Any, out: np.ndarray) -> list[Any]:
     def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         g, x = turn(grad.astype(np.float64)), turn(values.astype(np.float64))
-        return reference.conv2d_weight_gradient(g, x, *out.shape[2:], stride, padding)
+        return reference.conv2d_weight_gradient(g, x, geometry)
 
     return [Within(exact(np.asarray), exact(np.abs), grad[0].size if len(grad) else 1)]
 
@@ -83,14 +83,13 @@ def spike_convolution(
     weight: np.ndarray,
     bias: Any,
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Any,
     group: int,
     accumulate: int,
     out: np.ndarray,
 ) -> list[Any]:
-    values = reference.unpack_words(words, weight.shape[1])
-    [found] = convolve(values * np.float64(np.float32(amplitude)), weight, bias, stride, padding)
+    values = reference.unpack_words(words, weight.shape[1] * geometry.groups)
+    [found] = convolve(values * np.float64(np.float32(amplitude)), weight, bias, geometry)
     if accumulate:
         start = out.astype(np.float64)
         # the sum that is added to counts as one term more, and its own rounding
@@ -105,14 +104,15 @@ def spike_weight_gradient(
     transposed: np.ndarray,
     timesteps: int,
     amplitude: float,
-    stride: int,
-    padding: int,
+    geometry: Any,
     group: int,
     out: np.ndarray,
 ) -> list[Any]:
     outputs, rows, columns, batch = constant.shape
     bits = np.unpackbits(transposed.transpose(3, 0, 1, 2).copy().view(np.uint8), axis=-1, bitorder="little")
-    spikes = bits[: out.shape[1], :, :, : timesteps * batch].astype(np.float64) * np.float64(np.float32(amplitude))
+    spikes = bits[: out.shape[1] * geometry.groups, :, :, : timesteps * batch].astype(np.float64) * np.float64(
+        np.float32(amplitude)
+    )
     steps = np.broadcast_to(constant[:, :, :, np.newaxis], (outputs, rows, columns, timesteps, batch))
 
     def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -120,7 +120,7 @@ def spike_weight_gradient(
         if values is not None:
             grad = grad + turn(slope.astype(np.float64)).reshape(-1, 1, 1, 1, 1) * turn(values.astype(np.float64))
         flat = grad.reshape(outputs, rows, columns, timesteps * batch)
-        return reference.conv2d_weight_gradient(flat, turn(spikes), *out.shape[2:], stride, padding)
+        return reference.conv2d_weight_gradient(flat, turn(spikes), geometry)
 
     # constant + slope * values is three more roundings of each term
     return [Within(exact(np.asarray), exact(np.abs), rows * columns * timesteps * batch + 3)]
@@ -128,11 +128,11 @@ def spike_weight_gradient(
 
 def fused(*arguments: Any) -> list[Any]:
     """The bits of the operations one by one: they are promised to be these."""
-    words, weight, bias, amplitude, stride, padding, group, shortcut, height, scale, shift, neuron, out = arguments
+    words, weight, bias, amplitude, geometry, group, shortcut, height, scale, shift, neuron, out = arguments
     _, rows, columns, timesteps, batch = out.shape
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
-    _core.conv2d_spikes(flat, weight, bias, amplitude, stride, padding, group, 0, current)
+    _core.conv2d_spikes(flat, weight, bias, amplitude, geometry, group, 0, current)
     if shortcut is not None:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))
@@ -206,7 +206,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "max_pool": lambda x, *w: [r.max_pool(x, *windows(w))],
     "max_pool_backward": lambda g, x, *w: [r.max_pool_backward(g, x, *windows(w))],
     "sgd_update": sgd,
-    "conv2d": lambda x, w, b, s, p, out: convolve(x, w, b, s, p),
+    "conv2d": lambda x, w, b, geometry, out: convolve(x, w, b, geometry),
     "conv2d_input_gradient": input_gradient,
     "conv2d_weight_gradient": weight_gradient,
     "conv2d_spikes": spike_convolution,

@@ -56,7 +56,7 @@ static PyObject *functions[64], *raises[4], *subclass, *neuron_class;
 static unsigned long calls, accepted, refused;
 
 static const dsr_entry *entry;
-static size_t sizes[26], stride, padding, group, most_elements;
+static size_t sizes[26], stride, padding, group, most_elements, dilation, spread, groups;
 static buffer buffers[2 * DSR_MOST_ARGUMENTS];
 static size_t buffer_count;
 
@@ -78,14 +78,25 @@ static size_t words(size_t size) {
 #define SIZE(letter) sizes[(letter) - 'A']
 
 static size_t windows(size_t *size, size_t kernel) {
-    if (*size + 2 * padding < kernel)
-        *size = kernel - 2 * padding;
-    return (*size + 2 * padding - kernel) / stride + 1;
+    size_t reach = (kernel - 1) * dilation + 1;
+    for (int i = 0; i < 2; i++) {
+        size_t line = (*size ? (*size - 1) * spread + 1 : 0) + 2 * padding;
+        if (line >= reach)
+            return (line - reach) / stride + 1;
+        *size = reach;
+    }
+    return 1;
 }
 
 /* What ties the axes of an entry together, as in csrc/python/. */
 static void settle(void) {
     int pool = is_named("pool"), conv = is_named("conv2d");
+    if (!conv)
+        dilation = spread = groups = 1;
+    if (spread > 1) {
+        stride = 1;
+        padding = padding % 2;
+    }
     if (pool || conv) {
         SIZE('Y') = SIZE('Y') % 5 + 1;
         SIZE('X') = pool ? SIZE('Y') : SIZE('X') % 5 + 1;
@@ -95,6 +106,10 @@ static void settle(void) {
         SIZE('J') = windows(&SIZE(is_named("spikes") ? 'V' : 'W'), SIZE('X'));
         if (SIZE('Y') * SIZE('X') > DSR_MOST_TAPS / group)
             group = 1;
+    }
+    if (conv) {
+        SIZE('C') = SIZE('G') * groups;
+        SIZE('O') = SIZE('O') / groups * groups;
     }
     if (strcmp(entry->name, "transpose_words") == 0) {
         SIZE('C') = 32 * SIZE('W');
@@ -151,6 +166,9 @@ static void draw_sizes(void) {
     static const size_t strides[] = {1, 1, 1, 2, 3, 5, HUGE_SIZE}, paddings[] = {0, 1, 1, 2, 3, 7, HUGE_SIZE};
     stride = strides[take() % 7];
     padding = paddings[take() % 7];
+    dilation = strides[take() % 7];
+    spread = strides[take() % 7];
+    groups = strides[take() % 6];
     group = (size_t)1 << take() % 3;
     if (SIZE('T') == 0)
         SIZE('T') = 1;
@@ -161,6 +179,7 @@ static void draw_sizes(void) {
     do {
         if (rounds++ == 100) { /* a padding that makes each image too large */
             padding = 0;
+            dilation = groups = 1;
             for (size_t letter = 0; letter < 26; letter++)
                 sizes[letter] = 1;
         }
@@ -235,6 +254,26 @@ static PyObject *make_neuron(void) {
     return neuron;
 }
 
+/* An object with the attributes of a geometry; a twist as above. */
+static PyObject *make_geometry(void) {
+    static const char *const names[] = {"kernel", "stride", "dilation", "spread", "padding", "groups"};
+    PyObject *values[] = {Py_BuildValue("nn", SIZE('Y'), SIZE('X')),
+                          Py_BuildValue("nn", stride, stride),
+                          Py_BuildValue("nn", dilation, dilation),
+                          Py_BuildValue("nn", spread, spread),
+                          Py_BuildValue("nnnn", padding, padding, padding, padding),
+                          PyLong_FromSize_t(groups)};
+    PyObject *geometry = PyObject_CallNoArgs(neuron_class);
+    for (int i = 0; i < 6; i++) {
+        PyObject *value = twisted() ? make_garbage() : Py_XNewRef(values[i]);
+        if (!value || !geometry || (!twisted() && PyObject_SetAttrString(geometry, names[i], value) < 0))
+            PyErr_Clear();
+        Py_XDECREF(value);
+        Py_XDECREF(values[i]);
+    }
+    return geometry;
+}
+
 static PyObject *make_number(const dsr_arg *argument) {
     if (twisted())
         return make_garbage();
@@ -252,6 +291,8 @@ static PyObject *make_number(const dsr_arg *argument) {
     switch (argument->kind) {
     case ARG_NEURON:
         return make_neuron();
+    case ARG_GEOMETRY:
+        return make_geometry();
     case ARG_POSITIVE:
         return PyFloat_FromDouble(positive[take() % 9]);
     case ARG_NUMBER:

@@ -48,7 +48,9 @@ def neurons(count: int) -> dict[str, str]:
         words = rng.integers(2**32, size=(ops.word_count(channels), 5, 5, timesteps, batch), dtype=np.uint32)
         words[-1] &= np.uint32(0xFFFFFFFF >> (-channels % 32))
         weight = rng.normal(size=(int(rng.integers(1, 40)), channels, 3, 3)).astype(np.float32)
-        convolution = ops.SpikeConvolution(words, weight, None, 0.25, 1, 1, int(rng.choice([1, 2, 4])))
+        convolution = ops.SpikeConvolution(
+            words, weight, None, 0.25, ops.Geometry((3, 3), padding=(1, 1, 1, 1)), int(rng.choice([1, 2, 4]))
+        )
         for name, model in ("IF", ops.if_model(v_threshold, alpha)), ("LIF", ops.lif_model(0.05, 1.0, 0.05, alpha)):
             found[f"conv2d_neuron_spikes {name}"].update(ops.conv2d_neuron_spikes(convolution, model).tobytes())
     return {name: digest.hexdigest() for name, digest in found.items()}
@@ -106,6 +108,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
     for _ in range(count):
         kernel, stride = int(rng.integers(1, 6)), int(rng.integers(1, 4))
         padding = int(rng.integers(0, kernel))
+        geometry = ops.Geometry.of("level_job", kernel, stride, padding)
         channels, outs = int(rng.integers(1, 70)), int(rng.integers(1, 70))
         height, width = (int(rng.integers(max(kernel - 2 * padding, 1), 9)) for _ in range(2))
         timesteps, batch = int(rng.integers(1, 5)), int(rng.integers(1, 20))
@@ -119,7 +122,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         taps = kernel * kernel
         note(
             "conv2d",
-            ops.conv2d(values, weight, None, stride, padding),
+            ops.conv2d(values, weight, None, geometry),
             exact,
             forward(np.abs(values), absolute, stride, padding),
             channels * taps,
@@ -127,7 +130,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         size = (height, width)
         note(
             "conv2d_input_gradient",
-            ops.conv2d_input_gradient(grad, weight, height, width, stride, padding),
+            ops.conv2d_input_gradient(grad, weight, height, width, geometry),
             input_gradient(grad, weight, size, stride, padding),
             input_gradient(np.abs(grad), absolute, size, stride, padding),
             outs * taps,
@@ -135,7 +138,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         products = int(np.prod(exact.shape[1:]))
         note(
             "conv2d_weight_gradient",
-            ops.conv2d_weight_gradient(grad, values, kernel, kernel, stride, padding),
+            ops.conv2d_weight_gradient(grad, values, geometry),
             weight_gradient(grad, values, kernel, stride, padding),
             weight_gradient(np.abs(grad), np.abs(values), kernel, stride, padding),
             products,
@@ -149,7 +152,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
             group = 1
         note(
             "conv2d_spikes",
-            ops.conv2d_spikes(words, weight, None, amplitude, stride, padding, group),
+            ops.conv2d_spikes(words, weight, None, amplitude, geometry, group),
             amplitude * forward(flat, weight, stride, padding),
             amplitude * forward(flat, absolute, stride, padding),
             channels * taps,
@@ -164,7 +167,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         note(
             "conv2d_spikes_weight_gradient",
             ops.conv2d_spikes_weight_gradient(
-                constant, slope, current, words, weight.shape, amplitude, stride, padding, group
+                constant, slope, current, words, weight.shape, amplitude, geometry, group
             ),
             amplitude * weight_gradient(dense, flat, kernel, stride, padding),
             amplitude * weight_gradient(np.abs(dense), flat, kernel, stride, padding),

@@ -249,17 +249,16 @@ static void pools(const shape *s) {
 /* ---- convolutions ----------------------------------------------------------------------------------------------- */
 static dsr_conv conv_of(const shape *s) {
     size_t after = (s->side + 2 * s->padding - s->kernel) / s->stride + 1;
-    return (dsr_conv){
-        s->channels, s->outputs, s->side, s->side, s->kernel, s->kernel, s->stride, s->padding, s->timesteps * s->batch,
-        after,       after};
+    dsr_conv_axis axis = {s->side, s->kernel, after, s->stride, 1, 1, s->padding};
+    return (dsr_conv){axis, axis, s->channels, s->outputs, 1, s->timesteps * s->batch};
 }
 
 static size_t outputs_of(const dsr_conv *conv) {
-    return conv->out_height * conv->out_width * conv->lanes;
+    return conv->y.out * conv->x.out * conv->lanes;
 }
 
 static size_t weights_of(const dsr_conv *conv) {
-    return conv->out_channels * conv->in_channels * conv->kernel_h * conv->kernel_w;
+    return conv->out_channels * (conv->in_channels / conv->groups) * conv->y.taps * conv->x.taps;
 }
 
 static void conv2d(const shape *s) {
@@ -303,7 +302,7 @@ static void conv2d_neuron(const shape *s) {
 
 static void conv2d_spikes_gradient(const shape *s) {
     dsr_conv conv = conv_of(s);
-    size_t pixels = conv.out_height * conv.out_width, n = outputs_of(&conv);
+    size_t pixels = conv.y.out * conv.x.out, n = outputs_of(&conv);
     size_t transposed = s->side * s->side * ((conv.lanes + 31) / 32) * ((s->channels + 31) / 32 * 32);
     const uint32_t *spikes = words_of(s->channels, per_channel(s));
     uint32_t *turned = new_buffer(transposed * sizeof *turned, 0);

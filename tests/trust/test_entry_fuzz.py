@@ -239,7 +239,7 @@ def test_every_function_of_lanes_is_called():
     assert {name for name in functions if not name.startswith("_")} == {*called, *OTHERS, "SpikeConvolution"}
 
 
-OTHERS = {"word_count", "output_size", "row_group", "NeuronModel"}
+OTHERS = {"word_count", "Geometry", "mirrored_weight", "output_size", "row_group", "NeuronModel"}
 """Arithmetic on plain numbers, for layers that have checked them."""
 
 
@@ -252,37 +252,40 @@ def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
     outputs, kernel_h, kernel_w = (int(rng.integers(1, 4)) for _ in range(3))
     stride, padding = int(rng.integers(1, 3)), int(rng.integers(0, 3))
     height, width = max(height, kernel_h), max(width, kernel_w)
-    rows, columns = (
-        ops.output_size(size, kernel, stride, padding) for size, kernel in ((height, kernel_h), (width, kernel_w))
-    )
-    weight = ops_table.floats(rng, outputs, channels, kernel_h, kernel_w)
+    groups = int(rng.choice([1, 1, channels]))
+    outputs *= groups
+    geometry = ops.Geometry.of("fuzz", (kernel_h, kernel_w), stride, padding, 1, groups)
+    if rng.random() < 0.3:
+        geometry = ops.Geometry((kernel_h, kernel_w), groups=groups, spread=(stride, stride))
+    rows, columns = geometry.output_size(height, width)
+    weight = ops_table.floats(rng, outputs, channels // groups, kernel_h, kernel_w)
     bias = ops_table.floats(rng, outputs) if rng.random() < 0.5 else None
     values = ops_table.floats(rng, channels, height, width, batch)
     grad = ops_table.floats(rng, outputs, rows, columns, batch)
     words = ops_table.bits(rng, channels, height, width, timesteps, batch)
     group = int(rng.choice([1, 2, 4]))
     if function == "conv2d":
-        return [values, weight, bias, stride, padding]
+        return [values, weight, bias, geometry]
     if function == "conv2d_input_gradient":
-        return [grad, weight, height, width, stride, padding]
+        return [grad, weight, height, width, geometry]
     if function == "conv2d_weight_gradient":
-        return [grad, values, kernel_h, kernel_w, stride, padding]
+        return [grad, values, geometry]
     if function == "conv2d_spikes":
         out = ops_table.floats(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
-        return [words, weight, bias, 0.5, stride, padding, group, out]
+        return [words, weight, bias, 0.5, geometry, group, out]
     if function == "conv2d_spikes_weight_gradient":
         dense = ops_table.floats(rng, outputs, rows, columns, timesteps, batch)
         slope, dense = (ops_table.floats(rng, outputs), dense) if rng.random() < 0.5 else (None, None)
-        return [grad, slope, dense, words, weight.shape, 0.5, stride, padding, group]
+        return [grad, slope, dense, words, weight.shape, 0.5, geometry, group]
     shortcut = ops_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
-    convolution = [words, weight, bias, 0.5, stride, padding, group, shortcut, 0.25]
+    convolution = [words, weight, bias, 0.5, geometry, group, shortcut, 0.25]
     scale, shift = ops_table.floats(rng, outputs), ops_table.floats(rng, outputs)
     return [*convolution, ops_table.MODELS[function.split()[1]], scale, shift]
 
 
 @pytest.mark.parametrize("name", LANES)
 def test_ops(name, amount, figure):
-    function, tally, of_convolution = name.split()[0], Tally(), 9 if name.startswith("conv2d_neuron_spikes") else 0
+    function, tally, of_convolution = name.split()[0], Tally(), 8 if name.startswith("conv2d_neuron_spikes") else 0
 
     def call_of(module: Any, arguments: list[Any]) -> Any:
         if of_convolution:
@@ -293,7 +296,7 @@ def test_ops(name, amount, figure):
     def check(case: wild.Case) -> None:
         rng = wild.rng_of(name, case)
         arguments = wild.changed(make_ops_call(name, rng), case, lambda: make_ops_call(name, rng))
-        written = {"add_words": 1, "conv2d_spikes": 7}.get(name)
+        written = {"add_words": 1, "conv2d_spikes": 6}.get(name)
         before = wild.bytes_of(arguments)
         kept = copies(arguments)
         accepted, result = attempt(lambda *a: call_of(ops, list(a)), function, arguments, {})
@@ -322,9 +325,9 @@ def test_ops(name, amount, figure):
                     else:
                         assert_agrees(np.asarray(actual), wanted)
             elif not of_convolution and name != "conv2d_spikes_weight_gradient":
-                few = kept[:6] if name == "conv2d_spikes" else kept
+                few = kept[:5] if name == "conv2d_spikes" else kept
                 expected = getattr(reference, name)(*[a.astype(np.float64) if is_real(a) else a for a in few])
-                expected = expected + kept[7] if name == "conv2d_spikes" and kept[7] is not None else expected
+                expected = expected + kept[6] if name == "conv2d_spikes" and kept[6] is not None else expected
                 np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
     wild.repeat(amount(SHORT, FULL), wild.cases(), check)

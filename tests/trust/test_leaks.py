@@ -200,19 +200,21 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
     grad, constant = ops_table.floats(rng, 6, 4, 4, 15), ops_table.floats(rng, 6, 4, 4, 5)
     values = ops_table.floats(rng, 6, 4, 4, 3, 5)
     shortcut = ops_table.bits(rng, 6, 4, 4, 3, 5)
-    convolution = ops.SpikeConvolution(words, weight, bias, 0.5, 1, 1, 4, shortcut, 0.5)
+    geometry = ops.Geometry((3, 3), padding=(1, 1, 1, 1))
+    convolution = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, 4, shortcut, 0.5)
     return calls | {
         "word_count": [33],
         "output_size": [5, 3, 1, 1],
         "row_group": [0.2, 9],
-        "conv2d": [flat, weight, bias, 1, 1],
-        "conv2d_input_gradient": [grad, weight, 4, 4, 1, 1],
-        "conv2d_weight_gradient": [grad, flat, 3, 3, 1, 1],
-        "conv2d_spikes": [words, weight, bias, 0.5, 1, 1, 4],
+        "mirrored_weight": [weight, 1],
+        "conv2d": [flat, weight, bias, geometry],
+        "conv2d_input_gradient": [grad, weight, 4, 4, geometry],
+        "conv2d_weight_gradient": [grad, flat, geometry],
+        "conv2d_spikes": [words, weight, bias, 0.5, geometry, 4],
         "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
-        "conv2d_spikes_weight_gradient": [constant, bias, values, words, weight.shape, 0.5, 1, 1, 4],
+        "conv2d_spikes_weight_gradient": [constant, bias, values, words, weight.shape, 0.5, geometry, 4],
     }
 
 

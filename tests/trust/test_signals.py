@@ -273,7 +273,7 @@ def test_without_a_trainer(amount, figure):
 def repeat_for_ever(words, weight):
     """A convolution."""
     while True:
-        ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, 4)
+        ops.conv2d_spikes(words, weight, None, 1.0, ops.Geometry((3, 3), padding=(1, 1, 1, 1)), 4)
 
 
 def test_one_long_operation(amount, figure):
@@ -284,7 +284,7 @@ def test_one_long_operation(amount, figure):
     words &= rng.integers(2**32, size=words.shape, dtype=np.uint32)
     weight = rng.normal(size=(64, 64, 3, 3)).astype(np.float32)
     began = time.monotonic()
-    ops.conv2d_spikes(words, weight, None, 1.0, 1, 1, 4)
+    ops.conv2d_spikes(words, weight, None, 1.0, ops.Geometry((3, 3), padding=(1, 1, 1, 1)), 4)
     whole = time.monotonic() - began
     delays = []
     for _ in range(amount(2, 10)):

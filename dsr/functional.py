@@ -124,7 +124,7 @@ def if_forward(
     array([0., 1., 0.])
     """
     x, v, dtype = _with_potentials("if_forward", current, v_init)
-    neuron = if_model(v_threshold, alpha, dtype=dtype, function="if_forward")
+    neuron = if_model(v_threshold, alpha, dtype=dtype, function="if_forward", one=True)
     return _forward("if_forward", x, v, neuron, dtype, return_v, out)
 
 
@@ -202,7 +202,7 @@ def lif_forward(
     Meng et al. 2022: the discrete LIF model, firing at `alpha` times the threshold.
     """
     x, v, dtype = _with_potentials("lif_forward", current, v_init)
-    neuron = lif_model(v_threshold, tau, delta_t, alpha, dtype=dtype, function="lif_forward")
+    neuron = lif_model(v_threshold, tau, delta_t, alpha, dtype=dtype, function="lif_forward", one=True)
     return _forward("lif_forward", x, v, neuron, dtype, return_v, out)
 
 
@@ -304,7 +304,7 @@ def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | 
     """
     x = as_array("if_rate", "mean_current", mean_current)
     dtype = common_real("if_rate", mean_current=x)
-    neuron = if_model(v_threshold, dtype=dtype, function="if_rate")
+    neuron = if_model(v_threshold, dtype=dtype, function="if_rate", one=True)
     flat = (x.size,)
     result = Output("if_rate", out, x.shape, dtype, flat, (x,))
     _core.rate(contiguous(x, dtype, flat), neuron, result.buffer)
@@ -346,7 +346,7 @@ def lif_rate(
     """
     x = as_array("lif_rate", "mean_current", mean_current)
     dtype = common_real("lif_rate", mean_current=x)
-    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate")
+    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate", one=True)
     flat = (x.size,)
     result = Output("lif_rate", out, x.shape, dtype, flat, (x,))
     _core.rate(contiguous(x, dtype, flat), neuron, result.buffer)
@@ -389,7 +389,7 @@ def if_backward(
     Meng et al. 2022: differentiation on spike representation; interval ends as in the authors' code.
     """
     g, x, dtype = _pair("if_backward", "grad_output", grad_output, "current", current, least_axes=1)
-    neuron = if_model(v_threshold, dtype=dtype, function="if_backward")
+    neuron = if_model(v_threshold, dtype=dtype, function="if_backward", one=True)
     flat = _time_first("if_backward", "current", x)
     result = Output("if_backward", out, x.shape, dtype, flat, (g, x))
     above = _core.backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), None, neuron, result.buffer)
@@ -445,7 +445,7 @@ def lif_backward(
     Meng et al. 2022: differentiation on spike representation; interval ends as in the authors' code.
     """
     g, x, dtype = _pair("lif_backward", "grad_output", grad_output, "current", current, least_axes=1)
-    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_backward")
+    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_backward", one=True)
     factor, weights = threshold_factor("lif_backward", delta_t, gradient), _weights("lif_backward", x, tau, delta_t)
     flat = _time_first("lif_backward", "current", x)
     result = Output("lif_backward", out, x.shape, dtype, flat, (g, x))
@@ -486,7 +486,7 @@ def if_rate_backward(
     Meng et al. 2022: differentiation on spike representation.
     """
     g, x, dtype = _pair("if_rate_backward", "grad_rate", grad_rate, "mean_current", mean_current)
-    neuron = if_model(v_threshold, dtype=dtype, function="if_rate_backward")
+    neuron = if_model(v_threshold, dtype=dtype, function="if_rate_backward", one=True)
     flat = (x.size,)
     result = Output("if_rate_backward", out, x.shape, dtype, flat, (g, x))
     above = _core.rate_backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), neuron, result.buffer)
@@ -537,7 +537,7 @@ def lif_rate_backward(
     Meng et al. 2022: differentiation on spike representation.
     """
     g, x, dtype = _pair("lif_rate_backward", "grad_rate", grad_rate, "mean_current", mean_current)
-    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate_backward")
+    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate_backward", one=True)
     factor = threshold_factor("lif_rate_backward", delta_t, gradient)
     flat = (x.size,)
     result = Output("lif_rate_backward", out, x.shape, dtype, flat, (g, x))

@@ -151,21 +151,26 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, COUNT, group, NULL, IN)                                                                                       \
     A(S, U32, shortcut, "KIJTB", MAYBE)                                                                                \
-    A(S, NUMBER, shortcut_amplitude, NULL, IN)                                                                         \
+    A(S, F32, shortcut_amplitude, "O", MAYBE)                                                                          \
     A(S, F32, scale, "O", MAYBE)                                                                                       \
     A(S, F32, shift, "O", MAYBE)                                                                                       \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
+    A(S, F32, thresholds, "RO", MAYBE)                                                                                 \
     A(S, U32, out, "KIJTB", OUT)
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
-    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 || check_spike_conv(c, &a->geometry, a->group) < 0)
+    if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
+        return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
+    if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
+        check_spike_conv(c, &a->geometry, a->group) < 0)
         return -1;
     return expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ? -1 : expect_words(c, 'K', AXIS(c, 'O'));
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
-    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude, a->scale, a->shift, a->neuron};
+    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude,        a->scale, a->shift,
+                            a->neuron,   {a->thresholds, AXIS(c, 'O')}};
     return dsr_conv2d_neuron_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
                                     conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'),
                                     (unsigned)a->group, after);

@@ -70,6 +70,23 @@ typedef struct {
     X(void, encode_phase_##S, (const R *value, R *train, size_t timesteps, size_t n, size_t stride, size_t bits))      \
     X(void, encode_delta_##S, (const R *signal, R *train, size_t timesteps, size_t n, size_t stride, R threshold))
 
+/* Thresholds of the channels of a layer, where each has its own: they stand for those numbers of a dsr_neuron that go
+ * with its threshold. Rows of `stride` channels: v_threshold, fire, top. NULL: there is one for all. */
+typedef struct {
+    const float *rows;
+    size_t stride;
+} dsr_thresholds;
+
+static inline dsr_neuron dsr_neuron_of(const dsr_neuron *neuron, dsr_thresholds thresholds, size_t channel) {
+    dsr_neuron own = *neuron;
+    if (thresholds.rows) {
+        own.v_threshold = (double)thresholds.rows[channel];
+        own.fire = (double)thresholds.rows[thresholds.stride + channel];
+        own.top = (double)thresholds.rows[2 * thresholds.stride + channel];
+    }
+    return own;
+}
+
 /* A strip of the current of a layer of neurons: `channels` (at most 32) rows, each `pixels` * T * B long. */
 typedef struct {
     size_t channels, pixels, timesteps, batch;
@@ -77,6 +94,7 @@ typedef struct {
     int held;                   /* the current has one step, the same at every t */
     const float *scale, *shift; /* per channel, applied to the current first (batch normalisation); NULL: none */
     const float *weights;       /* T weights of the second sum over time; NULL: it is not wanted */
+    dsr_thresholds thresholds;
 } dsr_strip;
 
 /* Pooling over windows. For sums and means the image has zeros around it, which count (as in the authors' networks);
@@ -102,12 +120,13 @@ typedef struct {
 } dsr_row_source;
 
 /* The current of neurons on rows: arrays of DSR_ROW channels, aligned to 64 bytes. It is amplitude * sum + bias, plus
- * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. */
+ * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. v_threshold and fire NULL: those
+ * of the neuron. */
 typedef struct {
-    const float *bias, *scale, *shift;
+    const float *bias, *scale, *shift, *shortcut_amplitude, *v_threshold, *fire;
     const uint32_t *shortcut; /* laid out as the output; NULL: none */
     uint32_t exists;          /* bits of the channels that exist */
-    float amplitude, shortcut_amplitude;
+    float amplitude;
 } dsr_row_current;
 
 /* Two of these write beyond their results, where there must be memory of the caller's whose content is lost:
@@ -142,11 +161,11 @@ typedef struct {
        const dsr_neuron *neuron))                                                                                      \
     X(void, pack_words, (const float *values, uint32_t *words, size_t channels, size_t n, size_t stride))              \
     X(void, unpack_words,                                                                                              \
-      (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))               \
+      (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, const float *amplitude))        \
     X(uint64_t, count_bits, (const uint32_t *words, size_t n))                                                         \
     X(void, count_words, (const uint32_t *words, int64_t *counts, size_t channels, size_t n))                          \
     X(void, add_words,                                                                                                 \
-      (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude))               \
+      (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, const float *amplitude))        \
     X(void, dropout_words,                                                                                             \
       (const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep))                   \
     X(void, moments, (const float *values, size_t n, double *sums, double *squares))                                   \
@@ -239,18 +258,19 @@ typedef struct {
 /* sums [C][P][B]: of the current over time, before scale and shift; weighted (NULL without weights): with the weights.
  */
 dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
-                             dsr_neuron neuron);
+                             dsr_neuron neuron, dsr_thresholds thresholds);
 /* From the gradient of the spikes and the sums of the representation, n neurons per channel, to the gradient of each
- * step's current after scale and shift, through the mapping. *grad_threshold as in dsr_backward: sums of channels, each
- * of DSR_PARTIALS partial sums, in order. EXACT. */
+ * step's current after scale and shift, through the mapping. above [C]: as *grad_threshold in dsr_backward, for each
+ * channel the sum of DSR_PARTIALS partial sums, in order. EXACT. */
 dsr_status dsr_neuron_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
-                                      float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                      size_t timesteps, dsr_neuron neuron);
+                                      float *grad_current, double *above, size_t channels, size_t n, size_t timesteps,
+                                      dsr_neuron neuron, dsr_thresholds thresholds);
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
 /* The same bits with 32 lanes per word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels, size_t lanes);
-dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
-dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude);
+/* A spike of each channel is worth its amplitude [C]. */
+dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude);
+dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude);
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n);
 dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n);
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep);
@@ -297,13 +317,13 @@ enum { DSR_MOST_TAPS = 121 };
 dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
                              float *output, dsr_conv conv, unsigned group, int accumulate);
 
-/* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude
- * (NULL: none), scale and shift per channel (NULL: none), and the neurons. */
+/* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude per
+ * channel (NULL: none), scale and shift per channel (NULL: none), and the neurons. */
 typedef struct {
     const uint32_t *shortcut;
-    double shortcut_amplitude;
-    const float *scale, *shift;
+    const float *shortcut_amplitude, *scale, *shift;
     dsr_neuron neuron;
+    dsr_thresholds thresholds;
 } dsr_after_conv;
 
 /* dsr_conv2d_spikes, dsr_add_words and dsr_neuron_spikes in one, with their bits; the current of a tile never leaves

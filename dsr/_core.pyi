@@ -34,6 +34,7 @@ def neuron_spikes(
     shift: _F32 | None,
     weights: _F32 | None,
     neuron: NeuronModel,
+    thresholds: _F32 | None,
     words: _U32,
     sums: _F32,
     weighted: _F32 | None,
@@ -46,9 +47,11 @@ def neuron_spikes_backward(
     shift: _F32 | None,
     timesteps: int,
     neuron: NeuronModel,
+    thresholds: _F32 | None,
     out: _F32,
+    above: _F64,
     /,
-) -> float: ...
+) -> None: ...
 def pack_words(values: _F32, out: _U32, /) -> None: ...
 def transpose_words(words: _U32, out: _U32, /) -> None: ...
 def sgd_update(
@@ -62,8 +65,8 @@ def sgd_update(
     first: int,
     /,
 ) -> None: ...
-def unpack_words(words: _U32, amplitude: float, out: _F32, /) -> None: ...
-def add_words(words: _U32, amplitude: float, out: _F32, /) -> None: ...
+def unpack_words(words: _U32, amplitude: _F32, out: _F32, /) -> None: ...
+def add_words(words: _U32, amplitude: _F32, out: _F32, /) -> None: ...
 def count_words(words: _U32, out: _I64, /) -> None: ...
 def count_bits(words: _U32, /) -> float: ...
 def dropout_words(words: _U32, keep: float, seed: int, out: _U32, /) -> None: ...
@@ -161,10 +164,11 @@ def conv2d_neuron_spikes(
     padding: int,
     group: int,
     shortcut: _U32 | None,
-    shortcut_amplitude: float,
+    shortcut_amplitude: _F32 | None,
     scale: _F32 | None,
     shift: _F32 | None,
     neuron: NeuronModel,
+    thresholds: _F32 | None,
     out: _U32,
     /,
 ) -> None: ...

@@ -53,10 +53,10 @@ def lif_neuron(kind: Any, v_threshold: float, tau: float, delta_t: float, alpha:
 
 
 def neuron_forward(current: Array, neuron: Any) -> Array:
-    """Output train of neurons; `neuron` is a `Neuron` or a `dsr.ops.NeuronModel`."""
+    """Output train of neurons; `neuron` is a `Neuron` or a `dsr.ops.NeuronModel`, whose numbers are broadcast."""
     x = _real(current)
     numbers = (neuron.decay, neuron.gain, neuron.v_threshold, neuron.fire, neuron.amplitude)
-    decay, gain, threshold, fire, amplitude = (x.dtype.type(number) for number in numbers)
+    decay, gain, threshold, fire, amplitude = (np.asarray(number, x.dtype) for number in numbers)
     output, v, zero = np.empty_like(x), np.zeros_like(x[0]), x.dtype.type(0)
     for t in range(len(x)):
         u = decay * v + gain * x[t]
@@ -136,7 +136,7 @@ def rate_backward(grad_rate: Array, mean_current: Array, neuron: Any, divisor: A
     """Gradient of `rate`, divided by `divisor` (None: the neuron's), and the plain sum over saturated neurons."""
     g, z = _real(grad_rate), _real(mean_current)
     kind = z.dtype.type
-    top = kind(neuron.top)
+    top = np.asarray(neuron.top, z.dtype)
     inside = (z >= 0) & (z <= top) if neuron.closed else (z > 0) & (z < top)
     share = g / kind(neuron.divisor if divisor is None else divisor)
     return np.where(inside, share, kind(0)), float(g[z > top].sum(dtype=np.float64))
@@ -283,15 +283,16 @@ def sgd_update(
     return value - rate * (d + keep * new if nesterov else new), new
 
 
-def unpack_words(words: Array, channels: int, amplitude: float = 1.0) -> Array:
+def unpack_words(words: Array, channels: int, amplitude: Any = 1.0) -> Array:
     """See `dsr.ops.unpack_words`."""
     bits = np.empty((channels, *words.shape[1:]), np.float32)
+    heights = np.full(channels, amplitude, np.float32)
     for c in range(channels):
-        bits[c] = words[c // 32] >> np.uint32(c % 32) & np.uint32(1)
-    return bits * np.float32(amplitude)
+        bits[c] = np.where(words[c // 32] >> np.uint32(c % 32) & np.uint32(1), heights[c], np.float32(0))
+    return bits
 
 
-def add_words(words: Array, values: Array, amplitude: float) -> Array:
+def add_words(words: Array, values: Array, amplitude: Any) -> Array:
     """See `dsr.ops.add_words`; here a new array is returned."""
     return values + unpack_words(words, len(values), amplitude)
 
@@ -334,7 +335,7 @@ def neuron_spikes(
     shift: Array | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """See `dsr.ops.neuron_spikes`."""
-    spikes = neuron_forward(_steps_first(current, timesteps, scale, shift), neuron)
+    spikes = neuron_forward(_steps_first(current, timesteps, scale, shift), _by_channel(neuron))
     sums = weighted_sum(current, np.ones(timesteps, np.float32))
     return pack_words(np.moveaxis(spikes, 0, -2)), sums, None if weights is None else weighted_sum(current, weights)
 
@@ -346,10 +347,20 @@ def neuron_spikes_backward(
     neuron: Any,
     scale: Array | None = None,
     shift: Array | None = None,
-) -> tuple[Array, float]:
+) -> tuple[Array, Array]:
     """See `dsr.ops.neuron_spikes_backward`."""
-    divisor = np.float32(neuron.divisor) * np.float32(timesteps)
-    return rate_backward(grad, _mean_current(sums, timesteps, scale, shift), neuron, divisor)
+    divisor, mean = np.float32(neuron.divisor) * np.float32(timesteps), _mean_current(sums, timesteps, scale, shift)
+    tops = np.full(len(sums), neuron.top, np.float32)
+    one = _by_channel(neuron)
+    channels = [rate_backward(g, z, one._replace(top=top), divisor) for g, z, top in zip(grad, mean, tops, strict=True)]
+    shares = np.stack([share for share, _ in channels]) if channels else np.empty_like(grad)
+    return shares, np.array([above for _, above in channels])
+
+
+def _by_channel(neuron: Any) -> Neuron:
+    """The neuron with arrays (C,) in the shape that broadcasts over pixels, steps and samples."""
+    numbers: Any = [getattr(neuron, name) for name in Neuron._fields]
+    return Neuron._make(n.reshape(-1, 1, 1, 1) if isinstance(n, np.ndarray) else n for n in numbers)
 
 
 def _mean_current(sums: Array, timesteps: int, scale: Array | None, shift: Array | None) -> Array:

@@ -24,12 +24,12 @@ ENTRIES = {
     "encode_phase": "value:real:N bits:count !out:real:TN",
     "encode_delta": "signal:real:TN threshold:positive !out:real:TN",
     "neuron_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C ?weights:float32:T neuron:neuron "
-    "!words:uint32:WPTB !sums:float32:CPB ?!weighted:float32:CPB",
+    "?thresholds:float32:RC !words:uint32:WPTB !sums:float32:CPB ?!weighted:float32:CPB",
     "neuron_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
-    "neuron:neuron !out:float32:CN",
+    "neuron:neuron ?thresholds:float32:RC !out:float32:CN !above:float64:C",
     "pack_words": "values:float32:CN !out:uint32:WN",
-    "unpack_words": "words:uint32:WN amplitude:number !out:float32:CN",
-    "add_words": "words:uint32:WN amplitude:number !out:float32:CN",
+    "unpack_words": "words:uint32:WN amplitude:float32:C !out:float32:CN",
+    "add_words": "words:uint32:WN amplitude:float32:C !out:float32:CN",
     "count_bits": "words:uint32:N",
     "count_words": "words:uint32:WN !out:int64:C",
     "dropout_words": "words:uint32:N keep:chance seed:seed !out:uint32:N",
@@ -53,13 +53,13 @@ ENTRIES = {
     "conv2d_spikes": "words:uint32:WHVL weight:float32:OCYX ?bias:float32:O amplitude:number stride:count padding:size "
     "group:count accumulate:size !out:float32:OIJL",
     "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OCYX ?bias:float32:O amplitude:number stride:count "
-    "padding:size group:count ?shortcut:uint32:KIJTB shortcut_amplitude:number ?scale:float32:O ?shift:float32:O "
-    "neuron:neuron !out:uint32:KIJTB",
+    "padding:size group:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O "
+    "?shift:float32:O neuron:neuron ?thresholds:float32:RO !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number stride:count padding:size group:count !out:float32:OCYX",
 }
 # these return a number, the others None
-NUMBERS = {"backward", "rate_backward", "neuron_spikes_backward", "count_bits"}
+NUMBERS = {"backward", "rate_backward", "count_bits"}
 
 
 class Argument(NamedTuple):
@@ -87,6 +87,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     def words(size: int) -> int:
         return (size + 31) // 32
 
+    sizes["R"] = 3
     sizes["kernel_h"], sizes["kernel_w"], sizes["timesteps"] = sizes["Y"], sizes["X"], sizes["T"]
     sizes["padding"] = min(sizes["padding"], sizes["Y"] // 2, sizes["X"] // 2)
     for size, kernel, windows, axis in (("H", "Y", "I", "h"), ("V" if "spikes" in entry else "W", "X", "J", "w")):

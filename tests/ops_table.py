@@ -10,9 +10,14 @@ import numpy as np
 from dsr import _core, ops
 
 MODELS = {"IF": ops.if_model(0.7, 0.4), "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4)}
+# with a threshold for each channel
+OWN = {
+    "own IF": lambda channels: ops.if_model(np.linspace(0.5, 0.9, channels, dtype=np.float32), 0.4),
+    "own LIF": lambda channels: ops.lif_model(np.linspace(0.5, 0.9, channels, dtype=np.float32), 1.5, 0.2, 0.4),
+}
 EXACT = [
-    *(f"neuron_spikes {model}" for model in MODELS),
-    *(f"neuron_spikes_backward {model}" for model in MODELS),
+    *(f"neuron_spikes {model}" for model in (*MODELS, *OWN)),
+    *(f"neuron_spikes_backward {model}" for model in (*MODELS, *OWN)),
     "pack_words",
     "unpack_words",
     "add_words",
@@ -56,18 +61,19 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
     """Arguments for values of `shape` (C, H, W, T, B); pooling sees T * B lanes and windows of 2x4."""
     channels, height, width, timesteps, batch = shape
     pixels = channels, height, width
-    name, *model = function.split()
+    name, _, kind = function.partition(" ")
+    model = OWN[kind](channels) if kind in OWN else MODELS.get(kind)
     if name == "neuron_spikes":
-        weights = rng.random(timesteps).astype(np.float32) if model == ["LIF"] else None
+        weights = rng.random(timesteps).astype(np.float32) if kind.endswith("LIF") else None
         current, scale, shift = floats(rng, *shape), floats(rng, channels), floats(rng, channels)
-        return [current, timesteps, MODELS[model[0]], weights, scale, shift]
+        return [current, timesteps, model, weights, scale, shift]
     if name == "neuron_spikes_backward":
         grad, sums, scale, shift = (floats(rng, *size) for size in 2 * [(*pixels, batch)] + 2 * [(channels,)])
-        return [grad, sums, timesteps, MODELS[model[0]], scale, shift]
+        return [grad, sums, timesteps, model, scale, shift]
     if function == "pack_words":
         return [floats(rng, *shape) * (rng.random(shape) < 0.5)]
     if function in ("unpack_words", "count_words"):
-        return [bits(rng, *shape), channels] + ([0.3] if function == "unpack_words" else [])
+        return [bits(rng, *shape), channels] + ([rng.normal(0.3, 1, channels)] if function == "unpack_words" else [])
     if function == "add_words":
         return [bits(rng, *shape), floats(rng, *shape), 0.3]
     if function in ("transpose_words", "count_bits"):

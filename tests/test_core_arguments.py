@@ -136,7 +136,7 @@ def test_read_only_output(case, call):
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_axes_that_disagree(entry, call):
     """Any axis of any array one longer: refused, unless nothing fixes its length (a kernel's size, say)."""
-    free, fixed = 0, "WIJSKV" + ("NT" if entry == "conv2d_spikes_weight_gradient" else "")
+    free, fixed = 0, "WIJSKVR" + ("NT" if entry == "conv2d_spikes_weight_gradient" else "")
     for index, argument in enumerate(arguments_of(entry)):
         for axis, letter in enumerate(argument.axes):
             arguments = call(entry)
@@ -184,7 +184,16 @@ RELATIONS = [
     ("conv2d_spikes", {"words": (3, 5, 6, 33)}, "words", "2 elements on axis W"),
     ("conv2d_spikes", {"weight": (3, 40, 0, 2)}, "weight", "a kernel of at least 1x1"),
     ("conv2d_neuron_spikes", {"words": (3, 5, 6, 4, 9)}, "words", "2 elements on axis W"),
-    ("conv2d_neuron_spikes", {"shortcut": None, "out": (2, 5, 7, 4, 9)}, "out", "1 elements on axis K"),
+    ("conv2d_neuron_spikes", {"shortcut_amplitude": None}, "shortcut_amplitude", "an array where 'shortcut' is one"),
+    ("neuron_spikes", {"thresholds": (2, 40)}, "thresholds", "3 elements on axis R"),
+    ("neuron_spikes_backward", {"thresholds": (4, 40)}, "thresholds", "3 elements on axis R"),
+    ("conv2d_neuron_spikes", {"thresholds": (2, 3)}, "thresholds", "3 elements on axis R"),
+    (
+        "conv2d_neuron_spikes",
+        {"shortcut": None, "shortcut_amplitude": None, "out": (2, 5, 7, 4, 9)},
+        "out",
+        "1 elements on axis K",
+    ),
     ("conv2d_neuron_spikes", {"shortcut": (2, 5, 7, 4, 9), "out": (2, 5, 7, 4, 9)}, "shortcut", "1 elements on axis K"),
     ("conv2d_spikes_weight_gradient", {"slope": None}, "slope", "an array where 'values' is one"),
     ("conv2d_spikes_weight_gradient", {"timesteps": 5}, "values", "5 elements on axis T"),
@@ -258,7 +267,7 @@ TOO_LARGE = [
     ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), 1, 0, floats(0, 2**31, 1, 1)], "out", "we"),
     (
         "conv2d_neuron_spikes",
-        [MANY, floats(0, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, if_model(1.0), MANY],
+        [MANY, floats(0, 0, 1, 1), None, 1, 1, 0, 1, *[None] * 4, if_model(1.0), None, MANY],
         "words",
         "lanes",
     ),
@@ -328,15 +337,15 @@ def test_numbers_of_any_class(case, call):
 
 def test_a_number_that_takes_the_memory_of_an_array_away():
     """Its methods run before the arrays are looked at."""
-    words, out = np.zeros((2, 1000), np.uint32), np.zeros((40, 1000), np.float32)
+    words, out = np.zeros(1000, np.uint32), np.zeros(1000, np.uint32)
 
     class Number:
         def __float__(self):
-            words.resize((0, 0), refcheck=False)
+            words.resize(0, refcheck=False)
             return 1.0
 
-    with pytest.raises(ValueError, match=r"^unpack_words: argument 'out': expected axes"):
-        _core.unpack_words(words, Number(), out)
+    with pytest.raises(ValueError, match=r"^dropout_words: argument 'out': expected axes"):
+        _core.dropout_words(words, Number(), 1, out)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -385,10 +394,10 @@ HARD_CALLS = [
     "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, 1, 0, 1, 0, f(1, 1, 1, 1))",
     "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, 1431655765, 2**31 - 1, "
     "1, f(1, 1, 1, 1))",
-    "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, None, 0, None, "
-    "None, dsr.ops.if_model(1), u(1, 3, 3, 1, 1))",
-    "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, 0, None, None, "
-    "dsr.ops.lif_model(1, 1, 1), u(1, 1, 1, 1, 0))",
+    "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, 2**31 - 1, 2**31 - 1, 1, None, None, "
+    "None, None, dsr.ops.if_model(1), None, u(1, 3, 3, 1, 1))",
+    "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, 1, 0, 1, None, None, None, None, "
+    "dsr.ops.lif_model(1, 1, 1), None, u(1, 1, 1, 1, 0))",
     f"_core.pool_planes(u(1, 2, 2, 1), {HUGE}, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",

@@ -266,6 +266,40 @@ def test_odd_networks_exact(name, neuron, diagonal):
         assert not any(isinstance(node, nir.Scale) for node in graph.nodes.values())
 
 
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_thresholds_of_channels_exact(neuron, metadata, tmp_path):
+    """Written for each neuron, and read again; without the metadata too, in which they stand as numbers."""
+    heights = np.array([0.5, 1, 2, 0.75])
+    make = {"if": dsr.IF, "lif": lambda v, alpha: dsr.LIF(v / 4, 1.0, 0.25, alpha)}[neuron]
+    body = dsr.Sequential(
+        conv(2, 4), make(heights, 0.5), conv(4, 4, 3, 2), dsr.BatchNorm(4), make(heights[::-1], 0.25),
+        dsr.AvgPool2d(2), make(heights, 1.0), dsr.Flatten(), dsr.Linear(16, 3), make(heights[:3], 0.5),
+    )  # fmt: skip
+    network, inputs = dyadic(body), samples((2, 8, 8))
+    graph = dsr.nir.to_nir(network, (2, 8, 8))
+    seen, rates, _ = assert_same_spikes(network, graph, inputs)
+    path = tmp_path / "graph.nir"
+    if metadata:
+        dsr.nir.save(network, (2, 8, 8), path)
+        again = dsr.nir.load(path)
+    else:
+        for key in ("v_threshold", "alpha"):
+            del graph.metadata[key]
+        again = dsr.nir.from_nir(graph)
+    seen_again, rates_again = spikes(again, inputs)
+    np.testing.assert_array_equal(rates_again, rates)
+    for name, train in seen_again.items():
+        np.testing.assert_array_equal(train, seen[dsr_name(name, seen)], err_msg=name)
+
+
+def test_channels_have_one_alpha():
+    node, size = if_node((4, 8, 8)), np.array((4, 8, 8))
+    node.v_threshold[0], node.v_reset[0] = 0.25, -0.75
+    with pytest.raises(ValueError, match=r"node '1' \(IF\): dsr has one alpha"):
+        dsr.nir.from_nir(chain(nir.Input(size), node, nir.Output(size)), timesteps=2, delta_t=1)
+
+
 def test_scales_go_through_pooling_and_flattening_into_weights():
     norm = dsr.BatchNorm(4)
     layers = [conv(2, 4, 3, 2), make_if(), norm, dsr.AvgPool2d(2), dsr.Flatten(), dsr.Linear(16, 8), make_if()]
@@ -682,7 +716,7 @@ def simple(node=None, neuron=None):
 
 def uneven():
     node = if_node(C8)
-    node.v_threshold[1] = 2
+    node.v_threshold[1, 0] = 2
     return node
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from checks import assert_same, sum_in_contract_order
 from hypothesis import given
 from hypothesis import strategies as st
-from ops_table import EXACT, MODELS, bits, find, floats, make_call, run, without_leak
+from ops_table import EXACT, MODELS, OWN, bits, find, floats, make_call, run, without_leak
 
 from dsr import _core, functional, ops, reference
 from dsr.nn.spikes import decaying_weights
@@ -27,7 +29,9 @@ SHAPES = [
 ]
 # sums of doubles, in the order that dsr.h promises: see the contract below
 SUMS = ["moments", "product_moments"]
-SPIKES, BACKWARD = ([f"{name} {model}" for model in MODELS] for name in ("neuron_spikes", "neuron_spikes_backward"))
+SPIKES, BACKWARD = (
+    [f"{name} {model}" for model in (*MODELS, *OWN)] for name in ("neuron_spikes", "neuron_spikes_backward")
+)
 
 
 def check_parity(function, call):
@@ -46,16 +50,13 @@ def contract(function, call):
 
 
 def threshold_contract(call):
-    """The gradients of saturated neurons: a channel in the order of `contract`, then the next."""
+    """The gradients of saturated neurons, by channel, in the order of `contract`."""
     grad, sums, timesteps, neuron, scale, shift = call
     channels = len(sums)
     scale = np.ones(channels, "f") if scale is None else scale
     mean = reference.affine(sums, scale / np.float32(timesteps), np.zeros(channels, "f") if shift is None else shift)
-    top = np.float32(neuron.top)
-    total = 0.0
-    for line in np.where(mean > top, grad, np.float32(0)):
-        total += sum_in_contract_order(line)
-    return np.float64(total)
+    top = np.full((channels, 1, 1, 1), np.reshape(neuron.top, (-1, 1, 1, 1)), np.float32)
+    return np.array([sum_in_contract_order(line) for line in np.where(mean > top, grad, np.float32(0))])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -135,7 +136,46 @@ def test_backward_is_the_one_of_time_first_trains(leaky, rng):
     assert 0.1 < np.count_nonzero(result) / result.size < 0.9
     for step in share:
         assert_same(result, step)
-    assert above == threshold != 0
+    assert above.sum() == threshold != 0
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_equal_thresholds_of_channels_have_the_bits_of_one(kind, rng):
+    one, shape = MODELS[kind], (33, 3, 2, 5, 21)
+    own = replace(one, **{name: np.full(33, getattr(one, name), "f") for name in ("v_threshold", "fire", "top")})
+    call, back = (make_call(f"{name} {kind}", rng, shape) for name in ("neuron_spikes", "neuron_spikes_backward"))
+    for name, arguments in (("neuron_spikes", call), ("neuron_spikes_backward", back)):
+        changed = [own if argument is one else argument for argument in arguments]
+        for a, b in zip(run(ops, name, arguments), run(ops, name, changed), strict=True):
+            assert_same(a, b)
+    weight, words = floats(rng, 33, 40, 3, 3), bits(rng, 40, 5, 4, 3, 17)
+    convolution = ops.SpikeConvolution(words, weight, None, 0.3, 1, 1, 1, bits(rng, 33, 5, 4, 3, 17), 0.7)
+    heights = replace(convolution, shortcut_amplitude=np.full(33, 0.7, "f"))
+    assert_same(ops.conv2d_neuron_spikes(heights, own), ops.conv2d_neuron_spikes(convolution, one))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "words"),
+    [
+        (np.array([1, 0, 2], "f"), "got 0.0 of channel 1"),
+        (np.array([1, 2, np.nan], "f"), "got nan of channel 2"),
+        (np.array([1e39, 2]), r"got 1e\+39 of channel 0"),
+    ],
+)
+@pytest.mark.parametrize("model", [ops.if_model, lambda v: ops.lif_model(v, 1.0, 0.2)])
+def test_thresholds_that_are_none(model, thresholds, words):
+    with pytest.raises(ValueError, match=f"argument 'v_threshold': expected a number for each channel, .* {words}"):
+        model(thresholds)
+
+
+def test_as_many_thresholds_as_channels(rng):
+    call = make_call("neuron_spikes own IF", rng, (33, 3, 2, 5, 21))
+    call[2] = ops.if_model(np.ones(32, "f"))
+    with pytest.raises(ValueError, match=r"neuron_spikes: argument 'thresholds': .* with 33 elements on axis C"):
+        ops.neuron_spikes(*call)
+    for function in ("if_forward", "if_rate"):  # of time-first trains
+        with pytest.raises(TypeError, match=f"{function}: argument 'v_threshold': expected a number > 0, got ndarray"):
+            getattr(functional, function)(np.ones((3, 2)), np.ones(2, "f"))
 
 
 def test_weights_and_leak_are_independent(rng):
@@ -383,7 +423,7 @@ def empty(function, shape):
     windows = (channels, height // 2 + 1, width + 1, timesteps * batch)
     return {
         "neuron_spikes": [(words, "u4"), (sums, "f4")] + [(sums, "f4")] * function.endswith(" LIF"),
-        "neuron_spikes_backward": [(sums, "f4"), ((), "f8")],
+        "neuron_spikes_backward": [(sums, "f4"), ((channels,), "f8")],
         "pack_words": [(words, "u4")],
         "unpack_words": [(shape, "f4")],
         "add_words": [(shape, "f4")],

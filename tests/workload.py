@@ -46,7 +46,8 @@ def digests() -> dict[str, str]:
         shortcut = ops_table.bits(rng, 37, 5, 4, 3, 33)
         convolution = ops.SpikeConvolution(words, weight, bias, 0.3, 2, 1, group, shortcut, 0.7)
         scale, shift = ops_table.floats(rng, 37), ops_table.floats(rng, 37)
-        for name, model in (("IF", ops.if_model(1.5, 0.5)), ("LIF", ops.lif_model(0.3, 1.0, 0.2, 0.5))):
+        own = {name: model(37) for name, model in ops_table.OWN.items()}
+        for name, model in {"IF": ops.if_model(1.5, 0.5), "LIF": ops.lif_model(0.3, 1.0, 0.2, 0.5), **own}.items():
             fused = ops.conv2d_neuron_spikes(convolution, model, scale, shift)
             found[f"conv2d_neuron_spikes {name}_{group}"] = digest(fused)
         constant = np.ascontiguousarray(values[:, :, :, 0])

@@ -37,14 +37,23 @@ static inline row_mask lane_bits(void) {
 
 #define SELECT_ROW(fires, value) ((row_vector)((row_mask)((value) - (row_vector){0}) & (fires)))
 
+/* The numbers of a step where each channel has a threshold of its own. */
+typedef struct {
+    float decay, gain;
+    row_vector v_threshold, fire;
+} row_numbers;
+
 static inline __attribute__((always_inline)) void run_rows(const float *sums, uint32_t *words, size_t timesteps,
                                                            size_t n, size_t stride, const dsr_row_current *current,
-                                                           const dsr_neuron *neuron, int leaky) {
+                                                           const dsr_neuron *neuron, int leaky, int own) {
     const step_numbers_f32 numbers = numbers_of_f32(neuron);
     const row_vector *bias = (const row_vector *)current->bias, *scale = (const row_vector *)current->scale;
     const row_vector *shift = (const row_vector *)current->shift;
     const row_mask each = lane_bits();
-    const float amplitude = current->amplitude, shortcut_amplitude = current->shortcut_amplitude;
+    const row_vector *shortcut_amplitude = (const row_vector *)current->shortcut_amplitude;
+    const row_vector *v_threshold = (const row_vector *)current->v_threshold;
+    const row_vector *fire = (const row_vector *)current->fire;
+    const float amplitude = current->amplitude;
     for (size_t i = 0; i < n; i++) {
         row_vector v[ROW_VECTORS];
         for (int k = 0; k < ROW_VECTORS; k++)
@@ -56,11 +65,15 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
                 row_vector x = amplitude * sum[k] + bias[k];
                 if (current->shortcut) {
                     row_mask set = ((int32_t)(added >> (k * ROW_LANES)) & each) != 0;
-                    x += SELECT_ROW(set, shortcut_amplitude);
+                    x += SELECT_ROW(set, shortcut_amplitude[k]);
                 }
                 x = scale[k] * x + shift[k];
                 row_mask fires;
-                NEURON_STEP(leaky, numbers, v[k], x, fires, SELECT_ROW);
+                if (own) {
+                    const row_numbers channels = {numbers.decay, numbers.gain, v_threshold[k], fire[k]};
+                    NEURON_STEP(leaky, channels, v[k], x, fires, SELECT_ROW);
+                } else
+                    NEURON_STEP(leaky, numbers, v[k], x, fires, SELECT_ROW);
                 word |= mask_bits(fires) << (k * ROW_LANES);
             }
             words[t * stride + i] = word & current->exists;
@@ -70,8 +83,12 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
 
 static void neuron_rows(const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride,
                         const dsr_row_current *current, const dsr_neuron *neuron) {
-    if (is_leaky(neuron))
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1);
+    if (is_leaky(neuron) && current->v_threshold)
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 1);
+    else if (is_leaky(neuron))
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 0);
+    else if (current->v_threshold)
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 1);
     else
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 0);
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 0);
 }

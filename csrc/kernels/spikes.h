@@ -59,11 +59,11 @@ static inline __attribute__((always_inline)) void neuron_strip(const float *curr
         words[i] = 0;
     for (size_t c = 0; c < strip->channels; c++) {
         float scale = strip->scale ? strip->scale[c] : 1, shift = strip->shift ? strip->shift[c] : 0;
+        const dsr_neuron own = dsr_neuron_of(neuron, strip->thresholds, c);
         for (size_t p = 0; p < strip->pixels; p++) {
             size_t at = c * strip->sum_stride + p * batch;
             neuron_lanes(current + c * strip->stride + p * (strip->held ? batch : lanes), words + p * lanes, sums + at,
-                         two_sums ? weighted + at : NULL, strip, neuron, scale, shift, (uint32_t)1 << c, leaky,
-                         two_sums);
+                         two_sums ? weighted + at : NULL, strip, &own, scale, shift, (uint32_t)1 << c, leaky, two_sums);
         }
     }
 }
@@ -91,17 +91,22 @@ static void pack_words(const float *values, uint32_t *words, size_t channels, si
 }
 
 static void unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, size_t stride,
-                         float amplitude) {
-    for (size_t c = 0; c < channels; c++)
+                         const float *amplitude) {
+    for (size_t c = 0; c < channels; c++) {
+        float height = amplitude[c];
         for (size_t i = 0; i < n; i++)
-            values[c * stride + i] = words[i] >> c & 1 ? amplitude : 0;
+            values[c * stride + i] = words[i] >> c & 1 ? height : 0;
+    }
 }
 
 /* values += amplitude * bit. */
-static void add_words(const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, float amplitude) {
-    for (size_t c = 0; c < channels; c++)
+static void add_words(const uint32_t *words, float *values, size_t channels, size_t n, size_t stride,
+                      const float *amplitude) {
+    for (size_t c = 0; c < channels; c++) {
+        float height = amplitude[c];
         for (size_t i = 0; i < n; i++)
-            values[c * stride + i] += words[i] >> c & 1 ? amplitude : 0;
+            values[c * stride + i] += words[i] >> c & 1 ? height : 0;
+    }
 }
 
 /* Bits that are set, by adding neighbours: vectorises where there is no instruction for it. n < 2^27. */

@@ -1,8 +1,6 @@
 /* Operations on the lanes layout that need no BLAS: neurons that write bits, packing, normalisation, pooling. */
 #include "ops.h"
 
-#include <stdlib.h>
-
 /* Pixels of a tile are chosen so that its words stay in the first cache while 32 channels pass over them. */
 enum { TILE_LANES = 4096 };
 
@@ -11,7 +9,7 @@ static size_t tile_pixels(size_t lanes) {
 }
 
 dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
-                             dsr_neuron neuron) {
+                             dsr_neuron neuron, dsr_thresholds thresholds) {
     size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
     size_t input_lanes = input.held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
     size_t groups = dsr_blocks(shape.channels, DSR_WORD), tiles = dsr_blocks(shape.pixels, pixels);
@@ -27,7 +25,8 @@ dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *su
                            .held = input.held,
                            .scale = input.scale ? input.scale + channel : NULL,
                            .shift = input.shift ? input.shift + channel : NULL,
-                           .weights = input.weights};
+                           .weights = input.weights,
+                           .thresholds = {thresholds.rows ? thresholds.rows + channel : NULL, thresholds.stride}};
         size_t at = (channel * shape.pixels + first) * shape.batch;
         dsr_kernel->neuron_spikes(input.current + channel * input_row + first * input_lanes,
                                   words + group * row + first * lanes, sums + at, weighted ? weighted + at : NULL,
@@ -38,27 +37,21 @@ dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *su
 
 /* The mean current of a chunk stays in the first cache; it is what a pass of its own would write and read again. */
 dsr_status dsr_neuron_spikes_backward(const float *grad, const float *sums, const float *scale, const float *shift,
-                                      float *grad_current, double *grad_threshold, size_t channels, size_t n,
-                                      size_t timesteps, dsr_neuron neuron) {
+                                      float *grad_current, double *above, size_t channels, size_t n, size_t timesteps,
+                                      dsr_neuron neuron, dsr_thresholds thresholds) {
     float divisor = (float)neuron.divisor * (float)timesteps;
-    *grad_threshold = 0;
-    double *above = dsr_scratch(channels, sizeof *above);
-    if (!above)
-        return DSR_NO_MEMORY;
 #pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++) {
         float mean[DSR_CHUNK], a = (scale ? scale[c] : 1) / (float)timesteps, b = shift ? shift[c] : 0;
         double partial[DSR_PARTIALS] = {0};
+        const dsr_neuron own = dsr_neuron_of(&neuron, thresholds, (size_t)c);
         for (size_t chunk = 0; chunk < dsr_blocks(n, DSR_CHUNK); chunk++) {
             size_t at = (size_t)c * n + chunk * DSR_CHUNK, count = dsr_block_size(n, DSR_CHUNK, chunk);
             dsr_kernel->affine(sums + at, NULL, mean, count, a, 0, b);
-            dsr_kernel->rate_backward_f32(grad + at, mean, grad_current + at, count, &neuron, divisor, partial);
+            dsr_kernel->rate_backward_f32(grad + at, mean, grad_current + at, count, &own, divisor, partial);
         }
         above[c] = dsr_add_partials(partial);
     }
-    for (size_t c = 0; c < channels; c++)
-        *grad_threshold += above[c];
-    free(above);
     return DSR_OK;
 }
 
@@ -86,23 +79,24 @@ dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size
     return DSR_OK;
 }
 
-static void each_tile(void (*kernel)(const uint32_t *, float *, size_t, size_t, size_t, float), const uint32_t *words,
-                      float *values, size_t channels, size_t n, double amplitude) {
+static void each_tile(void (*kernel)(const uint32_t *, float *, size_t, size_t, size_t, const float *),
+                      const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude) {
     size_t tiles = dsr_blocks(n, TILE_LANES), groups = dsr_blocks(channels, DSR_WORD);
 #pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
         size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * TILE_LANES;
         kernel(words + group * n + first, values + group * DSR_WORD * n + first,
-               dsr_block_size(channels, DSR_WORD, group), dsr_block_size(n, TILE_LANES, tile), n, (float)amplitude);
+               dsr_block_size(channels, DSR_WORD, group), dsr_block_size(n, TILE_LANES, tile), n,
+               amplitude + group * DSR_WORD);
     }
 }
 
-dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude) {
+dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude) {
     each_tile(dsr_kernel->unpack_words, words, values, channels, n, amplitude);
     return DSR_OK;
 }
 
-dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, double amplitude) {
+dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude) {
     each_tile(dsr_kernel->add_words, words, values, channels, n, amplitude);
     return DSR_OK;
 }

@@ -250,6 +250,9 @@ dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const f
     return convolve(words, weight, &p, group, &to);
 }
 
+/* Rows of a dsr_row_current: bias, scale, shift, shortcut_amplitude, v_threshold, fire. */
+enum { ROWS = 6 };
+
 /* Channels of an out block, or `missing` where there is no array or no channel. */
 static void pad_channels(const float *from, size_t channels, size_t out, float missing, float *to) {
     for (size_t i = 0; i < DSR_ROW; i++)
@@ -263,21 +266,27 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
         return DSR_OK;
     spike_conv_plan p = make_plan(conv, timesteps);
     dsr_row_current *rows = dsr_scratch(p.out_blocks, sizeof *rows);
-    float *channels = dsr_scratch(p.out_blocks * 3 * DSR_ROW, sizeof *channels);
+    float *channels = dsr_scratch(p.out_blocks * ROWS * DSR_ROW, sizeof *channels);
     dsr_status status = rows && channels ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
         for (size_t out = 0; out < p.out_blocks; out++) {
-            float *at = channels + out * 3 * DSR_ROW;
+            float *at = channels + out * ROWS * DSR_ROW;
             pad_channels(bias, conv.out_channels, out, 0, at);
             pad_channels(after.scale, conv.out_channels, out, 1, at + DSR_ROW);
             pad_channels(after.shift, conv.out_channels, out, 0, at + 2 * DSR_ROW);
+            pad_channels(after.shortcut_amplitude, conv.out_channels, out, 0, at + 3 * DSR_ROW);
+            const float *own = after.thresholds.rows;
+            pad_channels(own, conv.out_channels, out, 1, at + 4 * DSR_ROW);
+            pad_channels(own ? own + after.thresholds.stride : NULL, conv.out_channels, out, 1, at + 5 * DSR_ROW);
             size_t existing = dsr_block_size(conv.out_channels, DSR_ROW, out);
             rows[out] = (dsr_row_current){.bias = at,
                                           .scale = at + DSR_ROW,
                                           .shift = at + 2 * DSR_ROW,
+                                          .shortcut_amplitude = at + 3 * DSR_ROW,
+                                          .v_threshold = own ? at + 4 * DSR_ROW : NULL,
+                                          .fire = own ? at + 5 * DSR_ROW : NULL,
                                           .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
-                                          .amplitude = (float)amplitude,
-                                          .shortcut_amplitude = (float)after.shortcut_amplitude};
+                                          .amplitude = (float)amplitude};
         }
         tile_output to = {.spikes = output, .rows = rows, .after = &after};
         status = convolve(words, weight, &p, group, &to);

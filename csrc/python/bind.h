@@ -111,6 +111,11 @@ static inline dsr_lanes dsr_lanes_of(const dsr_call *c) {
     return (dsr_lanes){AXIS(c, 'C'), AXIS(c, 'P'), AXIS(c, 'T'), AXIS(c, 'B')};
 }
 
+/* Thresholds of channels, where there are any, have a row for each number of a dsr_neuron that goes with them. */
+static inline int dsr_check_thresholds(const dsr_call *c, const float *rows) {
+    return rows ? dsr_expect_axis(c, 'R', 3, "v_threshold, fire, top") : 0;
+}
+
 /* One axis of windows over an image: -1 with ValueError set unless axis `windows` has one element for each of them. */
 int dsr_check_windows(const dsr_call *c, char image, char windows, size_t kernel, size_t stride, size_t padding);
 

@@ -138,15 +138,18 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     STRIDES(A, S)                                                                                                      \
     A(S, COUNT, group, NULL, IN)                                                                                       \
     A(S, U32, shortcut, "KIJTB", MAYBE)                                                                                \
-    A(S, NUMBER, shortcut_amplitude, NULL, IN)                                                                         \
+    A(S, F32, shortcut_amplitude, "O", MAYBE)                                                                          \
     A(S, F32, scale, "O", MAYBE)                                                                                       \
     A(S, F32, shift, "O", MAYBE)                                                                                       \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
+    A(S, F32, thresholds, "RO", MAYBE)                                                                                 \
     A(S, U32, out, "KIJTB", OUT)
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
-    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
+    if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
+        return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
+    if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
         dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word") < 0 ||
         dsr_expect_axis(c, 'K', dsr_words_of(AXIS(c, 'O')), "32 channels per word") < 0)
         return -1;
@@ -154,7 +157,8 @@ CHECK(conv2d_neuron_spikes) {
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
-    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude, a->scale, a->shift, a->neuron};
+    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude,        a->scale, a->shift,
+                            a->neuron,   {a->thresholds, AXIS(c, 'O')}};
     return dsr_conv2d_neuron_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
                                     conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), a->stride, a->padding), AXIS(c, 'T'),
                                     (unsigned)a->group, after);

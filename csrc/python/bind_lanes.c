@@ -8,6 +8,7 @@
     A(S, F32, shift, "C", MAYBE)                                                                                       \
     A(S, F32, weights, "T", MAYBE)                                                                                     \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
+    A(S, F32, thresholds, "RC", MAYBE)                                                                                 \
     A(S, U32, words, "WPTB", OUT)                                                                                      \
     A(S, F32, sums, "CPB", OUT)                                                                                        \
     A(S, F32, weighted, "CPB", MAYBE_OUT)
@@ -16,6 +17,8 @@ ARGUMENTS(neuron_spikes, NEURON_SPIKES)
 CHECK(neuron_spikes) {
     if ((a->weights == NULL) != (a->weighted == NULL))
         return dsr_refuse(c, "weighted", "an array where 'weights' is one, None where it is None");
+    if (dsr_check_thresholds(c, a->thresholds) < 0)
+        return -1;
     if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
         return -1;
     return dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word");
@@ -23,7 +26,8 @@ CHECK(neuron_spikes) {
 
 OPERATION(neuron_spikes, check_neuron_spikes, RETURNS_NOTHING) {
     dsr_layer_current input = {a->current, AXIS(c, 'S') == 1, a->scale, a->shift, a->weights};
-    return dsr_neuron_spikes(input, a->words, a->sums, a->weighted, dsr_lanes_of(c), a->neuron);
+    return dsr_neuron_spikes(input, a->words, a->sums, a->weighted, dsr_lanes_of(c), a->neuron,
+                             (dsr_thresholds){a->thresholds, AXIS(c, 'C')});
 }
 
 #define NEURON_SPIKES_BACKWARD(A, S)                                                                                   \
@@ -33,12 +37,19 @@ OPERATION(neuron_spikes, check_neuron_spikes, RETURNS_NOTHING) {
     A(S, F32, shift, "C", MAYBE)                                                                                       \
     A(S, COUNT, timesteps, NULL, IN)                                                                                   \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
-    A(S, F32, out, "CN", OUT)
+    A(S, F32, thresholds, "RC", MAYBE)                                                                                 \
+    A(S, F32, out, "CN", OUT)                                                                                          \
+    A(S, F64, above, "C", OUT)
 ARGUMENTS(neuron_spikes_backward, NEURON_SPIKES_BACKWARD)
 
-OPERATION(neuron_spikes_backward, NULL, RETURNS_NUMBER) {
-    return dsr_neuron_spikes_backward(a->grad, a->sums, a->scale, a->shift, a->out, &c->result, AXIS(c, 'C'),
-                                      AXIS(c, 'N'), a->timesteps, a->neuron);
+CHECK(neuron_spikes_backward) {
+    return dsr_check_thresholds(c, a->thresholds);
+}
+
+OPERATION(neuron_spikes_backward, check_neuron_spikes_backward, RETURNS_NOTHING) {
+    return dsr_neuron_spikes_backward(a->grad, a->sums, a->scale, a->shift, a->out, a->above, AXIS(c, 'C'),
+                                      AXIS(c, 'N'), a->timesteps, a->neuron,
+                                      (dsr_thresholds){a->thresholds, AXIS(c, 'C')});
 }
 
 #define PACK_WORDS(A, S)                                                                                               \
@@ -71,7 +82,7 @@ OPERATION(transpose_words, check_transpose_words, RETURNS_NOTHING) {
 
 #define UNPACK_WORDS(A, S)                                                                                             \
     A(S, U32, words, "WN", IN)                                                                                         \
-    A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
+    A(S, F32, amplitude, "C", IN)                                                                                      \
     A(S, F32, out, "CN", OUT)
 ARGUMENTS(unpack_words, UNPACK_WORDS)
 ARGUMENTS(add_words, UNPACK_WORDS)

@@ -55,7 +55,7 @@ class Tally:
             self.neuron.path,
             type(self.neuron).__name__,
             self.features,
-            self.neuron.effective_threshold(),
+            self.neuron.mean_threshold(),
             self.neuron.alpha,
             firing_rate=int(np.arange(steps + 1) @ self.spike_counts) / (count * steps),
             dead=int(np.count_nonzero(~self.fired)) / self.fired.size,

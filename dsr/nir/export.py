@@ -15,7 +15,7 @@ from dsr.nn.currents import Current, Signal
 from dsr.nn.describe import description
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
-from dsr.ops import NeuronModel, Values
+from dsr.ops import NeuronModel, PerChannel, Values
 from dsr.ops.arguments import LARGEST, SMALLEST
 
 Doubles = NDArray[np.float64]
@@ -80,7 +80,7 @@ class _Exporter:
         self.edges: list[tuple[str, str]] = []
         self.features: dict[str, tuple[int, ...]] = {}
         self.only = ""
-        self.neurons: dict[str, tuple[NeuronModel, float, float]] = {}
+        self.neurons: dict[str, tuple[NeuronModel, PerChannel, float]] = {}
 
     def graph(self, network: Network, features: tuple[int, ...]) -> Any:
         """The whole graph."""
@@ -104,9 +104,9 @@ class _Exporter:
             "integration": "euler" if self.euler else "exponential",
             "readout": _readout(output),
             "output_amplitude": amplitude,
-            "v_threshold": {name: v_threshold for name, (_, v_threshold, _) in self.neurons.items()},
+            "v_threshold": {name: _told(v_threshold) for name, (_, v_threshold, _) in self.neurons.items()},
             "alpha": {name: alpha for name, (_, _, alpha) in self.neurons.items()},
-            "amplitude": {name: neuron.amplitude for name, (neuron, _, _) in self.neurons.items()},
+            "amplitude": {name: _told(neuron.amplitude) for name, (neuron, _, _) in self.neurons.items()},
         }
         return self.nir.NIRGraph(nodes=nodes, edges=self.edges, metadata=metadata)
 
@@ -196,14 +196,15 @@ class _Exporter:
         return _wire(self._add(self._name(path), node, wire.sources), self.features[path], np.repeat(scale, pixels))
 
     def neuron(
-        self, path: str, wire: _Wire, neuron: NeuronModel, v_threshold: float, alpha: float, leak: float
+        self, path: str, wire: _Wire, neuron: NeuronModel, v_threshold: PerChannel, alpha: float, leak: float
     ) -> _Wire:
         """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
         wire = self._settle(wire, self._name(path))
         threshold, reset = potentials(v_threshold, alpha)
 
-        def every(value: float | np.float32) -> NDArray[np.float32]:
-            return np.full(wire.features, value, np.float32)
+        def every(value: float | NDArray[np.float32]) -> NDArray[np.float32]:
+            image = (-1,) + (1,) * (len(wire.features) - 1)
+            return np.full(wire.features, value if np.ndim(value) == 0 else np.reshape(value, image), np.float32)
 
         at_spikes = {"v_threshold": every(threshold), "v_reset": every(reset)}
         if leak:
@@ -288,6 +289,11 @@ class _Exporter:
 def _wire(source: str, features: tuple[int, ...], scale: Doubles | None = None) -> _Wire:
     ones = np.ones(features[0])
     return _Wire({source: ones if scale is None else scale}, np.zeros(features[0]), features)
+
+
+def _told(number: PerChannel) -> float | list[float]:
+    """A number, or those of the channels, as metadata hold them."""
+    return number if isinstance(number, float) else np.asarray(number, np.float64).tolist()
 
 
 def _export_of(layer: Layer) -> Any:

@@ -26,6 +26,19 @@ def uniform(name: str, node: Any, key: str, features: tuple[int, ...]) -> np.flo
     return np.float32(values.flat[0])
 
 
+def by_channel(name: str, node: Any, key: str, features: tuple[int, ...]) -> NDArray[np.float32]:
+    """The values of an array of neuron parameters by channel, (C,), or the one value of shape ()."""
+    values = reals(name, node, key, np.float32)
+    if values.shape != features or (values == values.flat[0]).all():
+        return np.asarray(uniform(name, node, key, features))
+    channels = values.reshape(len(values), -1)
+    if not np.isfinite(channels).all() or (channels != channels[:, :1]).any():
+        raise refusal(
+            name, node, f"dsr has one {key} for all neurons of a channel, got {values.min():g} to {values.max():g}"
+        )
+    return channels[:, 0]
+
+
 def reals(name: str, node: Any, key: str, dtype: DTypeLike = np.float64) -> NDArray[Any]:
     """An array of real numbers; those that the dtype cannot hold are infinite."""
     given = np.asarray(getattr(node, key))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dsr.nir.nodes import (
     bias_of,
+    by_channel,
     check_size,
     integers,
     one_integer,
@@ -31,6 +32,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import IF, LIF, Neuron
 from dsr.nn.pooling import AvgPool2d
+from dsr.ops import PerChannel
 from dsr.ops.arguments import as_positive, shown
 
 Doubles = NDArray[np.float64]
@@ -76,7 +78,7 @@ class _Road:
 
     features: tuple[int, ...]
     scale: Doubles
-    amplitude: float = 1.0
+    amplitude: PerChannel = 1.0
     layers: dict[str, Layer] = field(default_factory=dict)
 
     @property
@@ -95,7 +97,7 @@ class _Road:
         layer: Layer,
         features: tuple[int, ...],
         scale: Doubles | None = None,
-        amplitude: float = 1.0,
+        amplitude: PerChannel = 1.0,
     ) -> _Road:
         """One layer more, and what is to be done to its output; by default nothing."""
         unique, number = name, 1
@@ -256,8 +258,10 @@ class _Importer:
             dims = f"{int(node.start_dim)} to {int(node.end_dim)}"
             raise refusal(name, node, f"dsr flattens all axes of {road.features}, 0 to {last}, got {dims}")
         pixels = prod(road.features[1:])
-        scale = np.repeat(road.scale, pixels)
-        return road.then(name, Flatten(), (len(scale),), scale, road.amplitude)
+        scale, amplitude = np.repeat(road.scale, pixels), road.amplitude
+        if isinstance(amplitude, np.ndarray):
+            amplitude = np.repeat(amplitude, pixels)
+        return road.then(name, Flatten(), (len(scale),), scale, amplitude)
 
     def _scale(self, name: str, node: Any, road: _Road) -> _Road:
         given = reals(name, node, "scale")
@@ -289,8 +293,8 @@ class _Importer:
             neuron: Neuron = LIF(v_threshold, tau, delta_t, alpha) if tau else IF(v_threshold, alpha)
         except ValueError as error:  # numbers that float32 has no room for
             raise refusal(name, node, str(error)) from error
-        if neuron.effective_threshold() != v_threshold:  # the bound is above it, or rounds it
-            neuron.v_threshold.lower_bound = v_threshold * 2.0**-26
+        if np.any(neuron.effective_threshold() != v_threshold):  # the bound is above one, or rounds one
+            neuron.v_threshold.lower_bound = float(np.min(v_threshold)) * 2.0**-26
         return road.then(name, neuron, road.features, amplitude=neuron.amplitude(v_threshold))
 
     def _tau(self, name: str, node: Any, features: tuple[int, ...], delta_t: float) -> float:
@@ -299,19 +303,25 @@ class _Importer:
             raise refusal(name, node, f"expected tau > {delta_t if self.euler else 0}, got {tau}")
         return -delta_t / log1p(-delta_t / tau) if self.euler else tau
 
-    def _threshold_and_alpha(self, name: str, node: Any, features: tuple[int, ...]) -> tuple[float, float]:
-        threshold, reset = (uniform(name, node, key, features) for key in ("v_threshold", "v_reset"))
-        if not reset <= 0 < threshold:
-            raise refusal(name, node, f"expected v_reset <= 0 < v_threshold, got {reset:g} and {threshold:g}")
-        if threshold < 2.0**-20 * (threshold - reset):
-            raise refusal(
-                name, node, f"dsr has alpha >= 2**-20, got v_threshold = {threshold:g} and v_reset = {reset:g}"
-            )
+    def _threshold_and_alpha(self, name: str, node: Any, features: tuple[int, ...]) -> tuple[Any, float]:
+        given = (by_channel(name, node, key, features) for key in ("v_threshold", "v_reset"))
+        threshold, reset = np.broadcast_arrays(*given)
+        for above, below in zip(threshold.flat, reset.flat, strict=True):
+            if not below <= 0 < above:
+                raise refusal(name, node, f"expected v_reset <= 0 < v_threshold, got {below:g} and {above:g}")
+            if above < 2.0**-20 * (above - below):
+                raise refusal(
+                    name, node, f"dsr has alpha >= 2**-20, got v_threshold = {above:g} and v_reset = {below:g}"
+                )
         try:
-            told = tuple(float(self.metadata[key][name]) for key in ("v_threshold", "alpha"))
+            height: Any = np.array(self.metadata["v_threshold"][name], np.float64)
+            alpha = float(self.metadata["alpha"][name])
         except (KeyError, TypeError, ValueError, IndexError):
-            return threshold_and_alpha(threshold, reset)
+            height = np.zeros(0)
         # several pairs may give the same two potentials, and metadata may be of another graph
-        if potentials(*told) == (threshold, reset):
-            return told[0], told[1]
-        return threshold_and_alpha(threshold, reset)
+        if height.shape == threshold.shape and np.array_equal(potentials(height, alpha), (threshold, reset)):
+            return (float(height) if height.ndim == 0 else height), alpha
+        height, found = threshold_and_alpha(threshold, reset)
+        if found is None:
+            raise refusal(name, node, "dsr has one alpha = v_threshold / (v_threshold - v_reset) for all channels")
+        return height, found

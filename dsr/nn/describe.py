@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.nn.currents import Signal
-from dsr.ops import NeuronModel, Values
+from dsr.ops import NeuronModel, PerChannel, Values
 
 if TYPE_CHECKING:
     from dsr.nn.layer import Layer
@@ -74,7 +74,9 @@ class GraphWriter(Protocol):
     def flatten(self, path: str, wire: Any) -> Any:
         """An image as a vector."""
 
-    def neuron(self, path: str, wire: Any, neuron: NeuronModel, v_threshold: float, alpha: float, leak: float) -> Any:
+    def neuron(
+        self, path: str, wire: Any, neuron: NeuronModel, v_threshold: PerChannel, alpha: float, leak: float
+    ) -> Any:
         """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
 
 

@@ -25,7 +25,7 @@ from dsr.nn.currents import (
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, uniform_weights
-from dsr.ops import NeuronModel, Values, Words
+from dsr.ops import NeuronModel, Sums, Values, Words
 
 
 def spikes(current: Current, neuron: NeuronModel, weights: Values, path: str, run: Run) -> Words:
@@ -143,7 +143,13 @@ class Convolution:
             ConvolvedSpikes(
                 train,
                 ops.SpikeConvolution(
-                    train.words, self.kernel, b, train.amplitude, self.stride, self.padding, self._group(train)
+                    train.words,
+                    train.weigh(self.kernel),
+                    b,
+                    train.common_amplitude,
+                    self.stride,
+                    self.padding,
+                    self._group(train),
                 ),
             )
             for train, b in zip(self.trains, biases, strict=True)
@@ -164,16 +170,18 @@ class Convolution:
             varies = "constant gradient" if slope is None else "gradient of every step"
             self.run.note(self.path, f"weight gradient on spikes, {varies}")
             parts = [
-                ops.conv2d_spikes_weight_gradient(
-                    constant,
-                    slope,
-                    values,
-                    train.words,
-                    self.kernel.shape,
-                    train.amplitude,
-                    self.stride,
-                    self.padding,
-                    self._group(train),
+                train.weigh(
+                    ops.conv2d_spikes_weight_gradient(
+                        constant,
+                        slope,
+                        values,
+                        train.words,
+                        self.kernel.shape,
+                        train.common_amplitude,
+                        self.stride,
+                        self.padding,
+                        self._group(train),
+                    )
                 )
                 for train in self.trains
             ]
@@ -201,8 +209,8 @@ class Convolution:
 
 def neuron_gradient(
     gradient: SignalGradient, current: Current, neuron: NeuronModel, weights: Values, path: str, run: Run
-) -> tuple[SignalGradient | None, float]:
-    """Gradients of the current and of the threshold, given that of the spikes: arguments are those of `spikes`."""
+) -> tuple[SignalGradient | None, Sums]:
+    """Gradients of the current and of the thresholds, given that of the spikes: arguments are those of `spikes`."""
     run.note(path, "gradient from sums" if current.has_sum(weights) else "gradient from values")
     if isinstance(gradient, Gradient):
         gradient = gradient.summed(weights)

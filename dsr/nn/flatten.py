@@ -6,6 +6,8 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from dsr import ops
 from dsr.nn.currents import Current, Dense, Signal, needs_gradient
 from dsr.nn.describe import GraphWriter, OperationCounter
@@ -31,7 +33,10 @@ class Flatten(Layer):
             if words.shape[1:3] != (1, 1):
                 values = signal.values()
                 words = ops.pack_words(values.reshape(*features, 1, 1, *values.shape[3:]))
-            return replace(signal, words=words, features=features)
+            amplitude = signal.amplitude
+            if isinstance(amplitude, np.ndarray):
+                amplitude = amplitude.repeat(features[0] // len(amplitude))
+            return replace(signal, words=words, features=features, amplitude=amplitude)
         values = signal.final_values()
         return Current(
             (Dense(values.reshape(*features, 1, 1, *values.shape[3:])),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,18 +16,21 @@ from dsr.nn.gradients import SignalGradient
 from dsr.nn.layer import Layer, Parameter, saved_state
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, decaying_weights, uniform_weights
-from dsr.ops import NeuronModel, Values
-from dsr.ops.arguments import LARGEST, SMALLEST, as_flag, as_number, as_positive
+from dsr.ops import NeuronModel, PerChannel, Values
+from dsr.ops.arguments import LARGEST, SMALLEST, as_flag, as_number, as_positive, as_positives, shown
 
 Doubles = NDArray[np.float64]
+Thresholds = float | Sequence[float] | NDArray[np.floating[Any]]
+"""What layers take: a number, or one for each channel."""
 
 
 class Neuron(Layer):
     """Base of spiking layers: what a neuron model adds is a `NeuronModel`, its time weights, and its mapping.
 
-    ``class MyNeuron(Neuron, kind="mine")`` gives it a name for recipes, benchmarks and the command line. The threshold
-    is trained, or fixed: then it is a buffer, kept in checkpoints but unknown to optimisers. A forward
-    pass uses it clamped from below: ``V = max(V - bound, 0) + bound``; an optimiser clamps it before each step.
+    ``class MyNeuron(Neuron, kind="mine")`` gives it a name for recipes, benchmarks and the command line. There is one
+    threshold, a number, or one for each channel, an array (C,). It is trained, or fixed: then it is a buffer, kept in
+    checkpoints but unknown to optimisers. A forward pass uses it clamped from below:
+    ``V = max(V - bound, 0) + bound``; an optimiser clamps it before each step.
     """
 
     delta_t: float | None = None
@@ -43,7 +46,7 @@ class Neuron(Layer):
 
     def __init__(
         self,
-        v_threshold: float,
+        v_threshold: Thresholds,
         alpha: float,
         v_threshold_lower_bound: float,
         train_threshold: bool,
@@ -57,7 +60,7 @@ class Neuron(Layer):
         self.threshold_gradient_scale = as_number(
             name, "threshold_gradient_scale", scale, lambda value: 0 <= value <= LARGEST, "a number >= 0"
         )
-        self.v_threshold = Parameter(np.array(as_positive(name, "v_threshold", v_threshold)), bound)
+        self.v_threshold = Parameter(_threshold(name, v_threshold), bound)
         self._state: tuple[Current, NeuronModel, Run] | None = None
 
     @property
@@ -72,8 +75,8 @@ class Neuron(Layer):
         name = type(self).__name__
         self.v_threshold.lower_bound = as_positive(name, "v_threshold_lower_bound", value)
 
-    def model(self, threshold: float) -> NeuronModel:
-        """The neurons with this threshold."""
+    def model(self, threshold: PerChannel) -> NeuronModel:
+        """The neurons with this threshold, or these of the channels."""
         raise NotImplementedError
 
     def time_weights(self, timesteps: int) -> Values:
@@ -88,24 +91,35 @@ class Neuron(Layer):
         """The threshold at which the mapping ends where the mean current is `activation`."""
         raise NotImplementedError
 
+    @staticmethod
+    def by_channel(numbers: PerChannel) -> PerChannel:
+        """Numbers of channels in the shape that goes with (C, H, W, B)."""
+        return numbers.reshape(-1, 1, 1, 1) if isinstance(numbers, np.ndarray) else numbers
+
     def threshold_gradient_factor(self) -> float:
         """Factor of the sum of gradients over saturated neurons in the threshold's gradient."""
         return 1.0
 
     def parameters(self) -> Mapping[str, Parameter]:
-        """``v_threshold``, a scalar, if it is trained."""
+        """``v_threshold``, a scalar or (C,), if it is trained."""
         return {"v_threshold": self.v_threshold} if self.train_threshold else {}
 
     def buffers(self) -> Mapping[str, NDArray[Any]]:
-        """``v_threshold``, a scalar, if it is fixed."""
+        """``v_threshold``, a scalar or (C,), if it is fixed."""
         return {} if self.train_threshold else {"v_threshold": self.v_threshold.value}
 
-    def effective_threshold(self) -> float:
-        """The threshold that a forward pass uses: the trained one, clamped."""
-        value = float(self.v_threshold.bounded())
-        if not np.isfinite(value):
-            raise FloatingPointError(f"{type(self).__name__} {self.path}: v_threshold is {value}")
-        return value
+    def effective_threshold(self) -> PerChannel:
+        """The threshold that a forward pass uses: the trained one, clamped; (C,) where each channel has its own."""
+        value = self.v_threshold.bounded()
+        bad = ~np.isfinite(value)
+        if bad.any():
+            channel = f" of channel {int(bad.argmax())}" if value.ndim else ""
+            raise FloatingPointError(f"{type(self).__name__} {self.path}: v_threshold{channel} is {value[bad].flat[0]}")
+        return value if value.ndim else float(value)
+
+    def mean_threshold(self) -> float:
+        """The effective threshold, or the mean of those of the channels: one number for tables and plots."""
+        return float(np.mean(self.effective_threshold(), dtype=np.float64))
 
     def effective_model(self) -> NeuronModel:
         """The neurons that a forward pass uses; FloatingPointError if their threshold is beyond what float32 holds."""
@@ -114,12 +128,16 @@ class Neuron(Layer):
         except ValueError as error:
             raise FloatingPointError(f"{type(self).__name__} {self.path}: {error}") from None
 
-    def amplitude(self, threshold: float) -> float:
+    def amplitude(self, threshold: PerChannel) -> PerChannel:
         """The height of a spike with this threshold."""
         return self.model(threshold).amplitude
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Spikes of the current."""
+        thresholds = self.v_threshold.value
+        if thresholds.ndim and len(thresholds) != signal.channels:
+            name = f"{type(self).__name__} {self.path}"
+            raise ValueError(f"{name}: expected {len(thresholds)} channels, as v_threshold has, got {signal.features}")
         current, model, weights = as_current(signal), self.effective_model(), self.time_weights(signal.timesteps)
         words = evaluate.spikes(current, model, weights, self.path, run)
         if run.training:
@@ -134,6 +152,8 @@ class Neuron(Layer):
         below, above = evaluate.neuron_gradient(gradient, current, model, weights, self.path, run)
         if self.train_threshold:
             factor = self.threshold_gradient_factor() * self.threshold_gradient_scale
+            if self.v_threshold.value.ndim == 0:
+                above = above.cumsum()[-1]  # in order, unlike NumPy's sum
             self.v_threshold.grad = np.array(above * factor, np.float32)
         return below
 
@@ -159,13 +179,23 @@ class Neuron(Layer):
         """All ranks have the threshold of rank 0."""
 
 
+def _threshold(name: str, v_threshold: Thresholds) -> NDArray[Any]:
+    """One threshold, or those of the channels."""
+    if isinstance(v_threshold, Sequence | np.ndarray) and not isinstance(v_threshold, str) and np.ndim(v_threshold) > 0:
+        if len(v_threshold) == 0:
+            raise ValueError(f"{name}: argument 'v_threshold': expected a number or one for each channel, got none")
+        return as_positives(name, "v_threshold", v_threshold)
+    number: Any = v_threshold
+    return np.array(as_positive(name, "v_threshold", number))
+
+
 class IF(Neuron, kind="if"):
     """Integrate-and-fire neurons with a trained threshold.
 
     Parameters
     ----------
-    v_threshold : float
-        Initial threshold and height of a spike, > 0.
+    v_threshold : float or array_like, shape (C,)
+        Initial threshold and height of a spike, > 0; of all neurons, or of those of each channel.
     alpha : float
         Fraction of the threshold at which a neuron fires, in [2**-20, 1].
     v_threshold_lower_bound : float
@@ -182,7 +212,7 @@ class IF(Neuron, kind="if"):
 
     def __init__(
         self,
-        v_threshold: float = 6.0,
+        v_threshold: Thresholds = 6.0,
         alpha: float = 0.5,
         v_threshold_lower_bound: float = 0.01,
         *,
@@ -191,7 +221,7 @@ class IF(Neuron, kind="if"):
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
 
-    def model(self, threshold: float) -> NeuronModel:
+    def model(self, threshold: PerChannel) -> NeuronModel:
         """Decay and gain are 1, a spike is worth the threshold."""
         return ops.if_model(threshold, self.alpha)
 
@@ -201,9 +231,9 @@ class IF(Neuron, kind="if"):
 
     def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
         """``clip(z, 0, V) / V``."""
-        threshold = self.effective_threshold()
-        slope, _ = functional.if_rate_backward(np.ones_like(mean_current), mean_current, threshold)
-        return functional.if_rate(mean_current, threshold) / threshold, slope != 0
+        relative = mean_current / self.by_channel(self.effective_threshold())
+        slope, _ = functional.if_rate_backward(np.ones_like(relative), relative, 1.0)
+        return functional.if_rate(relative, 1.0), slope != 0
 
     def threshold_for(self, activation: float) -> float:
         """``clip(z, 0, V)`` ends at ``z = V``."""
@@ -215,8 +245,8 @@ class LIF(Neuron, kind="lif"):
 
     Parameters
     ----------
-    v_threshold : float
-        Initial threshold, > 0; a spike is worth ``v_threshold / delta_t``.
+    v_threshold : float or array_like, shape (C,)
+        Initial threshold, > 0, of all neurons, or of those of each channel; a spike is worth ``v_threshold / delta_t``.
     tau, delta_t : float
         Membrane time constant and time step, > 0, in the same unit.
     alpha : float
@@ -237,7 +267,7 @@ class LIF(Neuron, kind="lif"):
 
     def __init__(
         self,
-        v_threshold: float = 0.3,
+        v_threshold: Thresholds = 0.3,
         tau: float = 1.0,
         delta_t: float = 0.05,
         alpha: float = 0.3,
@@ -249,17 +279,18 @@ class LIF(Neuron, kind="lif"):
     ) -> None:
         super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
         self.tau, self.delta_t = as_positive("LIF", "tau", tau), as_positive("LIF", "delta_t", delta_t)
-        if not SMALLEST <= float(self.v_threshold.value) / self.delta_t <= LARGEST:
+        heights = self.v_threshold.value.astype(np.float64) / self.delta_t
+        if not ((heights >= SMALLEST) & (heights <= LARGEST)).all():
             raise ValueError(
                 "LIF: expected v_threshold / delta_t, the height of a spike, in [2**-126, 2**126], got "
-                f"{v_threshold} / {delta_t}"
+                f"{shown(v_threshold)} / {delta_t}"
             )
         functional.threshold_factor("LIF", self.delta_t, gradient)  # refuses an unknown name
         self.gradient = gradient
 
     delta_t: float
 
-    def model(self, threshold: float) -> NeuronModel:
+    def model(self, threshold: PerChannel) -> NeuronModel:
         """``decay = exp(-delta_t / tau)``, ``gain = 1 - decay``; a spike is worth ``threshold / delta_t``."""
         return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha)
 
@@ -269,12 +300,9 @@ class LIF(Neuron, kind="lif"):
 
     def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
         """``clip(z / tau, 0, V / delta_t)`` in units of ``V / delta_t``."""
-        threshold = self.effective_threshold()
-        slope, _ = functional.lif_rate_backward(
-            np.ones_like(mean_current), mean_current, threshold, self.tau, self.delta_t
-        )
-        rate = functional.lif_rate(mean_current, threshold, self.tau, self.delta_t)
-        return rate * (self.delta_t / threshold), slope != 0
+        relative = mean_current / self.by_channel(self.effective_threshold())
+        slope, _ = functional.lif_rate_backward(np.ones_like(relative), relative, 1.0, self.tau, self.delta_t)
+        return functional.lif_rate(relative, 1.0, self.tau, self.delta_t) * self.delta_t, slope != 0
 
     def threshold_for(self, activation: float) -> float:
         """``clip(z / tau, 0, V / delta_t)`` ends at ``z = tau V / delta_t``."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import ops
-from dsr.ops import Values, Words
+from dsr.ops import PerChannel, Values, Words
 from dsr.ops.arguments import LARGEST, SMALLEST, as_array, as_number
 
 
@@ -36,8 +36,8 @@ class SpikeTrain:
     features : tuple of int
         ``(C, H, W)``; ``(C, L)`` for a signal, whose words have ``H, W = 1, L``; or ``(N,)`` for a vector, whose words
         have ``C, H, W = N, 1, 1``.
-    amplitude : float
-        What a spike is worth: `v_threshold` (IF), ``v_threshold / delta_t`` (LIF).
+    amplitude : float or ndarray of float32, shape (C,)
+        What a spike is worth, on all channels or on each: `v_threshold` (IF), ``v_threshold / delta_t`` (LIF).
     time_weights : ndarray of float32, shape (T,), or None
         Weights of the representation, of mean 1: how the neuron below reads time in `rate`, and how it wants the
         gradient summed over time. None: a layer such as dropout that wants the gradient of every step.
@@ -45,7 +45,7 @@ class SpikeTrain:
 
     words: Words
     features: tuple[int, ...]
-    amplitude: float
+    amplitude: PerChannel
     time_weights: Values | None
 
     @classmethod
@@ -92,6 +92,20 @@ class SpikeTrain:
     def values(self) -> Values:
         """Unpack to float32 lanes, (C, H, W, T, B)."""
         return ops.unpack_words(self.words, self.channels, self.amplitude)
+
+    @property
+    def common_amplitude(self) -> float:
+        """What a spike of any channel is worth beside what `weigh` tells of the channels."""
+        return 1.0 if isinstance(self.amplitude, np.ndarray) else self.amplitude
+
+    def weigh(self, kernel: Values) -> Values:
+        """A kernel (O, C / groups, KH, KW) with the amplitudes of channels in its weights; itself if they have one."""
+        if not isinstance(self.amplitude, np.ndarray):
+            return kernel
+        inner = kernel.shape[1]
+        groups = self.channels // inner
+        by_group = kernel.reshape(groups, len(kernel) // groups, *kernel.shape[1:])
+        return (by_group * self.amplitude.reshape(groups, 1, inner, 1, 1)).reshape(kernel.shape)
 
     @property
     def channels(self) -> int:
@@ -150,8 +164,9 @@ class SpikeTrain:
         return replace(self, words=words, time_weights=weights)
 
     def __repr__(self) -> str:
+        amplitude = f"{self.amplitude:g}" if isinstance(self.amplitude, float) else "by channel"
         return (
-            f"SpikeTrain(shape={self.shape}, firing_rate={self.firing_rate():.4f}, amplitude={self.amplitude:g}, "
+            f"SpikeTrain(shape={self.shape}, firing_rate={self.firing_rate():.4f}, amplitude={amplitude}, "
             f"{self.nbytes} bytes)"
         )
 

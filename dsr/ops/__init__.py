@@ -6,7 +6,7 @@ and within the stated bound on each level; eps is 2**-24.
 
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
-from dsr.ops.layout import Sums, Values, Words, output_size, word_count
+from dsr.ops.layout import PerChannel, Sums, Values, Words, output_size, word_count
 from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward, time_weights
 from dsr.ops.pooling import Pair, avg_pool, avg_pool_backward, max_pool, max_pool_backward, or_pool, pool_planes
 from dsr.ops.spike_convolution import (
@@ -25,6 +25,7 @@ __all__ = [
     "MOST_TAPS",
     "NeuronModel",
     "Pair",
+    "PerChannel",
     "SpikeConvolution",
     "Sums",
     "Values",

@@ -92,6 +92,17 @@ def as_positive(function: str, name: str, value: float) -> float:
     return as_number(function, name, number, lambda x: SMALLEST <= x <= LARGEST, "a number in [2**-126, 2**126]")
 
 
+def as_positives(function: str, name: str, values: ArrayLike) -> NDArray[Any]:
+    """`values`, one for each channel, as numbers from `SMALLEST` to `LARGEST`."""
+    array = as_array(function, name, values)
+    bad = ~((array >= SMALLEST) & (array <= LARGEST))
+    if array.ndim != 1 or bad.any():
+        given = f"shape {array.shape}" if array.ndim != 1 else f"{array[bad][0]} of channel {bad.argmax()}"
+        wanted = "a number for each channel, all in [2**-126, 2**126]"
+        raise ValueError(f"{function}: argument '{name}': expected {wanted}, got {given}")
+    return array
+
+
 def as_flag(function: str, name: str, value: Any) -> bool:
     """`value` as True or False, or an error that names function and argument."""
     if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):

@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.ops.arguments import LARGEST, as_array, shown
+
 Values = NDArray[np.float32]
 Words = NDArray[np.uint32]
 Sums = NDArray[np.float64]
+PerChannel = float | Values
+"""One number for all channels, or one for each, (C,)."""
 
 
 def word_count(channels: int) -> int:
@@ -38,6 +42,19 @@ def require_array(function: str, axes: int = 0, **arrays: Any) -> None:
         if array.ndim != axes if axes else array.ndim == 0:
             wanted = f"{axes} axes" if axes else "at least one axis"
             raise ValueError(f"{function}: argument '{name}': expected {wanted}, got shape {array.shape}")
+
+
+def for_channels(function: str, name: str, numbers: PerChannel, channels: int) -> Values:
+    """A number of each channel; ValueError unless there are as many, and float32 holds them."""
+    given = as_array(function, name, numbers)
+    if given.shape not in ((), (channels,)):
+        raise ValueError(
+            f"{function}: argument '{name}': expected a number or one for each of {channels} channels, got shape "
+            f"{given.shape}"
+        )
+    if not (np.abs(given) <= LARGEST).all():
+        raise ValueError(f"{function}: argument '{name}': expected finite numbers up to 2**126, got {shown(numbers)}")
+    return np.full(channels, given, np.float32)
 
 
 def require_writable(function: str, name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dsr import _core
-from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive
+from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive, as_positives
 from dsr.ops.layout import (
+    PerChannel,
+    Sums,
     Values,
     Words,
     by_channel,
@@ -44,29 +46,33 @@ class NeuronModel:
 
     Notes
     -----
-    All numbers are exact in the dtype of the arrays, and are computed in it.
+    All numbers are exact in the dtype of the arrays, and are computed in it. Neurons of layers may have a threshold for
+    each channel: then `v_threshold`, `fire`, `amplitude` and `top` are arrays of float32, (C,).
     """
 
     decay: float
     gain: float
-    v_threshold: float
-    fire: float
-    amplitude: float
+    v_threshold: PerChannel
+    fire: PerChannel
+    amplitude: PerChannel
     divisor: float
-    top: float
+    top: PerChannel
     closed: bool
 
 
 def if_model(
-    v_threshold: float, alpha: float = 0.5, *, dtype: DTypeLike = np.float32, function: str = "if_model"
+    v_threshold: PerChannel, alpha: float = 0.5, *, dtype: DTypeLike = np.float32, function: str = "if_model"
 ) -> NeuronModel:
-    """Integrate-and-fire neurons, see `dsr.functional.if_forward`; errors are those of `function`."""
-    threshold, fire = _threshold(function, v_threshold, alpha, dtype)
+    """Integrate-and-fire neurons, see `dsr.functional.if_forward`; errors are those of `function`.
+
+    `v_threshold` is a number, or, for neurons of layers (float32), one for each channel.
+    """
+    threshold, fire = (_plain(number) for number in _threshold(function, v_threshold, alpha, dtype))
     return NeuronModel(1.0, 1.0, threshold, fire, threshold, 1.0, threshold, closed=True)
 
 
 def lif_model(
-    v_threshold: float,
+    v_threshold: PerChannel,
     tau: float,
     delta_t: float,
     alpha: float = 0.3,
@@ -74,30 +80,50 @@ def lif_model(
     dtype: DTypeLike = np.float32,
     function: str = "lif_model",
 ) -> NeuronModel:
-    """Leaky integrate-and-fire neurons, see `dsr.functional.lif_forward`; errors are those of `function`."""
+    """Leaky integrate-and-fire neurons, see `dsr.functional.lif_forward`; errors are those of `function`.
+
+    `v_threshold` is a number, or, for neurons of layers (float32), one for each channel.
+    """
     threshold, fire = _threshold(function, v_threshold, alpha, dtype)
     tau, delta_t = as_positive(function, "tau", tau), as_positive(function, "delta_t", delta_t)
     kind: Any = np.dtype(dtype).type
     decay = exp(-delta_t / tau)
     with np.errstate(over="ignore", under="ignore"):
-        amplitude = float(kind(threshold) / kind(delta_t))
-        top = float(kind(tau) * kind(threshold) / kind(delta_t))
+        amplitude, top = threshold / kind(delta_t), kind(tau) * threshold / kind(delta_t)
     for name, value in (("v_threshold / delta_t", amplitude), ("tau v_threshold / delta_t", top)):
-        if not SMALLEST <= value <= LARGEST:
-            given = f"{threshold:.4g}, {tau:.4g} and {delta_t:.4g}"
+        bad = ~((value >= SMALLEST) & (value <= LARGEST))
+        if np.any(bad):
+            given = f"{np.ravel(threshold)[np.argmax(bad)]:.4g}, {tau:.4g} and {delta_t:.4g}"
             wanted = f"{name} in [2**-126, 2**126], got v_threshold, tau and delta_t of {given}"
             raise ValueError(f"{function}: argument 'delta_t': expected {wanted}")
+    threshold, fire, amplitude, top = (_plain(number) for number in (threshold, fire, amplitude, top))
     return NeuronModel(
         float(kind(decay)), float(kind(1 - decay)), threshold, fire, amplitude, float(kind(tau)), top, closed=False
     )
 
 
-def _threshold(function: str, v_threshold: float, alpha: float, dtype: DTypeLike) -> tuple[float, float]:
-    """The threshold, and the potential at which a neuron fires."""
+def _threshold(function: str, v_threshold: Any, alpha: float, dtype: DTypeLike) -> tuple[Any, Any]:
+    """The threshold, and the potential at which a neuron fires: numbers of the dtype, or arrays of them."""
     kind: Any = np.dtype(dtype).type
-    threshold = kind(as_positive(function, "v_threshold", v_threshold))
+    if function.endswith("_model") and isinstance(v_threshold, np.ndarray) and v_threshold.ndim == 1:
+        threshold = as_positives(function, "v_threshold", v_threshold).astype(kind)
+    else:
+        threshold = kind(as_positive(function, "v_threshold", v_threshold))
     fraction = as_number(function, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
-    return float(threshold), float(kind(fraction) * threshold)
+    return threshold, kind(fraction) * threshold
+
+
+def _plain(number: Any) -> PerChannel:
+    """A Python number, or the array."""
+    return number if isinstance(number, np.ndarray) else float(number)
+
+
+def one_and_thresholds(neuron: NeuronModel) -> tuple[NeuronModel, Values | None]:
+    """A neuron as the compiled part takes it: one, and the thresholds of the channels (3, C) if each has its own."""
+    if not isinstance(getattr(neuron, "v_threshold", None), np.ndarray):
+        return neuron, None
+    rows = np.stack(np.broadcast_arrays(neuron.v_threshold, neuron.fire, neuron.top))
+    return replace(neuron, v_threshold=1.0, fire=1.0, amplitude=1.0, top=1.0), rows
 
 
 def time_weights(timesteps: int, tau: float, delta_t: float) -> NDArray[np.float64]:
@@ -131,7 +157,7 @@ def neuron_spikes(
         scale,
         shift,
         weights,
-        neuron,
+        *one_and_thresholds(neuron),
         merge_pixels(words, 2),
         merge_pixels(sums, 1),
         None if weighted is None else merge_pixels(weighted, 1),
@@ -146,8 +172,8 @@ def neuron_spikes_backward(
     neuron: NeuronModel,
     scale: Values | None = None,
     shift: Values | None = None,
-) -> tuple[Values, float]:
-    """The gradient of every step's ``scale * x + shift``, and the plain sum of `grad` over saturated neurons. EXACT.
+) -> tuple[Values, Sums]:
+    """The gradient of every step's ``scale * x + shift``, and (C,), the sums of `grad` over saturated neurons. EXACT.
 
     `grad` (C, H, W, B) is the sum over time of the spikes' gradient, `sums` what `neuron_spikes` gave with the same
     `timesteps`, `scale` and `shift`; both with the weights of the representation, scaled to the sum T. Meng et al.
@@ -158,8 +184,15 @@ def neuron_spikes_backward(
     if grad.shape != sums.shape:
         wanted = f"expected shape {sums.shape} as 'sums', got {grad.shape}"
         raise ValueError(f"neuron_spikes_backward: argument 'grad': {wanted}")
-    result = np.empty(sums.shape, np.float32)
-    above = _core.neuron_spikes_backward(
-        by_channel(grad), by_channel(sums), scale, shift, timesteps, neuron, by_channel(result)
+    result, above = np.empty(sums.shape, np.float32), np.empty(len(sums))
+    _core.neuron_spikes_backward(
+        by_channel(grad),
+        by_channel(sums),
+        scale,
+        shift,
+        timesteps,
+        *one_and_thresholds(neuron),
+        by_channel(result),
+        above,
     )
     return result, above

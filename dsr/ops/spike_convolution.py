@@ -9,8 +9,17 @@ import numpy as np
 from dsr import _core
 from dsr.ops.arguments import as_count
 from dsr.ops.convolution import convolved_size
-from dsr.ops.layout import Values, Words, new_array, require_array, require_writable, word_count
-from dsr.ops.neurons import NeuronModel
+from dsr.ops.layout import (
+    PerChannel,
+    Values,
+    Words,
+    for_channels,
+    new_array,
+    require_array,
+    require_writable,
+    word_count,
+)
+from dsr.ops.neurons import NeuronModel, one_and_thresholds
 from dsr.ops.words import transpose_words
 
 MOST_TAPS = 121
@@ -82,8 +91,8 @@ class SpikeConvolution:
         As in `conv2d_spikes`.
     shortcut : ndarray of uint32, shape (ceil(O / 32), H', W', T, B), or None
         Spikes that are added to the result.
-    shortcut_amplitude : float
-        What each of them is worth.
+    shortcut_amplitude : float or ndarray of float32, shape (O,)
+        What each of them is worth, on all channels or on each.
     """
 
     words: Words
@@ -94,10 +103,14 @@ class SpikeConvolution:
     padding: int
     group: int
     shortcut: Words | None = None
-    shortcut_amplitude: float = 0.0
+    shortcut_amplitude: PerChannel = 0.0
 
-    def arguments(self) -> tuple[Words, Values, Values | None, float, int, int, int, Words | None, float]:
+    def arguments(self) -> tuple[Words, Values, Values | None, float, int, int, int, Words | None, Values | None]:
         """The attributes in the order in which the operations take them."""
+        heights = None
+        if self.shortcut is not None:
+            function, channels = "conv2d_neuron_spikes", len(self.weight)
+            heights = for_channels(function, "shortcut_amplitude", self.shortcut_amplitude, channels)
         return (
             self.words,
             self.weight,
@@ -107,7 +120,7 @@ class SpikeConvolution:
             self.padding,
             self.group,
             self.shortcut,
-            self.shortcut_amplitude,
+            heights,
         )
 
     def output_words(self, function: str = "conv2d_spikes") -> Words:
@@ -128,7 +141,7 @@ def conv2d_neuron_spikes(
     The current is used while it is in the cache and stored nowhere.
     """
     out = convolution.output_words("conv2d_neuron_spikes")
-    _core.conv2d_neuron_spikes(*convolution.arguments(), scale, shift, neuron, out)
+    _core.conv2d_neuron_spikes(*convolution.arguments(), scale, shift, *one_and_thresholds(neuron), out)
     return out
 
 

@@ -7,7 +7,17 @@ from numpy.typing import NDArray
 
 from dsr import _core
 from dsr.ops.arguments import as_count
-from dsr.ops.layout import Values, Words, by_channel, new_array, require_array, require_writable, word_count
+from dsr.ops.layout import (
+    PerChannel,
+    Values,
+    Words,
+    by_channel,
+    for_channels,
+    new_array,
+    require_array,
+    require_writable,
+    word_count,
+)
 
 
 def pack_words(values: Values) -> Words:
@@ -27,20 +37,22 @@ def transpose_words(words: Words) -> Words:
     return transposed
 
 
-def unpack_words(words: Words, channels: int, amplitude: float = 1.0) -> Values:
-    """`amplitude` where the bit is set, else 0. EXACT."""
+def unpack_words(words: Words, channels: int, amplitude: PerChannel = 1.0) -> Values:
+    """`amplitude`, of all channels or of each, where the bit is set, else 0. EXACT."""
     require_array("unpack_words", words=words)
     count = as_count("unpack_words", "channels", channels, 0)
     values = new_array("unpack_words", "channels", (count, *words.shape[1:]))
-    _core.unpack_words(by_channel(words), amplitude, by_channel(values))
+    heights = for_channels("unpack_words", "amplitude", amplitude, count)
+    _core.unpack_words(by_channel(words), heights, by_channel(values))
     return values
 
 
-def add_words(words: Words, values: Values, amplitude: float) -> Values:
+def add_words(words: Words, values: Values, amplitude: PerChannel) -> Values:
     """``values += unpack_words(words, len(values), amplitude)`` in place; returns `values`. EXACT."""
     require_array("add_words", words=words, values=values)
     require_writable("add_words", "values", values, (len(values), *words.shape[1:]))
-    _core.add_words(by_channel(words), amplitude, by_channel(values))
+    heights = for_channels("add_words", "amplitude", amplitude, len(values))
+    _core.add_words(by_channel(words), heights, by_channel(values))
     return values
 
 

@@ -43,6 +43,7 @@ def convert(ann: Network, spiking: Network, batches: Iterable[ArrayLike], quanti
     -------
     dict of str to float
         The thresholds by the paths of their layers. Where one is less than its layer's lower bound, the bound counts.
+        Where a layer has one for each channel, all start from this.
 
     Raises
     ------

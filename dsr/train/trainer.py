@@ -452,7 +452,7 @@ class Trainer:
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,
             "firing_rate": spike_rates(network, self.held_out.batch(first)),
-            "v_threshold": {path: neuron.effective_threshold() for path, neuron in network.neurons()},
+            "v_threshold": {path: neuron.mean_threshold() for path, neuron in network.neurons()},
         }
 
     def _finish(self, metrics: dict[str, Any]) -> None:

@@ -39,16 +39,32 @@ def plane(array: np.ndarray) -> np.ndarray:
     return array.reshape(*array.shape[:2], *array.shape[3:])
 
 
+def with_own(neuron: Any, thresholds: Any) -> Any:
+    """The neuron with a threshold for each channel, where there are any."""
+    if thresholds is None:
+        return neuron
+    v_threshold, fire, top = thresholds
+    return reference.Neuron(
+        neuron.decay, neuron.gain, v_threshold, fire, neuron.amplitude, neuron.divisor, top, neuron.closed
+    )
+
+
 def spikes(
-    current: Any, scale: Any, shift: Any, weights: Any, neuron: Any, words: Any, sums: Any, weighted: Any
+    current: Any, scale: Any, shift: Any, weights: Any, neuron: Any, own: Any, words: Any, sums: Any, weighted: Any
 ) -> list[Any]:
-    found = reference.neuron_spikes(images(current), words.shape[2], neuron, weights, scale, shift)
+    found = reference.neuron_spikes(images(current), words.shape[2], with_own(neuron, own), weights, scale, shift)
     return [None if array is None else plane(array) for array in found]
 
 
 def threshold_gradient(result: tuple[Any, float], grad: np.ndarray) -> list[Any]:
     with np.errstate(all="ignore"):
         return [result[0], Number(result[1], float(np.abs(grad.astype(np.float64)).sum()))]
+
+
+def threshold_gradients(result: tuple[Any, Any], grad: np.ndarray) -> list[Any]:
+    with np.errstate(all="ignore"):
+        size = np.abs(grad.astype(np.float64)).sum(axis=tuple(range(1, grad.ndim)))
+        return [result[0], Sums(result[1], size)]
 
 
 def convolve(values: np.ndarray, weight: np.ndarray, bias: Any, stride: int, padding: int) -> list[Any]:
@@ -128,7 +144,8 @@ def spike_weight_gradient(
 
 def fused(*arguments: Any) -> list[Any]:
     """The bits of the operations one by one: they are promised to be these."""
-    words, weight, bias, amplitude, stride, padding, group, shortcut, height, scale, shift, neuron, out = arguments
+    words, weight, bias, amplitude, stride, padding, group, *rest = arguments
+    shortcut, height, scale, shift, neuron, own, out = rest
     _, rows, columns, timesteps, batch = out.shape
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
@@ -137,7 +154,7 @@ def fused(*arguments: Any) -> list[Any]:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))
     whole = current.reshape(len(weight), rows * columns, 1, timesteps, batch)
-    found = reference.neuron_spikes(whole, timesteps, neuron, None, scale, shift)[0]
+    found = reference.neuron_spikes(whole, timesteps, with_own(neuron, own), None, scale, shift)[0]
     return [found.reshape(out.shape)]
 
 
@@ -184,8 +201,8 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "encode_phase": lambda x, bits, out: [r.encode_phase(x, len(out), int(bits))],
     "encode_delta": lambda x, threshold, out: [r.encode_delta(x, threshold)],
     "neuron_spikes": spikes,
-    "neuron_spikes_backward": lambda g, sums, a, b, steps, neuron, out: threshold_gradient(
-        r.neuron_spikes_backward(g, sums, int(steps), neuron, a, b), g
+    "neuron_spikes_backward": lambda g, sums, a, b, steps, neuron, own, out, above: threshold_gradients(
+        r.neuron_spikes_backward(g, sums, int(steps), with_own(neuron, own), a, b), g
     ),
     "pack_words": lambda values, out: [r.pack_words(values)],
     "unpack_words": lambda words, a, out: [r.unpack_words(words, len(out), a)],

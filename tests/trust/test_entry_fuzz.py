@@ -20,7 +20,7 @@ import ops_table
 import pytest
 import wild
 from core_table import ENTRIES, arguments_of, make_arguments
-from entry_oracles import ORACLES, assert_agrees, moments, product_moments, threshold_gradient
+from entry_oracles import ORACLES, assert_agrees, moments, product_moments, threshold_gradients
 from functional_table import ARRAYS, FUNCTIONS, kinds_of, make_call
 
 from dsr import _core, functional, ops, reference
@@ -313,7 +313,7 @@ def test_ops(name, amount, figure):
                 flat = [a.reshape(len(a), prod(a.shape[1:])) for a in kept] if name.endswith("moments") else kept
                 found = oracle(*flat)
                 summed = function == "neuron_spikes_backward"
-                expected = threshold_gradient(found, flat[0]) if summed else as_list(found)
+                expected = threshold_gradients(found, flat[0]) if summed else as_list(found)
                 for actual, wanted in zip(as_list(result), expected, strict=True):
                     if wanted is None:
                         assert actual is None

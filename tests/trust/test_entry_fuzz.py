@@ -131,8 +131,7 @@ def test_core(entry, amount, figure):
             expected = ORACLES[entry](*numbers)
         found = [arguments[i] for i in outputs] + ([] if result is None else [result])
         for actual, wanted in zip(found, expected, strict=True):
-            if actual is not None or wanted is not None:
-                if actual is not None:  # an output that may be left out, and was
+            if actual is not None:  # an output that may be left out, and was
                 assert_agrees(actual, wanted)
 
     wild.repeat(amount(SHORT, FULL), wild.cases(), check)

@@ -146,6 +146,10 @@ typedef struct {
     X(void, sum_rows,                                                                                                  \
       (const float *rows, const uint16_t *lists, uint32_t start, const uint32_t *ends, size_t n, float *sums))         \
     X(void, sum_masked, (const dsr_mask_source *sources, size_t count, size_t offset, size_t n, float *sums))          \
+    X(void, masked_lanes,                                                                                              \
+      (const dsr_mask_source *sources, size_t count, size_t n, size_t channels, const float *bias, float amplitude,    \
+       float *to, size_t stride, int accumulate))                                                                      \
+    X(void, sum_own_rows, (const uint32_t *words, size_t count, size_t pitch, const float *rows, float *sums))         \
     X(void, build_table, (const float *rows, size_t groups, uint32_t group, size_t phases, float *table))              \
     X(void, rows_to_lanes,                                                                                             \
       (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \

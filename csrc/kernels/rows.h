@@ -22,6 +22,24 @@ typedef float quad __attribute__((vector_size(16), may_alias, aligned(4)));
 typedef uint8_t bytes16 __attribute__((vector_size(16), may_alias, aligned(1)));
 typedef uint16_t halves16 __attribute__((vector_size(32), may_alias, aligned(2)));
 
+typedef float any_vector __attribute__((vector_size(ROW_LANES * 4), may_alias, aligned(4)));
+
+/* A whole vector, or the n < ROW_LANES floats that are left. */
+static inline any_vector load_lanes(const float *from, size_t n) {
+    any_vector v = {0};
+    if (n >= ROW_LANES)
+        return *(const any_vector *)from;
+    memcpy(&v, from, n * sizeof *from);
+    return v;
+}
+
+static inline void store_lanes(any_vector v, float *to, size_t n) {
+    if (n >= ROW_LANES)
+        *(any_vector *)to = v;
+    else
+        memcpy(to, &v, n * sizeof *to);
+}
+
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
 
 /* The rows that each word selects, as numbers below 120 in 32 bytes per word, and their count. */
@@ -109,7 +127,7 @@ static inline __attribute__((always_inline)) void sum_masked_lanes(const dsr_mas
             row_bits bits = *(const row_bits *)(sources[s].bits + v * ROW_LANES);
             row_bits weights = *(const row_bits *)(sources[s].weights + v * ROW_LANES);
             for (int l = 0; l < lanes; l++) {
-                row_bits is_set = (row_bits)((sources[s].words[lane + (size_t)l] & bits) == bits);
+                row_bits is_set = (row_bits)((sources[s].words[lane + (size_t)l] & bits) != 0);
                 sum[l][v] += (row_vector)(is_set & weights);
             }
         }
@@ -124,6 +142,62 @@ static void sum_masked(const dsr_mask_source *sources, size_t count, size_t offs
         sum_masked_lanes(sources, count, offset + i, MASKED_LANES, sums + i * DSR_ROW);
     for (; i < n; i++)
         sum_masked_lanes(sources, count, offset + i, 1, sums + i * DSR_ROW);
+}
+
+/* Lanes l .. of one channel as below: `vectors` whole vectors, or the first `rest` lanes of one. */
+static inline __attribute__((always_inline)) void masked_step(const dsr_mask_source *sources, size_t count, size_t c,
+                                                              size_t l, int vectors, size_t rest, float bias,
+                                                              float amplitude, float *out, int accumulate) {
+    any_vector sum[4] = {{0}};
+    for (size_t s = 0; s < count; s++) {
+        uint32_t bit, weight;
+        memcpy(&bit, sources[s].bits + c, sizeof bit);
+        memcpy(&weight, sources[s].weights + c, sizeof weight);
+        for (int v = 0; v < vectors; v++) {
+            row_bits words =
+                (row_bits)load_lanes((const float *)(const void *)sources[s].words + l + v * ROW_LANES, rest);
+            sum[v] += (any_vector)((row_bits)((words & bit) != 0) & weight);
+        }
+    }
+    for (int v = 0; v < vectors; v++) {
+        float *to = out + l + v * ROW_LANES;
+        any_vector value = amplitude * sum[v] + bias;
+        if (accumulate)
+            value += load_lanes(to, rest);
+        store_lanes(value, to, rest);
+    }
+}
+
+/* The same for the channels of a current, from lanes to lanes: to[c * stride + l] = bias[c] + amplitude * sum, or that
+ * added where `accumulate`. */
+static void masked_lanes(const dsr_mask_source *sources, size_t count, size_t n, size_t channels, const float *bias,
+                         float amplitude, float *to, size_t stride, int accumulate) {
+    for (size_t c = 0; c < channels; c++, to += stride) {
+        const float start = bias ? bias[c] : 0;
+        size_t l = 0;
+        for (; l + 4 * ROW_LANES <= n; l += 4 * ROW_LANES)
+            masked_step(sources, count, c, l, 4, ROW_LANES, start, amplitude, to, accumulate);
+        for (; l + ROW_LANES <= n; l += ROW_LANES)
+            masked_step(sources, count, c, l, 1, ROW_LANES, start, amplitude, to, accumulate);
+        if (l < n)
+            masked_step(sources, count, c, l, 1, n - l, start, amplitude, to, accumulate);
+    }
+}
+
+/* sums[c] += the sum of rows[l][c] over the lanes l whose bit is set in words[l / 32][c], for `count` words of 32
+ * lanes, `pitch` apart, and DSR_ROW channels. */
+static void sum_own_rows(const uint32_t *words, size_t count, size_t pitch, const float *rows, float *sums) {
+    row_vector sum[ROW_VECTORS] = {{0}};
+    for (size_t w = 0; w < count; w++, words += pitch)
+        for (uint32_t l = 0; l < DSR_WORD; l++, rows += DSR_ROW)
+            for (int v = 0; v < ROW_VECTORS; v++) {
+                row_bits bits;
+                memcpy(&bits, words + v * ROW_LANES, sizeof bits);
+                row_bits is_set = (row_bits)((bits & (1u << l)) != 0);
+                sum[v] += (row_vector)(is_set & *(const row_bits *)(rows + v * ROW_LANES));
+            }
+    for (int v = 0; v < ROW_VECTORS; v++)
+        *(row_vector *)(sums + v * ROW_LANES) += sum[v];
 }
 
 /* table: a row of zeros, then the sums of each group of rows: sum m of group g and phase p is row

@@ -4,24 +4,6 @@
  *
  * Only additions, in one order: the same bits on every level. */
 
-typedef float any_vector __attribute__((vector_size(ROW_LANES * 4), may_alias, aligned(4)));
-
-/* A whole vector, or the n < ROW_LANES floats that are left. */
-static inline any_vector load_lanes(const float *from, size_t n) {
-    any_vector v = {0};
-    if (n >= ROW_LANES)
-        return *(const any_vector *)from;
-    memcpy(&v, from, n * sizeof *from);
-    return v;
-}
-
-static inline void store_lanes(any_vector v, float *to, size_t n) {
-    if (n >= ROW_LANES)
-        *(any_vector *)to = v;
-    else
-        memcpy(to, &v, n * sizeof *to);
-}
-
 /* One direction of a window: taps + 1 values, `pitch` apart, become the sums that the taps' sums are multiplied by. */
 static inline __attribute__((always_inline)) void spread(any_vector *d, int pitch, int taps) {
     any_vector a = d[0], b = d[pitch], c = d[2 * pitch];

@@ -42,7 +42,7 @@ static size_t words_of(channel_range c) {
 
 /* An output channel of few input channels (depthwise: one) is added up for DSR_ROW channels side by side: a pass adds,
  * of one word, one input channel to each of them. Rows would be zeros for the most part. */
-enum { MOST_PASSES = 2 };
+enum { MOST_PASSES = 2, MASKED_TARGETS = 1280 };
 
 static size_t count_passes(const spike_conv_plan *p) {
     size_t most = 0;
@@ -74,21 +74,21 @@ static void make_plan(spike_conv_plan *p, dsr_conv conv, size_t steps) {
     p->blocks = dsr_blocks(p->words, p->block_words);
     p->block_rows = 1 + DSR_WORD * p->block_words * p->taps;
     p->out_blocks = dsr_blocks(conv.out_channels, DSR_ROW);
+    p->group_in = conv.in_channels / conv.groups;
+    p->group_out = conv.out_channels / conv.groups;
+    p->passes = count_passes(p);
     size_t side = TILE_SIDE;
     while (side > 1 && side * side * steps > TILE_TARGETS)
         side--;
-    p->tile_y = least(conv.y.out, side);
-    p->tile_x = least(conv.x.out, side);
-    size_t piece = TILE_TARGETS / (p->tile_y * p->tile_x) / steps;
+    p->tile_y = p->passes ? 1 : least(conv.y.out, side);
+    p->tile_x = least(conv.x.out, p->passes ? 4 : side);
+    size_t piece = (p->passes ? MASKED_TARGETS : TILE_TARGETS) / (p->tile_y * p->tile_x) / steps;
     p->piece = least(p->run, piece >= 16 ? piece / 16 * 16 : piece ? piece : 1);
     p->tiles_y = dsr_blocks(conv.y.out, p->tile_y);
     p->tiles_x = dsr_blocks(conv.x.out, p->tile_x);
     p->tiles_l = dsr_blocks(p->run, p->piece);
     make_halo(&p->halo_y, &conv.y, p->tile_y);
     make_halo(&p->halo_x, &conv.x, p->tile_x);
-    p->group_in = conv.in_channels / conv.groups;
-    p->group_out = conv.out_channels / conv.groups;
-    p->passes = count_passes(p);
 }
 
 /* Weights as rows, [1 + 32 block_words * taps][DSR_ROW]: first a row of zeros; missing channels are zeros too. */
@@ -171,7 +171,7 @@ static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_
                      .ends = dsr_scratch(listed, sizeof *w->ends),
                      .sources = dsr_scratch(p->block_words * p->taps, sizeof *w->sources),
                      .masks = dsr_scratch(p->passes * p->taps, sizeof *w->masks),
-                     .sums = dsr_scratch((p->passes ? 1 : p->out_blocks) * targets * DSR_ROW, sizeof *w->sums),
+                     .sums = dsr_scratch((p->passes ? lanes : p->out_blocks * targets) * DSR_ROW, sizeof *w->sums),
                      .table = dsr_scratch((1 + p->block_words * p->taps * code->rows) * DSR_ROW, sizeof *w->table)};
     return w->rows && w->counts && w->lists && w->ends && w->sources && w->masks && w->sums && w->table;
 }
@@ -278,30 +278,24 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
     }
 }
 
-/* Sums of an out block by passes, in w->sums. */
-static void sum_block(const uint32_t *words, const float *packed, const spike_conv_plan *p, workspace *w, const tile *t,
-                      size_t out) {
+/* What output pixel i of a tile adds up, by passes; how many sources that are. */
+static size_t find_masks(const uint32_t *words, const float *packed, const spike_conv_plan *p, workspace *w,
+                         const tile *t, size_t out, size_t i) {
     const dsr_conv *conv = &p->conv;
-    size_t pixels = conv->y.size * conv->x.size;
-    for (size_t i = 0; i < t->ny * t->nx; i++) {
-        size_t count = 0;
-        for (size_t tap = 0; tap < p->taps; tap++) {
-            size_t pixel = input_pixel(p, w, p->halo_y.at[i / t->nx][tap / conv->x.taps],
-                                       p->halo_x.at[i % t->nx][tap % conv->x.taps]);
-            for (size_t pass = 0; pixel != SIZE_MAX && pass < p->passes; pass++) {
-                const float *rows = packed + (out * p->passes + pass) * pass_length(p);
-                size_t word = pass_word(p, out, pass);
-                if (word < p->words)
-                    w->masks[count++] =
-                        (dsr_mask_source){.words = words + (word * pixels + pixel) * conv->lanes + t->l0,
-                                          .bits = rows,
-                                          .weights = rows + (1 + tap) * DSR_ROW};
-            }
+    size_t pixels = conv->y.size * conv->x.size, count = 0;
+    for (size_t tap = 0; tap < p->taps; tap++) {
+        size_t pixel =
+            input_pixel(p, w, p->halo_y.at[i / t->nx][tap / conv->x.taps], p->halo_x.at[i % t->nx][tap % conv->x.taps]);
+        for (size_t pass = 0; pixel != SIZE_MAX && pass < p->passes; pass++) {
+            const float *rows = packed + (out * p->passes + pass) * pass_length(p);
+            size_t word = pass_word(p, out, pass);
+            if (word < p->words)
+                w->masks[count++] = (dsr_mask_source){.words = words + (word * pixels + pixel) * conv->lanes + t->l0,
+                                                      .bits = rows,
+                                                      .weights = rows + (1 + tap) * DSR_ROW};
         }
-        for (size_t step = 0; step < p->steps; step++)
-            dsr_kernel->sum_masked(w->masks, count, step * p->run, t->piece,
-                                   w->sums + (i * t->nl + step * t->piece) * DSR_ROW);
     }
+    return count;
 }
 
 /* What becomes of the sums of a tile: a current, or spikes. */
@@ -316,35 +310,56 @@ typedef struct {
     const dsr_after_conv *after;
 } tile_output;
 
-/* The sums of an out block. */
-static void write_block(const tile_output *o, const spike_conv_plan *p, const float *sums, const tile *t, size_t out) {
+/* The sums of an output pixel, the i-th of the tile, and an out block. */
+static void write_sums(const tile_output *o, const spike_conv_plan *p, const float *sums, const tile *t, size_t out,
+                       size_t i) {
     const dsr_conv *conv = &p->conv;
     size_t pixels = conv->y.out * conv->x.out, c = out * DSR_ROW;
-    for (size_t i = 0; i < t->ny * t->nx; i++, sums += t->nl * DSR_ROW) {
-        size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
-        if (o->spikes) {
-            size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
-            dsr_row_current row = o->rows[out];
-            row.shortcut = o->after->shortcut ? o->after->shortcut + at : NULL;
-            dsr_kernel->neuron_rows(sums, o->spikes + at, p->steps, t->piece, p->run, &row, &o->after->neuron);
-        } else
-            dsr_kernel->rows_to_lanes(sums, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out),
-                                      o->bias ? o->bias + c : NULL, o->amplitude,
-                                      o->current + (c * pixels + pixel) * conv->lanes + t->l0, pixels * conv->lanes,
-                                      o->accumulate);
-    }
+    size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
+    if (o->spikes) {
+        size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
+        dsr_row_current row = o->rows[out];
+        row.shortcut = o->after->shortcut ? o->after->shortcut + at : NULL;
+        dsr_kernel->neuron_rows(sums, o->spikes + at, p->steps, t->piece, p->run, &row, &o->after->neuron);
+    } else
+        dsr_kernel->rows_to_lanes(
+            sums, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out), o->bias ? o->bias + c : NULL, o->amplitude,
+            o->current + (c * pixels + pixel) * conv->lanes + t->l0, pixels * conv->lanes, o->accumulate);
+}
+
+/* A tile by passes: neurons want rows, a current goes from lanes to lanes. */
+static void convolve_masked(const uint32_t *words, const float *packed, const spike_conv_plan *p, workspace *w,
+                            const tile *t, const tile_output *to) {
+    const dsr_conv *conv = &p->conv;
+    size_t pixels = conv->y.out * conv->x.out;
+    for (size_t out = 0; out < p->out_blocks; out++)
+        for (size_t i = 0; i < t->ny * t->nx; i++) {
+            size_t count = find_masks(words, packed, p, w, t, out, i), c = out * DSR_ROW;
+            size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
+            if (to->spikes) {
+                for (size_t step = 0; step < p->steps; step++)
+                    dsr_kernel->sum_masked(w->masks, count, step * p->run, t->piece,
+                                           w->sums + step * t->piece * DSR_ROW);
+                write_sums(to, p, w->sums, t, out, i);
+            } else
+                dsr_kernel->masked_lanes(w->masks, count, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out),
+                                         to->bias ? to->bias + c : NULL, to->amplitude,
+                                         to->current + (c * pixels + pixel) * conv->lanes + t->l0, pixels * conv->lanes,
+                                         to->accumulate);
+        }
 }
 
 static void convolve_tile(const uint32_t *words, const float *packed, const spike_conv_plan *p,
                           const dsr_row_code *code, workspace *w, const tile *t, const tile_output *to) {
-    size_t length = t->ny * t->nx * t->nl * DSR_ROW;
-    if (!p->passes)
-        sum_tile(words, packed, p, code, w, t);
-    for (size_t out = 0; out < p->out_blocks; out++) {
-        if (p->passes)
-            sum_block(words, packed, p, w, t, out);
-        write_block(to, p, p->passes ? w->sums : w->sums + out * length, t, out);
+    if (p->passes) {
+        convolve_masked(words, packed, p, w, t, to);
+        return;
     }
+    sum_tile(words, packed, p, code, w, t);
+    const float *sums = w->sums;
+    for (size_t out = 0; out < p->out_blocks; out++)
+        for (size_t i = 0; i < t->ny * t->nx; i++, sums += t->nl * DSR_ROW)
+            write_sums(to, p, sums, t, out, i);
 }
 
 static dsr_status convolve(const uint32_t *words, const float *weight, const spike_conv_plan *p, unsigned group,

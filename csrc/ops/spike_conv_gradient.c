@@ -10,16 +10,21 @@ enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 typedef struct {
     dsr_conv conv;
     dsr_row_code code;
-    size_t batch, taps, lane_words, chunk, chunks, out_blocks, table_rows, channels, list_room, band, cells;
+    const uint32_t *transposed;
+    int depthwise; /* each row belongs to the channel at its own place: it is added without a list */
+    size_t batch, taps, lane_words, chunk, chunks, out_blocks, table_rows, channels, list_room, sum_room, band, cells;
     /* shared by the threads: tables [pixel of the band][out block], lists and their ends [input pixel of the band] */
-    float *tables, *sums; /* sums [out block][tap][channel][DSR_ROW] */
+    float *tables, *sums; /* sums [out block][tap][channel; depthwise: none][DSR_ROW] */
     uint16_t *lists;
     uint32_t *ends;
 } gradient_plan;
 
-static dsr_status make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t batch, unsigned group) {
+static dsr_status make_gradient_plan(gradient_plan *p, const uint32_t *transposed, dsr_conv conv, size_t batch,
+                                     unsigned group) {
     *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.y.taps * conv.x.taps};
-    make_row_code(&p->code, group);
+    p->transposed = transposed;
+    p->depthwise = conv.groups == conv.in_channels && conv.groups == conv.out_channels;
+    make_row_code(&p->code, p->depthwise ? 1 : group);
     p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
     p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
     p->chunk = dsr_blocks(p->lane_words, p->chunks);
@@ -36,9 +41,11 @@ static dsr_status make_gradient_plan(gradient_plan *p, dsr_conv conv, size_t bat
     p->cells =
         least(conv.y.size, (p->band - 1) * conv.y.stride + (conv.y.taps - 1) * conv.y.dilation + 1) * conv.x.size;
     p->tables = dsr_scratch(p->band * row_bytes, 1);
-    p->sums = dsr_scratch(p->out_blocks * p->taps * p->channels * DSR_ROW, sizeof *p->sums);
-    p->lists = dsr_scratch(p->cells * p->list_room, sizeof *p->lists);
-    p->ends = dsr_scratch(p->cells * p->channels, sizeof *p->ends);
+    size_t listed = p->depthwise ? 0 : p->cells;
+    p->sum_room = p->out_blocks * p->taps * (p->depthwise ? 1 : p->channels) * DSR_ROW;
+    p->sums = dsr_scratch(p->sum_room, sizeof *p->sums);
+    p->lists = dsr_scratch(listed * p->list_room, sizeof *p->lists);
+    p->ends = dsr_scratch(listed * p->channels, sizeof *p->ends);
     return p->tables && p->sums && p->lists && p->ends ? DSR_OK : DSR_NO_MEMORY;
 }
 
@@ -61,10 +68,13 @@ static gradient_part make_part(const gradient_plan *p, size_t y0, size_t chunk) 
     return part;
 }
 
-static void list_lanes(const uint32_t *transposed, const gradient_plan *p, const gradient_part *part, size_t cell,
-                       uint8_t *rows, uint8_t *counts) {
-    const uint32_t *words =
-        transposed + ((part->in0 * p->conv.x.size + cell) * p->lane_words + part->word0) * p->channels;
+/* The words of a pixel. */
+static const uint32_t *words_of_cell(const gradient_plan *p, const gradient_part *part, size_t cell) {
+    return p->transposed + ((part->in0 * p->conv.x.size + cell) * p->lane_words + part->word0) * p->channels;
+}
+
+static void list_lanes(const gradient_plan *p, const gradient_part *part, size_t cell, uint8_t *rows, uint8_t *counts) {
+    const uint32_t *words = words_of_cell(p, part, cell);
     dsr_row_source sources[GRAD_WORDS];
     dsr_kernel->expand_words(&p->code, words, part->words * p->channels, rows, counts);
     for (size_t j = 0; j < part->words; j++)
@@ -135,14 +145,24 @@ static void sum_part(const gradient_plan *p, const gradient_part *part, size_t o
                 continue;
             size_t cell = (in_y - part->in0) * conv->x.size + in_x;
             size_t index = ((y - part->y0) * conv->x.out + x) * p->out_blocks + out;
+            const float *table = p->tables + index * p->table_rows * DSR_ROW;
+            if (p->depthwise) {
+                dsr_kernel->sum_own_rows(words_of_cell(p, part, cell) + from, part->words, p->channels, table + DSR_ROW,
+                                         p->sums + (out * p->taps + tap) * DSR_ROW);
+                continue;
+            }
             const uint32_t *ends = p->ends + cell * p->channels + from;
-            dsr_kernel->sum_rows(p->tables + index * p->table_rows * DSR_ROW, p->lists + cell * p->list_room,
-                                 from ? ends[-1] : 0, ends, channels, sums);
+            dsr_kernel->sum_rows(table, p->lists + cell * p->list_room, from ? ends[-1] : 0, ends, channels, sums);
         }
     }
 }
 
 static void write_gradient(const gradient_plan *p, float amplitude, size_t c, float *grad_weight) {
+    if (p->depthwise) {
+        for (size_t tap = 0; tap < p->taps; tap++)
+            grad_weight[c * p->taps + tap] = amplitude * p->sums[(c / DSR_ROW * p->taps + tap) * DSR_ROW + c % DSR_ROW];
+        return;
+    }
     size_t channels = p->conv.in_channels / p->conv.groups,
            first = c / (p->conv.out_channels / p->conv.groups) * channels;
     for (size_t i = 0; i < channels; i++)
@@ -159,9 +179,9 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
         return DSR_OK;
     }
     gradient_plan p;
-    dsr_status status = make_gradient_plan(&p, conv, batch, group);
+    dsr_status status = make_gradient_plan(&p, transposed, conv, batch, group);
     if (status == DSR_OK) {
-        memset(p.sums, 0, p.out_blocks * p.taps * p.channels * DSR_ROW * sizeof *p.sums);
+        memset(p.sums, 0, p.sum_room * sizeof *p.sums);
 #pragma omp parallel num_threads(dsr_threads_for(conv.y.out *conv.x.out *conv.lanes *conv.out_channels))
         {
             uint8_t *rows = dsr_scratch(p.chunk * p.channels + 2, 32), *counts = dsr_scratch(p.chunk * p.channels, 1);
@@ -177,8 +197,9 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
                 for (size_t chunk = 0; chunk < p.chunks; chunk++) {
                     gradient_part part = make_part(&p, y0, chunk);
 #pragma omp for schedule(dynamic) nowait
-                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)((part.in1 - part.in0) * conv.x.size); cell++)
-                        list_lanes(transposed, &p, &part, (size_t)cell, rows, counts);
+                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)(p.depthwise ? 0 : (part.in1 - part.in0) * conv.x.size);
+                         cell++)
+                        list_lanes(&p, &part, (size_t)cell, rows, counts);
 #pragma omp for schedule(static)
                     for (ptrdiff_t i = 0; i < (ptrdiff_t)((part.y1 - y0) * conv.x.out * p.out_blocks); i++)
                         tabulate(&gradient, &p, &part, (size_t)i, dense, singles);

@@ -108,7 +108,7 @@ def test_a_source_of_weights_that_does_not_fit_says_what_to_do(run, capsys, tmp_
     error = error_of(capsys, "train", "digits", *lif, "--from", run)
     assert "is of IF neurons, expected LIF or ReLU neurons: the thresholds of LIF and IF networks do not mean" in error
     error = error_of(capsys, "train", "digits", "--set", "width=8", "--from", run)
-    assert "conv1.weight (expected (8, 1, 3, 3), got (4, 1, 3, 3))" in error
+    assert "of another shape: bn1.bias (expected (8,), got (4,))" in error
     assert error.endswith("; strict=False (--partial on the command line) takes what fits and leaves the rest as it is")
     assert "nothere: expected a run folder or a file of weights, found nothing" in error_of(
         capsys, "train", "digits", "--from", "nothere"

@@ -188,5 +188,11 @@ def test_the_recipe_of_a_command_is_the_one_that_is_trained(tmp_path, capsys):
     text = capsys.readouterr().out
     (tmp_path / "mine.toml").write_text(text)
     assert recipe.load(str(tmp_path / "mine.toml")) == recipe.load("digits", ["width=4"])
+    assert "crop_padding" not in text and text.startswith("# UCI handwritten digits")
+    assert main(["recipe", "digits", "--set", "width=4", "--all"]) == 0
+    everything = capsys.readouterr().out
+    assert "crop_padding = 0 " in everything
+    (tmp_path / "all.toml").write_text(everything)
+    assert recipe.load(str(tmp_path / "all.toml")) == recipe.load("digits", ["width=4"])
     assert main(["recipe"]) == 0
     assert capsys.readouterr().out == recipe.text() + "\n"

@@ -156,7 +156,7 @@ def _resumed(options: Namespace, group: distributed.Group) -> Iterator[train.Tra
         raise FileNotFoundError(f"--resume: {folder}: expected a run folder, found no {run_folder.CHECKPOINT} in it")
     lock = FolderLock(folder)
     with lock if group.rank == 0 else nullcontext():
-        _, chosen, metadata = run_folder.load_run(folder)
+        _, chosen, metadata = run_folder.load_run(folder, say=str)  # the trainer says what has changed
         chosen = recipe.changed(chosen, options.set)
         _wait_for_data(group)
         samples = run_folder.load_run_data(chosen, metadata, options.data, options.workers)

@@ -108,7 +108,7 @@ def test_a_source_of_weights_that_does_not_fit_says_what_to_do(run, capsys, tmp_
     error = error_of(capsys, "train", "digits", *lif, "--from", run)
     assert "is of IF neurons, expected LIF or ReLU neurons: the thresholds of LIF and IF networks do not mean" in error
     error = error_of(capsys, "train", "digits", "--set", "width=8", "--from", run)
-    assert "conv1.weight (expected (8, 1, 3, 3), got (4, 1, 3, 3))" in error
+    assert "of another shape: bn1.bias (expected (8,), got (4,))" in error
     assert error.endswith("; strict=False (--partial on the command line) takes what fits and leaves the rest as it is")
     assert "nothere: expected a run folder or a file of weights, found nothing" in error_of(
         capsys, "train", "digits", "--from", "nothere"
@@ -188,5 +188,11 @@ def test_the_recipe_of_a_command_is_the_one_that_is_trained(tmp_path, capsys):
     text = capsys.readouterr().out
     (tmp_path / "mine.toml").write_text(text)
     assert recipe.load(str(tmp_path / "mine.toml")) == recipe.load("digits", ["width=4"])
+    assert "crop_padding" not in text and text.startswith("# UCI handwritten digits")
+    assert main(["recipe", "digits", "--set", "width=4", "--all"]) == 0
+    everything = capsys.readouterr().out
+    assert "crop_padding = 0 " in everything
+    (tmp_path / "all.toml").write_text(everything)
+    assert recipe.load(str(tmp_path / "all.toml")) == recipe.load("digits", ["width=4"])
     assert main(["recipe"]) == 0
     assert capsys.readouterr().out == recipe.text() + "\n"

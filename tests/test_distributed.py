@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,9 @@ class Communicator:
 
     def broadcast(self, array):
         array[:] = self.shared.exchange(self.rank, array)[0]
+
+
+SMOOTHED = partial(dsr.cross_entropy, label_smoothing=0.1)
 
 
 def on_ranks(size, work):
@@ -384,7 +388,8 @@ def test_the_mean_is_that_of_the_batch():
 
     def gradients(group):
         network, mine = build(), numbers[group.rank :: group.size]
-        loss, _ = train.compute_gradients(network, samples.batch(mine), samples.labels[mine], 0.1, len(mine) / 64)
+        images, labels, share = samples.batch(mine), samples.labels[mine], len(mine) / 64
+        loss, _ = train.compute_gradients(network, images, labels, SMOOTHED, share=share)
         parameters = dict(network.parameters())
         gathered = distributed.combine(group, network, parameters, len(mine) / 64, [loss * len(mine)])
         return gathered.sum() / 64, {name: p.grad.copy() for name, p in parameters.items()}
@@ -421,7 +426,8 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(neuron):
         network = train.build_network(chosen, (1, 8, 8), 10)
         distributed.align(group, network, synchronised)
         mine = numbers[group.rank :: group.size]
-        loss, _ = train.compute_gradients(network, samples.batch(mine), samples.labels[mine], 0.1, len(mine) / 64)
+        images, labels, share = samples.batch(mine), samples.labels[mine], len(mine) / 64
+        loss, _ = train.compute_gradients(network, images, labels, SMOOTHED, share=share)
         parameters = dict(network.parameters())
         gathered = distributed.combine(group, network, parameters, len(mine) / 64, [loss * len(mine)])
         return gathered.sum() / 64, {name: p.grad.copy() for name, p in parameters.items()}, network.state()

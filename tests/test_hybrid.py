@@ -279,7 +279,7 @@ def test_weights_come_from_files(tmp_path, name, save, neuron):
     save(tmp_path / name, arrays)
     network = small(neuron, 1)
     stream = network.state()["drop.stream"]
-    hybrid.load_weights(network, tmp_path / name)
+    dsr.load_state(network, tmp_path / name, optional_thresholds=True)
     state = network.state()
     for key, array in arrays.items():
         np.testing.assert_array_equal(state[key].reshape(array.shape), array, err_msg=key)
@@ -290,7 +290,8 @@ def test_weights_come_from_files(tmp_path, name, save, neuron):
 def test_thresholds_and_other_dtypes_are_taken_where_they_are_given():
     network = small(IF, 2)
     given = {name: array.astype(np.float64) for name, array in weights().items()}
-    hybrid.load_weights(network, given | {"n2.v_threshold": np.array([0.75], np.float16), "other.stream": np.zeros(2)})
+    more = {"n2.v_threshold": np.array([0.75], np.float16), "other.stream": np.zeros(2)}
+    dsr.load_state(network, given | more, optional_thresholds=True)
     state = network.state()
     assert (state["n1.v_threshold"], state["n2.v_threshold"]) == (6.0, 0.75)
     assert state["conv.weight"].dtype == np.float32
@@ -305,8 +306,8 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_changed():
         "bn1.bias": np.full(8, np.inf),
     }
     del given["linear.bias"]
-    with pytest.raises(ValueError, match="load_weights: the mapping does not fit the network") as caught:
-        hybrid.load_weights(network, given)
+    with pytest.raises(ValueError, match="load_state: the mapping does not fit the network") as caught:
+        dsr.load_state(network, given, optional_thresholds=True)
     assert str(caught.value).split("; ")[1:] == [
         "missing: linear.bias",
         "unknown: fc.weight",
@@ -316,12 +317,12 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_changed():
     for name, array in network.state().items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
     with pytest.raises(ValueError, match=r"unknown: a0, a1, a2, a3, a4, a5, a6, a7 and 1 more$"):
-        hybrid.load_weights(network, weights() | {f"a{i}": np.zeros(1) for i in range(9)})
+        dsr.load_state(network, weights() | {f"a{i}": np.zeros(1) for i in range(9)}, optional_thresholds=True)
 
 
 def test_thresholds_do_not_fit_a_network_without_neurons():
     with pytest.raises(ValueError, match=r"unknown: n1\.v_threshold"):
-        hybrid.load_weights(small(ReLU, 1), weights() | {"n1.v_threshold": np.array(1.0)})
+        dsr.load_state(small(ReLU, 1), weights() | {"n1.v_threshold": np.array(1.0)}, optional_thresholds=True)
 
 
 @pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.pth"])
@@ -329,11 +330,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name):
     network, path = small(ReLU, 1), tmp_path / name
     if name != "w.pth":
         with pytest.raises(OSError, match=r"w\."):
-            hybrid.load_weights(network, path)
+            dsr.load_state(network, path, optional_thresholds=True)
     for content in (b"", b"PK\3\4 no archive", bytes(1000)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"load_weights: .*w\."):
-            hybrid.load_weights(network, path)
+        with pytest.raises(ValueError, match=r"load_state: .*w\."):
+            dsr.load_state(network, path, optional_thresholds=True)
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):
@@ -343,7 +344,7 @@ def test_damaged_checkpoints_are_refused(tmp_path):
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(checkpoint.CheckpointError, match="checksum"):
-        hybrid.load_weights(small(ReLU, 1), path)
+        dsr.load_state(small(ReLU, 1), path, optional_thresholds=True)
     checkpoint.save(path, {"optimizer.steps": np.array(3)}, {})
     with pytest.raises(ValueError, match="without a network"):
-        hybrid.load_weights(small(ReLU, 1), path)
+        dsr.load_state(small(ReLU, 1), path, optional_thresholds=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr.commands.arguments import Commands, add_changes, count, require_data
+from dsr.commands.arguments import CODE, Commands, add_changes, count, require_data
 from dsr.data import DataSet
 from dsr.nn.network import Network
 from dsr.train import build_network, recipe, run_folder
@@ -22,6 +22,7 @@ def add(commands: Commands) -> None:
         "summary",
         help="layers, shapes, parameters and operations of a network",
         description="A line a layer: output shape, parameters, multiply-adds of a sample and time step.",
+        epilog=CODE,
     )
     parser.add_argument("what", help="a recipe, or a run folder")
     add_changes(parser)

@@ -84,8 +84,9 @@ def run(options: Namespace) -> int:
 def _new(options: Namespace, group: distributed.Group) -> Iterator[train.Trainer]:
     """A new run, in a folder of its own."""
     if options.recipe is None:
-        hint = f"; {what_to_do(options.data)}" if options.data else ""
-        raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER{hint}")
+        if options.data:
+            raise ValueError(f"train: expected a recipe. {what_to_do(options.data)}")
+        raise ValueError(f"train: expected a recipe, one of {', '.join(recipe.names())}, or --resume FOLDER")
     if options.partial and options.start is None:
         raise ValueError("--partial: expected --from with it, got none")
     chosen = recipe.load(options.recipe, options.set)
@@ -155,7 +156,7 @@ def _resumed(options: Namespace, group: distributed.Group) -> Iterator[train.Tra
         raise FileNotFoundError(f"--resume: {folder}: expected a run folder, found no {run_folder.CHECKPOINT} in it")
     lock = FolderLock(folder)
     with lock if group.rank == 0 else nullcontext():
-        _, chosen, metadata = run_folder.load_run(folder)
+        _, chosen, metadata = run_folder.load_run(folder, say=str)  # the trainer says what has changed
         chosen = recipe.changed(chosen, options.set)
         _wait_for_data(group)
         samples = run_folder.load_run_data(chosen, metadata, options.data, options.workers)
@@ -218,8 +219,8 @@ def what_to_do(path: Path) -> str:
     kind = guess(path)
     if kind is None:
         return (
-            f"--data: {path} is no file of arrays (.npz), no folder of images or recordings in folders of classes; a "
-            'function of your own reads it: data = "mydata.py:load" in a recipe'
+            f"--data: {path} is neither a file of arrays (.npz) nor a folder of images or recordings; a function of "
+            'your own can read it: data = "mydata.py:load" in a recipe'
         )
     what = {"arrays": "an array file", "images": "a folder of images", "recordings": "a folder of recordings"}[kind]
     return (

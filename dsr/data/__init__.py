@@ -93,7 +93,7 @@ def load(
     """
     where = None if path is None else Path(path)
     if reference.is_reference(name):
-        own = reference.resolve(name, "load: argument 'name'")
+        own = reference.resolve(name, "data")
         made = reference.call(own, f"load: {name}", (where, preparation or Preparation()), options or {})
         if not isinstance(made, DataSet):
             raise TypeError(f"load: {name}: expected it to give a dsr.data.DataSet, got {type(made).__name__}")

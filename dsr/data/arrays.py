@@ -163,7 +163,7 @@ def _targets(
         texts = {name: array.astype(str) for name, array in y.items()}
         names = named or tuple(np.unique(np.concatenate([text.reshape(-1) for text in texts.values()])).tolist())
         if unknown := sorted({label for text in texts.values() for label in text.reshape(-1)} - set(names)):
-            raise DataError(f"{path}: y has {unknown[0]!r}, which is not among its classes")
+            raise DataError(f"{path}: y has '{unknown[0]}', which is not among its classes")
         numbers = {name: number for number, name in enumerate(names)}
         return names, {
             name: np.array([numbers[label] for label in text.reshape(-1)]).reshape(text.shape)

@@ -52,7 +52,8 @@ def as_targets(
         found = found.astype(bool)
     elif task == "regression":
         require_finite(function, name, found)
-        found = (found[:, np.newaxis] if found.ndim == 1 else found).astype(np.float32)
+        with np.errstate(over="ignore"):
+            found = (found[:, np.newaxis] if found.ndim == 1 else found).astype(np.float32)
         require_finite(function, name, found)
     if outputs is not None and task != "other" and found.shape[1] != outputs:
         raise ValueError(

@@ -58,7 +58,7 @@ def resolve(text: str, what: str) -> Callable[..., Any]:
     if not is_reference(text):
         raise ValueError(f"{what}: expected FILE.py:NAME or MODULE:NAME, got {shown(text)}")
     place, _, name = text.rpartition(":")
-    module = _file(Path(place), text, what) if place.endswith(".py") else _module(place, text, what)
+    module = _file(Path(place), text, what) if place.endswith(".py") else _module(place, what)
     found: Any = getattr(module, name, None)
     if not callable(found):
         there = "is not a function" if hasattr(module, name) else "is not in it"
@@ -118,7 +118,7 @@ def call(function: Callable[..., Any], what: str, arguments: tuple[Any, ...], op
 def _file(path: Path, text: str, what: str) -> ModuleType:
     path = path.expanduser().absolute()
     if not path.is_file():
-        raise FileNotFoundError(f"{what}: {shown(text)} needs the file {path}, which is not there")
+        raise FileNotFoundError(f"{what}: the file {path} is not there, which has '{text.rpartition(':')[2]}'")
     content = path.read_bytes()
     name = f"{path.stem}_{hashlib.sha256(str(path).encode() + content).hexdigest()[:16]}"
     if name in sys.modules:  # two references into one file run it once
@@ -136,7 +136,7 @@ def _file(path: Path, text: str, what: str) -> ModuleType:
     return module
 
 
-def _module(place: str, text: str, what: str) -> ModuleType:
+def _module(place: str, what: str) -> ModuleType:
     _append(Path().absolute())
     try:
         return importlib.import_module(place)
@@ -144,7 +144,7 @@ def _module(place: str, text: str, what: str) -> ModuleType:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise  # the module is there, but not what it imports
         raise ModuleNotFoundError(
-            f"{what}: {shown(text)} needs the module {place}, which is neither installed nor in {Path().absolute()}"
+            f"{what}: the module {place} is neither installed nor in {Path().absolute()}"
         ) from None
 
 

@@ -82,7 +82,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
     return {
         "layer": kind.__name__,
         "arguments": [_plain(layer, value) for value in arguments],
-        "named": {name: _plain(layer, value) for name, value in named.items()},
+        "named": [[name, _plain(layer, value)] for name, value in named.items()],  # in order, which mappings may lose
     }
 
 
@@ -103,7 +103,7 @@ def _made(value: Any) -> Any:
         kinds = _known()
         if value["layer"] not in kinds:
             raise ValueError(f"there is no layer {value['layer']!s:.80}")
-        named = {name: _made(item) for name, item in value["named"].items()}
+        named = {name: _made(item) for name, item in value["named"]}
         return kinds[value["layer"]](*map(_made, value["arguments"]), **named)
     return tuple(map(_made, value)) if isinstance(value, list) else value
 

@@ -9,7 +9,6 @@ its place; then the spiking network is trained on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +18,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.relu import ReLU
 from dsr.ops import Values
-from dsr.weights.loading import Arrays, assign, matched
+from dsr.weights.loading import matched
 from dsr.weights.reading import listed
 
 _CHUNK = 1 << 20
@@ -166,8 +165,3 @@ class _Counts:
             return 0.0
         last = (np.array([number + 1], np.uint32) << np.uint32(self.DROPPED)) - np.uint32(1)
         return min(float(last.view(np.float32)[0]), self.largest)
-
-
-def load_weights(network: Network, source: str | Path | Arrays) -> None:
-    """`dsr.load_state`, where thresholds may be missing: they stay as they are."""
-    assign("load_weights", network, source, optional_thresholds=True)

@@ -149,8 +149,8 @@ def load_checkpoint(
     recipe = _understood(path, lambda: from_dict(metadata["recipe"]))
     if timesteps is not None:
         recipe = replace(recipe, timesteps=timesteps)
-    if reference.is_reference(recipe.data) and run_code:
-        reference.recall(_noted(metadata, "data"))
+    for noted in metadata.get("references", {}).values() if run_code else ():
+        reference.recall(noted)
     loaded = network or _network_of(path, recipe, metadata, run_code, say)
     _understood(path, lambda: loaded.load_state(part(arrays, "average") or part(arrays, "network")))
     if words := not_finite(loaded):

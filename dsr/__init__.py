@@ -35,14 +35,14 @@ from dsr.optim.muon import Muon
 from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
-    from dsr import bench, data, inspect, metrics, models, nir, train
+    from dsr import bench, data, inspect, metrics, models, nir, testing, train
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
     from dsr.weights.loading import load_state
 
     __version__: str
 
-_MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "train")
+_MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "testing", "train")
 _PARTS = {
     "SpikingClassifier": "dsr.sklearn.classifier",
     "SpikingRegressor": "dsr.sklearn.regressor",
@@ -105,5 +105,6 @@ __all__ = [
     "nir",
     "set_num_threads",
     "spike_rates",
+    "testing",
     "train",
 ]

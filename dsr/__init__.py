@@ -37,7 +37,7 @@ from dsr.optim.muon import Muon
 from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
-    from dsr import bench, data, inspect, metrics, models, nir, train
+    from dsr import bench, data, inspect, metrics, models, nir, testing, train
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
     from dsr.train.model import Model, load, save
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "train")
+_MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "testing", "train")
 _PARTS = {
     "Model": "dsr.train.model",
     "SpikingClassifier": "dsr.sklearn.classifier",
@@ -124,5 +124,6 @@ __all__ = [
     "save",
     "set_num_threads",
     "spike_rates",
+    "testing",
     "train",
 ]

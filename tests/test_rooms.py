@@ -29,6 +29,7 @@ PACKAGE = {
     "functional": {"_core", "ops"},
     "nn": {"ops", "functional"},
     "metrics": {"ops", "nn"},
+    "testing": {"ops", "nn"},
     "optim": {"_core", "ops", "nn"},
     "files": {"ops"},
     "data": {"ops", "files"},

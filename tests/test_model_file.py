@@ -283,7 +283,7 @@ def test_files_that_say_something_else(tmp_path, change, words):
 
 def test_what_is_no_model(run, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros(3))
-    with pytest.raises(checkpoint.CheckpointError, match=r"x\.npz: no readable safetensors file"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"x\.npz: not a readable safetensors file"):
         dsr.load(tmp_path / "x.npz")
     with pytest.raises(FileNotFoundError):
         dsr.load(tmp_path)

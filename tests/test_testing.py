@@ -411,7 +411,7 @@ def test_bad_input(layer, given, options, error, message):
 
 
 def test_errors_of_the_layer_are_the_layers():
-    with pytest.raises(ValueError, match="Conv2d : expected features"):
+    with pytest.raises(ValueError, match="Conv2d: expected features"):
         check_layer(dsr.Conv2d(3, 4, 3), IMAGES["static"])
 
 

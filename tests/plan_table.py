@@ -91,7 +91,37 @@ def shortcuts_of_all_kinds(kind: str) -> dsr.Layer:
     )
 
 
-OWN = {f.__name__: f for f in (spike_element_wise, pools_everywhere, shortcuts_of_all_kinds)}
+def convolutions_of_all_kinds(kind: str) -> dsr.Layer:
+    """Inverted residuals with depthwise convolutions, rectangles, dilation, and a way back up to a larger image."""
+    return dsr.Sequential(
+        conv1=dsr.Conv2d(3, 8, (2, 3), 2, (0, 1)),
+        bn1=dsr.BatchNorm(8),
+        neuron1=neuron_of(kind),
+        block=dsr.Residual(
+            dsr.Sequential(
+                expand=dsr.Conv2d(8, 40, 1),
+                neuron1=neuron_of(kind),
+                depthwise=dsr.Conv2d(40, 40, 3, padding="same", groups=40, bias=False),
+                bn=dsr.BatchNorm(40),
+                neuron2=neuron_of(kind),
+                project=dsr.Conv2d(40, 8, 1),
+            )
+        ),
+        neuron2=neuron_of(kind),
+        grouped=dsr.Conv2d(8, 8, (4, 2), padding="same", dilation=(1, 2), groups=4),
+        neuron3=neuron_of(kind),
+        up=dsr.ConvTranspose2d(8, 4, 4, 2, 1),
+        bn4=dsr.BatchNorm(4),
+        neuron4=neuron_of(kind),
+        pool=dsr.AvgPool2d(4),
+        down=dsr.ConvTranspose2d(4, 4, 2, 2, groups=4),
+        neuron5=neuron_of(kind),
+        flatten=dsr.Flatten(),
+        linear=dsr.Linear(4 * 16 * 16, 10),
+    )
+
+
+OWN = {f.__name__: f for f in (spike_element_wise, pools_everywhere, shortcuts_of_all_kinds, convolutions_of_all_kinds)}
 KINDS = ("if", "lif", "relu")
 NAMES = [*models.names(), *OWN]
 

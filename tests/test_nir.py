@@ -386,6 +386,43 @@ def test_network_of_a_single_layer():
 # ---- numbers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("layers", "features"),
+    [
+        ([lambda: dsr.Conv2d(4, 6, (2, 3), (1, 2), (1, 0), dilation=(2, 1), groups=2)], (4, 7, 9)),
+        ([lambda: dsr.Conv2d(4, 4, (4, 3), padding="same", groups=4), lambda: dsr.Conv2d(4, 5, 1)], (4, 7, 9)),
+        ([lambda: dsr.Conv1d(4, 6, 4, padding="same", groups=2), lambda: dsr.Conv1d(6, 3, 3, 2, 1)], (4, 19)),
+    ],
+)
+def test_convolutions_of_any_geometry_go_and_come_back(layers, features, tmp_path):
+    convolutions = [make() for make in layers]
+    parts = [part for conv in convolutions for part in (conv, dsr.BatchNorm(len(conv.bias.value)), make_if())]
+    network = dyadic(dsr.Sequential(*parts))
+    graph = dsr.nir.to_nir(network, features)
+    inputs = samples(features)
+    assert_same_spikes(network, graph, inputs)
+    np.testing.assert_array_equal(dsr.nir.from_nir(graph).forward(inputs), network.forward(inputs))
+    dsr.nir.save(network, features, tmp_path / "graph.nir")
+    np.testing.assert_array_equal(dsr.nir.load(tmp_path / "graph.nir").forward(inputs), network.forward(inputs))
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (dsr.ConvTranspose2d(2, 2, 2, 2), "NIR has no transposed convolution"),
+        (dsr.ConvTranspose2d(2, 2, 3), None),
+    ],
+)
+def test_transposed_convolutions(layer, reason):
+    """NIR has those only that are ordinary ones: without a stride."""
+    network = dsr.Network(dsr.Sequential(up=layer, neuron=dsr.IF(1.0)), 2)
+    if reason:
+        with pytest.raises(ValueError, match=f"^to_nir: layer 'up': {reason}"):
+            dsr.nir.to_nir(network, (2, 4, 4))
+    else:
+        assert dsr.nir.to_nir(network, (2, 4, 4)).nodes["up"].weight.shape == (2, 2, 3, 3)
+
+
 def test_folded_batch_norm_is_rounded_once():
     conv2d, norm = dsr.Conv2d(3, 16, 3, 1, 1), dsr.BatchNorm(16)
     network = trained(dsr.Sequential(conv2d, norm, make_if()), (3, 6, 6))
@@ -841,8 +878,12 @@ def test_export_refuses_what_nir_cannot_say():
     assert "0" in dsr.nir.to_nir(network(Named(2, 2, 3), make_if()), (2, 8, 8)).nodes
     with pytest.raises(ValueError, match=r"shape \(5,\) do not fit the network: Linear 0"):
         dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (5,))
-    with pytest.raises(ValueError, match=r"argument 'features': expected \(N,\) or \(C, H, W\), got \(8, 8\)"):
-        dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (8, 8))
+    with pytest.raises(
+        ValueError, match=r"argument 'features': expected \(N,\), \(C, L\) or \(C, H, W\), got \(8, 8, 8, 8\)"
+    ):
+        dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (8, 8, 8, 8))
+    with pytest.raises(ValueError, match=r"shape \(3, 3\) do not fit the network: it takes"):
+        dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (3, 3))
     with pytest.raises(ValueError, match="argument 'delta_t'"):
         dsr.nir.to_nir(network(dsr.Linear(3, 4), make_if()), (3,), delta_t=0)
     with pytest.raises(TypeError, match="expected a Network, got Sequential"):

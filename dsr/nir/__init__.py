@@ -57,7 +57,7 @@ def to_nir(
     network : Network
         Of the layers of dsr; only spiking neurons.
     features : tuple of int
-        Shape of a sample, ``(C, H, W)`` or ``(N,)``.
+        Shape of a sample, ``(C, H, W)``, ``(C, L)`` or ``(N,)``.
     delta_t : float, optional
         Time step that the reader will use; time constants are written to fit it. By default that of the first LIF
         layer, and 1 where there are IF neurons only.
@@ -84,8 +84,8 @@ def to_nir(
     if not isinstance(network, Network):
         raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
     several = isinstance(features, Sequence) or (isinstance(features, np.ndarray) and features.ndim == 1)
-    if not several or isinstance(features, str) or len(features) not in (1, 3):
-        raise ValueError(f"to_nir: argument 'features': expected (N,) or (C, H, W), got {shown(features)}")
+    if not several or isinstance(features, str) or len(features) not in (1, 2, 3):
+        raise ValueError(f"to_nir: argument 'features': expected (N,), (C, L) or (C, H, W), got {shown(features)}")
     features = tuple(as_count("to_nir", "features", size) for size in features)
     if delta_t is not None:
         delta_t = as_positive("to_nir", "delta_t", delta_t)

@@ -119,8 +119,11 @@ class _Exporter:
             self.features[path] = output.features
             outputs.append(output)
 
+        sample = np.zeros((1, *features), np.float32)
         try:
-            network.forward(np.zeros((1, *features), np.float32), observer=observe)
+            if network.batch_axis(sample) != 0:
+                raise ValueError("it takes (T, B, N) or (T, B, C, L) where an array has so many axes")
+            network.forward(sample, observer=observe)
         except ValueError as error:
             raise ValueError(f"to_nir: samples of shape {features} do not fit the network: {error}") from None
         return outputs[-1]

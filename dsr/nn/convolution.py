@@ -217,7 +217,7 @@ class Conv1d(Conv2d):
 
     def kind(self) -> str:
         """As of `Conv2d`, without the height."""
-        return super().kind().replace(" 1x", " ", 1)
+        return super().kind().replace(" 1x", " ")
 
 
 class ConvTranspose2d(Conv2d):

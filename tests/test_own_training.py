@@ -405,6 +405,8 @@ def test_a_best_that_was_chosen_on_the_test_samples_is_said(tmp_path, capsys):
         assert words not in capsys.readouterr().out
         assert main(["evaluate", str(folder), "--best"]) == 0
         assert (words in capsys.readouterr().out) is expected
+        assert main(["inspect", str(folder), "--best", "--samples", "9", "--timesteps", "2", "--json"]) == 0
+        assert (words in capsys.readouterr().err) is expected
         assert (words in repr(dsr.load(folder, best=True))) is expected
         assert words not in repr(dsr.load(folder))
 

@@ -190,6 +190,7 @@ def test_weights_alone_run_no_code(place, capsys):
         "from dsr.files import checkpoint\n"
         "try: dsr.load(sys.argv[1])\n"
         "except checkpoint.CheckpointError as error: print(error)\n"
+        "dsr.Trainer(net, dsr.data.load('digits'), say=str).start_from(sys.argv[1])\n"
         "assert 'beside' not in sys.modules\n"
         "dsr.load(sys.argv[1], network=net)\n"
         "assert 'beside' not in sys.modules\n"
@@ -291,6 +292,9 @@ def test_a_reference_is_absolute_from_where_it_was_written(tmp_path, monkeypatch
     assert recipe.load("a.toml").model == recipe.load("sub/b.toml").model == expected
     assert recipe.load("sub/b.toml", ["model=sub/net.py:build"]).model == expected
     assert recipe.Recipe(data="digits", model="package.net:build").model == "package.net:build"
+    (tmp_path / "c.toml").write_text('data = "digits"\nmodel = "net.py:build"\nmodel.depth = 3\n')
+    with pytest.raises(ValueError, match=r"options of model go into a table of their own, \[model_options\]"):
+        recipe.load("c.toml")
     for text in ("digits", "a.py", ":build", "a.py:", "a.py:1x", "C:/x"):
         assert not reference.is_reference(text)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from math import inf
 from pathlib import Path
@@ -43,50 +43,10 @@ from dsr.train.callbacks import Callback
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
 from dsr.train.metrics import Loss, metric_of
+from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
 from dsr.train.steps import changed_by_passes, compute_gradients, measure
-
-
-@dataclass
-class Position:
-    """How far a run is; with the arrays of network and optimiser it is all that a resumed run needs.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs finished.
-    batch : int
-        Batches of the next epoch done.
-    step : int
-        Batches done in all.
-    loss : float
-        Sum over the samples of the epoch so far.
-    correct : float
-        Sum of the metric over the samples of the epoch so far: how many were classified correctly.
-    seen : int
-        These samples.
-    seconds : float
-        Spent on training in the epoch.
-    gradient_norm : float
-        Of the last step.
-    best : float
-        Best metric of an epoch so far, negative where the smallest is the best.
-    steps_per_epoch : int
-        Batches of the run's first epoch, 0 before it: a warm-up of so many steps stays the same part of the run when
-        epochs get another number of steps.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    correct: float = 0.0
-    seen: int = 0
-    seconds: float = 0.0
-    gradient_norm: float = 0.0
-    best: float = -inf
-    steps_per_epoch: int = 0
 
 
 class Trainer:

@@ -168,6 +168,13 @@ def test_stop_early_knows_which_value_is_better(metric):
     [
         ({"model": "digits"}, "unexpected argument 'model': the network and the samples have their own"),
         ({"timesteps": 3}, "unexpected argument 'timesteps'"),
+        ({"crop_padding": 3}, "unexpected argument 'crop_padding': the network and the samples have their own"),
+        ({"label_smoothing": 0.1, "loss": dsr.cross_entropy}, "argument 'label_smoothing': 'loss' is given as an obj"),
+        ({"momentum": 0.1, "optimizer": dsr.Muon}, "unexpected argument 'momentum': 'optimizer' is given as an object"),
+        (
+            {"learning_rate": 1, "schedule": lambda *_: 0.1},
+            "'learning_rate': 'schedule' is given as an object",
+        ),
         ({"epoch": 3}, "recipe: unknown key 'epoch'; did you mean 'epochs'"),
         ({"epochs": 0}, "recipe: key 'epochs': expected an integer"),
         ({"build": lambda *_: None}, "argument 'build': expected none with a network"),

@@ -49,6 +49,9 @@ def data(path, preparation, few=100):
     part = dsr.data.ArraySamples(digits.train.arrays[:few], digits.train.labels[:few])
     return dsr.data.DataSet("few", digits.classes, digits.features, part, digits.test, digits.preprocessing)
 
+from functools import partial
+short = partial(build, depth=1)
+
 def callbacks(epochs=9):
     class Stop(dsr.train.Callback):
         def after_epoch(self, trainer, metrics):
@@ -144,6 +147,12 @@ def test_an_augmentation_changes_training_batches_by_their_draws(place):
     shift = (more - plain).reshape(10, -1)
     assert (shift > 0).all() and (shift < 5).all() and len(np.unique(shift[:, 0])) == 10
     np.testing.assert_array_equal(next(iter(trainers[0]._images(parts))), more)
+
+
+def test_what_can_be_called_need_not_be_a_function(place):
+    run = trained(place, "--set", "model=../project/mine.py:short", "--set", "model_options={}", "--set", "epochs=1")
+    network, *_ = run_folder.load_run(run)
+    assert len(list(network.neurons())) == 1
 
 
 def test_a_callback_stops_a_run(place, capsys):

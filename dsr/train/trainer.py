@@ -135,7 +135,9 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         **settings: Any,
     ) -> None:
-        self.recipe, network = own_runs.recipe_of(run, samples, optimizer, build, settings)
+        own = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "augment": augment}
+        own = {name: value for name, value in own.items() if value is not None}
+        self.recipe, network = own_runs.recipe_of(run, samples, own, build, settings)
         own_runs.require_task(self.recipe, samples)
         self.data, self.group = samples, group
         self.folder = None if folder is None else Path(folder)
@@ -151,7 +153,6 @@ class Trainer:
         self.metric = metric_of(samples.task, self.loss)
         self.augment = make_augment(self.recipe, augment)
         self.callbacks = make_callbacks(self.recipe, callbacks)
-        own = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "augment": augment}
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
         self.average = WeightAverage(self.network, deepcopy(self.network), decay) if decay else None

@@ -106,7 +106,9 @@ def test_a_source_of_weights_that_does_not_fit_says_what_to_do(run, capsys, tmp_
     monkeypatch.chdir(tmp_path)
     lif = ["--set", "neuron=lif", "--set", "v_threshold=0.6", "--set", "width=4"]
     error = error_of(capsys, "train", "digits", *lif, "--from", run)
-    assert "is of IF neurons, expected LIF or ReLU neurons: the thresholds of LIF and IF networks do not mean" in error
+    assert "is of IF neurons, expected LIF or ReLU neurons: the thresholds of different kinds do not mean" in error
+    relu = ["--set", "neuron=relu", "--set", "timesteps=1", "--set", "width=4"]
+    assert error_of(capsys, "train", "digits", *relu, "--from", run).endswith("of IF neurons, expected a ReLU network")
     error = error_of(capsys, "train", "digits", "--set", "width=8", "--from", run)
     assert "of another shape: bn1.bias (expected (8,), got (4,))" in error
     assert error.endswith("; strict=False (--partial on the command line) takes what fits and leaves the rest as it is")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dsr
 from dsr import data, train
 from dsr.__main__ import main
 from dsr.files import checkpoint
@@ -69,6 +70,15 @@ def test_an_old_run_evaluates_and_goes_on(old, capsys):
     assert_ends_as_then(folder, expected)
     epochs = [m["epoch"] for m in run_folder.load_metrics(folder)]
     assert epochs == list(range(epochs[0], epochs[0] + len(epochs)))
+
+
+def test_an_old_run_is_a_model(old):
+    """It does not note its preprocessing: samples are given as the network takes them."""
+    folder, expected = old
+    model = dsr.load(folder)
+    images = data.load("digits").test.arrays[expected["numbers"]]
+    np.testing.assert_allclose(model.outputs(images), expected["outputs"], rtol=1e-5)
+    assert model.predict(images).tolist() == [str(number) for number in expected["outputs"].argmax(axis=1)]
 
 
 def test_keys_that_came_later_have_their_defaults(old):

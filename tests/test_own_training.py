@@ -168,6 +168,13 @@ def test_stop_early_knows_which_value_is_better(metric):
     [
         ({"model": "digits"}, "unexpected argument 'model': the network and the samples have their own"),
         ({"timesteps": 3}, "unexpected argument 'timesteps'"),
+        ({"crop_padding": 3}, "unexpected argument 'crop_padding': the network and the samples have their own"),
+        ({"label_smoothing": 0.1, "loss": dsr.cross_entropy}, "argument 'label_smoothing': 'loss' is given as an obj"),
+        ({"momentum": 0.1, "optimizer": dsr.Muon}, "unexpected argument 'momentum': 'optimizer' is given as an object"),
+        (
+            {"learning_rate": 1, "schedule": lambda *_: 0.1},
+            "'learning_rate': 'schedule' is given as an object",
+        ),
         ({"epoch": 3}, "recipe: unknown key 'epoch'; did you mean 'epochs'"),
         ({"epochs": 0}, "recipe: key 'epochs': expected an integer"),
         ({"build": lambda *_: None}, "argument 'build': expected none with a network"),
@@ -405,6 +412,8 @@ def test_a_best_that_was_chosen_on_the_test_samples_is_said(tmp_path, capsys):
         assert words not in capsys.readouterr().out
         assert main(["evaluate", str(folder), "--best"]) == 0
         assert (words in capsys.readouterr().out) is expected
+        assert main(["inspect", str(folder), "--best", "--samples", "9", "--timesteps", "2", "--json"]) == 0
+        assert (words in capsys.readouterr().err) is expected
         assert (words in repr(dsr.load(folder, best=True))) is expected
         assert words not in repr(dsr.load(folder))
 

@@ -49,6 +49,9 @@ def data(path, preparation, few=100):
     part = dsr.data.ArraySamples(digits.train.arrays[:few], digits.train.labels[:few])
     return dsr.data.DataSet("few", digits.classes, digits.features, part, digits.test, digits.preprocessing)
 
+from functools import partial
+short = partial(build, depth=1)
+
 def callbacks(epochs=9):
     class Stop(dsr.train.Callback):
         def after_epoch(self, trainer, metrics):
@@ -146,6 +149,12 @@ def test_an_augmentation_changes_training_batches_by_their_draws(place):
     np.testing.assert_array_equal(next(iter(trainers[0]._images(parts))), more)
 
 
+def test_what_can_be_called_need_not_be_a_function(place):
+    run = trained(place, "--set", "model=../project/mine.py:short", "--set", "model_options={}", "--set", "epochs=1")
+    network, *_ = run_folder.load_run(run)
+    assert len(list(network.neurons())) == 1
+
+
 def test_a_callback_stops_a_run(place, capsys):
     run = trained(place, "--set", "callbacks.epochs=1")
     assert "stopped after epoch 1 of 2: that is enough" in capsys.readouterr().out
@@ -190,6 +199,7 @@ def test_weights_alone_run_no_code(place, capsys):
         "from dsr.files import checkpoint\n"
         "try: dsr.load(sys.argv[1])\n"
         "except checkpoint.CheckpointError as error: print(error)\n"
+        "dsr.Trainer(net, dsr.data.load('digits'), say=str).start_from(sys.argv[1])\n"
         "assert 'beside' not in sys.modules\n"
         "dsr.load(sys.argv[1], network=net)\n"
         "assert 'beside' not in sys.modules\n"
@@ -291,6 +301,9 @@ def test_a_reference_is_absolute_from_where_it_was_written(tmp_path, monkeypatch
     assert recipe.load("a.toml").model == recipe.load("sub/b.toml").model == expected
     assert recipe.load("sub/b.toml", ["model=sub/net.py:build"]).model == expected
     assert recipe.Recipe(data="digits", model="package.net:build").model == "package.net:build"
+    (tmp_path / "c.toml").write_text('data = "digits"\nmodel = "net.py:build"\nmodel.depth = 3\n')
+    with pytest.raises(ValueError, match=r"options of model go into a table of their own, \[model_options\]"):
+        recipe.load("c.toml")
     for text in ("digits", "a.py", ":build", "a.py:", "a.py:1x", "C:/x"):
         assert not reference.is_reference(text)
 

@@ -79,7 +79,8 @@ def add_changes(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one value of the recipe (dsr recipe lists them); repeatable",
+        help="change one value of the recipe (dsr recipe lists them), or an option of code it refers to, such as "
+        "model.depth=3; repeatable",
     )
 
 

@@ -49,6 +49,8 @@ def run(options: Namespace) -> int:
     curves = inspect.error_curves(network, images, labels, timesteps=options.timesteps, alphas=options.alpha or [None])
     report = replace(inspect.measure(network, images, labels), curves=curves)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())
+    if options.best and labels is not None and run_folder.optimistic(metadata):
+        print(run_folder.OPTIMISTIC, file=sys.stderr)  # which is no part of the JSON
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         atomic.write(options.out / "report.json", (json.dumps(report.to_dict(), indent=1) + "\n").encode())

@@ -55,10 +55,8 @@ def resolve(text: str, what: str) -> Callable[..., Any]:
     Exception
         Whatever the code itself raises.
     """
-    if not is_reference(text):
-        raise ValueError(f"{what}: expected FILE.py:NAME or MODULE:NAME, got {shown(text)}")
     place, _, name = text.rpartition(":")
-    module = _file(Path(place), text, what) if place.endswith(".py") else _module(place, what)
+    module = _loaded(text, what)
     found: Any = getattr(module, name, None)
     if not callable(found):
         there = "is not a function" if hasattr(module, name) else "is not in it"
@@ -66,18 +64,18 @@ def resolve(text: str, what: str) -> Callable[..., Any]:
     return found
 
 
-def note(text: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """What a run keeps of a reference: where its code was found, and the SHA-256 of the file.
+def note(text: str, what: str) -> dict[str, Any]:
+    """What a run keeps of a reference: where its code was found, and the SHA-256 of the file; it is resolved.
 
     A copy of the file would not do: it may import others beside it, and code that comes with a run folder from
     somebody else would be run without having been looked at. The checksum tells when the file is another one.
     """
-    module = sys.modules.get(function.__module__)
-    path = getattr(module, "__file__", None)
+    place = text.rpartition(":")[0]
+    path = getattr(_loaded(text, what), "__file__", None)
     known: dict[str, Any] = {"reference": text}
     if path is not None and Path(path).is_file():
         file = Path(path).absolute()
-        depth = 0 if text.rpartition(":")[0].endswith(".py") else function.__module__.count(".")
+        depth = 0 if place.endswith(".py") else place.count(".")
         root = file.parents[depth + (file.name == "__init__.py")]
         known |= {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "root": str(root)}
     return known
@@ -101,6 +99,11 @@ def recall(noted: Mapping[str, Any]) -> str:
     return "" if same else f"{file} has changed since the run used it"
 
 
+def name_of(function: object) -> str:
+    """What messages call a function, or an object that can be called."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
 def call(function: Callable[..., Any], what: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Call a user's function; arguments that it does not take are a ValueError that says which it takes."""
     try:
@@ -108,11 +111,19 @@ def call(function: Callable[..., Any], what: str, arguments: tuple[Any, ...], op
     except TypeError as error:
         given = ", ".join([f"{len(arguments)} arguments", *options])
         raise ValueError(
-            f"{what}: {function.__qualname__}{signature(function)} cannot be called with {given} ({error})"
+            f"{what}: {name_of(function)}{signature(function)} cannot be called with {given} ({error})"
         ) from None
     except ValueError:  # of compiled functions, which have no signature
         pass
     return function(*arguments, **options)
+
+
+def _loaded(text: str, what: str) -> ModuleType:
+    """The module of a reference."""
+    if not is_reference(text):
+        raise ValueError(f"{what}: expected FILE.py:NAME or MODULE:NAME, got {shown(text)}")
+    place = text.rpartition(":")[0]
+    return _file(Path(place), text, what) if place.endswith(".py") else _module(place, what)
 
 
 def _file(path: Path, text: str, what: str) -> ModuleType:

@@ -69,8 +69,8 @@ def body_of(recipe: Recipe, features: tuple[int, ...], classes: int, build: Buil
         if not isinstance(body, Layer):
             hint = "; give its body, the recipe has timesteps and seed" if isinstance(body, Network) else ""
             raise TypeError(
-                f"recipe: key 'model': expected {build.__qualname__} to give a layer, such as dsr.Sequential, got "
-                f"{type(body).__name__}{hint}"
+                f"recipe: key 'model': expected {reference.name_of(build)} to give a layer, such as dsr.Sequential, "
+                f"got {type(body).__name__}{hint}"
             )
         return body
     if recipe.model not in models.MODELS:
@@ -119,7 +119,7 @@ def make_loss(recipe: Recipe, loss: Loss | None = None) -> Loss:
     try:
         signature(own).bind(None, None, **options)
     except TypeError as error:
-        raise ValueError(f"recipe: key 'loss_options': {own.__qualname__}{signature(own)}: {error}") from None
+        raise ValueError(f"recipe: key 'loss_options': {reference.name_of(own)}{signature(own)}: {error}") from None
     return partial(own, **options) if options else own
 
 
@@ -156,9 +156,7 @@ def references(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """What a run keeps of each of its references, see `dsr.files.reference.note`; they are resolved."""
     given = {key: getattr(recipe, key) for key in REFERENCES}
     return {
-        key: reference.note(text, reference.resolve(text, f"recipe: key '{key}'"))
-        for key, text in given.items()
-        if reference.is_reference(text)
+        key: reference.note(text, f"recipe: key '{key}'") for key, text in given.items() if reference.is_reference(text)
     }
 
 

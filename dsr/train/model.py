@@ -150,13 +150,16 @@ class Model:
                     f"{function}: argument 'x': expected an array, as the network takes it: the model does not know "
                     "how files become samples"
                 )
-            batches = [self.preprocessing.files(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-            return np.concatenate([self.network.forward(batch) for batch in batches])
+            batches = (self.preprocessing.files(x[i : i + batch_size]) for i in range(0, len(x), batch_size))
+            return np.concatenate([self._forward(function, batch, batch_size) for batch in batches])
         if self.preprocessing is not None:
             batch = self.preprocessing.batch(x, function)
         else:
             batch = as_array(function, "x", x, least_axes=2)
             require_finite(function, "x", batch)
+        return self._forward(function, batch, batch_size)
+
+    def _forward(self, function: str, batch: Values, batch_size: int) -> Values:
         axis = int(self.preprocessing.has_time if self.preprocessing is not None else batch.ndim in (3, 5))
         count = batch.shape[axis]
         if count == 0:

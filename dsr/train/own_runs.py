@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dsr.data import DataSet
+from dsr.data.options import options
+from dsr.data.samples import SampleOptions
 from dsr.files import reference
 from dsr.files.checkpoint import CheckpointError
 from dsr.nn.network import Network
@@ -18,14 +20,23 @@ from dsr.train.architecture import NotDescribedError, describe
 from dsr.train.build import references
 from dsr.train.recipe import Recipe, from_dict
 
+_OF_NETWORK = {"data", "data_options", "model", "model_options", "neuron", "timesteps", "width", "dropout"}
+_REPLACED = {
+    "loss": ("loss", "loss_options", "label_smoothing"),
+    "optimizer": ("momentum", "nesterov", "weight_decay"),
+    "schedule": ("learning_rate", "warmup_steps"),
+    "augment": ("augment_options",),
+}
+"""Settings that would have no effect with an object in their place."""
+
 MODEL = "network"
 """What a recipe calls a network that was given as an object."""
 
 
 def recipe_of(
-    run: Recipe | Network, samples: DataSet, optimizer: Any, build: Any, settings: Mapping[str, Any]
+    run: Recipe | Network, samples: DataSet, objects: Mapping[str, Any], build: Any, settings: Mapping[str, Any]
 ) -> tuple[Recipe, Network | None]:
-    """The recipe of a run, and the network where that was given.
+    """The recipe of a run, and the network where that was given; `objects` are those given, by argument.
 
     Raises
     ------
@@ -42,8 +53,12 @@ def recipe_of(
         raise TypeError(f"Trainer: argument 'run': expected a Recipe or a Network, got {type(run).__name__}")
     if build is not None:
         raise TypeError("Trainer: argument 'build': expected none with a network, which is built already")
-    if fixed := settings.keys() & {"model", "neuron", "timesteps", "task", "width", "dropout"}:
+    if fixed := settings.keys() & (_OF_NETWORK | options(SampleOptions).keys()):
         raise TypeError(f"Trainer: unexpected argument {shown(min(fixed))}: the network and the samples have their own")
+    for name in objects.keys() & _REPLACED.keys():
+        if ignored := settings.keys() & set(_REPLACED[name]):
+            raise TypeError(f"Trainer: unexpected argument {shown(min(ignored))}: '{name}' is given as an object")
+    optimizer = objects.get("optimizer")
     values: dict[str, Any] = {"data": samples.name, "model": MODEL, "timesteps": run.timesteps, "task": samples.task}
     kinds = {kind: name for name, kind in NEURONS.items()}
     first = next((kinds[type(neuron)] for _, neuron in run.neurons() if type(neuron) in kinds), None)
@@ -81,14 +96,14 @@ class Own:
 
     @classmethod
     def of(cls, recipe: Recipe, network: Network, objects: Mapping[str, Any], given: bool) -> Own:
-        """Of a run: `objects` by argument or None; `given`: the network is not the model of the recipe."""
+        """Of a run: `objects` by argument; `given`: the network is not the model of the recipe."""
         described: dict[str, Any] | None = None
         if given or reference.is_reference(recipe.model):
             try:
                 described = describe(network.body)
             except NotDescribedError as error:
                 described = {"missing": str(error)}
-        names = {name: _name(value) for name, value in objects.items() if value is not None}
+        names = {name: reference.name_of(value) for name, value in objects.items()}
         return cls(references(recipe), names, described)
 
     def metadata(self) -> dict[str, Any]:
@@ -110,7 +125,3 @@ class Own:
         for key, noted in metadata.get("references", {}).items():
             if words := reference.recall(noted):
                 say(f"note: {key}: {words}")
-
-
-def _name(value: Any) -> str:
-    return str(getattr(value, "__qualname__", type(value).__qualname__))

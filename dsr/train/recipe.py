@@ -176,7 +176,11 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         if not changes:
             return from_dict(values)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"recipe {shown(name)}: {reason(error).removeprefix('recipe: ')}") from None
+        words = reason(error).removeprefix("recipe: ")
+        if dotted := re.search(rf"^\s*({'|'.join(REFERENCES)})\.\w+\s*=".encode(), content, re.MULTILINE):
+            key = dotted[1].decode()
+            words += f"; options of {key} go into a table of their own, [{key}_options]"
+        raise ValueError(f"recipe {shown(name)}: {words}") from None
     for change in changes:
         key, separator, value = change.partition("=")
         if not separator:

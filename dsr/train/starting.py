@@ -39,10 +39,11 @@ def start(trainer: Trainer, path: Path, twin: Callable[[], Network], batches: It
         if about[1] != list(trainer.data.classes):
             trainer.say(f"--from: {source}: {different_classes(trainer.data.classes, about[1])}")
     if spiking and kind not in ("spiking", recipe.neuron):
-        other = "LIF and IF" if recipe.neuron != "relu" else "spiking and ReLU"
+        if recipe.neuron == "relu":
+            raise ValueError(f"--from: {source} is of {kind.upper()} neurons, expected a ReLU network")
         raise ValueError(
             f"--from: {source} is of {kind.upper()} neurons, expected {recipe.neuron.upper()} or ReLU neurons: the "
-            f"thresholds of {other} networks do not mean the same"
+            "thresholds of different kinds do not mean the same"
         )
     if spiking or recipe.neuron == "relu":
         trainer.say(f"--from: {source}: {take(network, source, strict)}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from math import inf
 from pathlib import Path
@@ -43,50 +43,10 @@ from dsr.train.callbacks import Callback
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
 from dsr.train.metrics import Loss, metric_of
+from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
 from dsr.train.steps import changed_by_passes, compute_gradients, measure
-
-
-@dataclass
-class Position:
-    """How far a run is; with the arrays of network and optimiser it is all that a resumed run needs.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs finished.
-    batch : int
-        Batches of the next epoch done.
-    step : int
-        Batches done in all.
-    loss : float
-        Sum over the samples of the epoch so far.
-    correct : float
-        Sum of the metric over the samples of the epoch so far: how many were classified correctly.
-    seen : int
-        These samples.
-    seconds : float
-        Spent on training in the epoch.
-    gradient_norm : float
-        Of the last step.
-    best : float
-        Best metric of an epoch so far, negative where the smallest is the best.
-    steps_per_epoch : int
-        Batches of the run's first epoch, 0 before it: a warm-up of so many steps stays the same part of the run when
-        epochs get another number of steps.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    correct: float = 0.0
-    seen: int = 0
-    seconds: float = 0.0
-    gradient_norm: float = 0.0
-    best: float = -inf
-    steps_per_epoch: int = 0
 
 
 class Trainer:
@@ -175,7 +135,9 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         **settings: Any,
     ) -> None:
-        self.recipe, network = own_runs.recipe_of(run, samples, optimizer, build, settings)
+        own = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "augment": augment}
+        own = {name: value for name, value in own.items() if value is not None}
+        self.recipe, network = own_runs.recipe_of(run, samples, own, build, settings)
         own_runs.require_task(self.recipe, samples)
         self.data, self.group = samples, group
         self.folder = None if folder is None else Path(folder)
@@ -191,7 +153,6 @@ class Trainer:
         self.metric = metric_of(samples.task, self.loss)
         self.augment = make_augment(self.recipe, augment)
         self.callbacks = make_callbacks(self.recipe, callbacks)
-        own = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "augment": augment}
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
         self.average = WeightAverage(self.network, deepcopy(self.network), decay) if decay else None

@@ -92,7 +92,7 @@ def energy(report: Report, path: str | Path) -> None:
         fontsize="small",
     )
     axis.set_title("Estimated energy of each layer")
-    axis.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside lower center")
     save_figure(figure, path)
 
 
@@ -116,31 +116,40 @@ def errors(report: Report, path: str | Path) -> None:
         axis.set_yscale("log")
         axis.set_ylim(min(shown) / 1.3, max(shown) * 1.3)
         axis.set_title(f"representation error, %, {_alpha_name(alpha)}", fontsize="small")
-        _error_panel(axis, points)
+        lines = _error_panel(axis, points)
+    names = list(report.curves[0].errors)
+    if len(names) > MOST_NAMES:
+        lines, names = [lines[0], lines[-1]], [names[0], f"... to {names[-1]}"]
+    # beside the panels, where it covers nothing
+    figure.legend(lines, names, fontsize="x-small", loc="outside lower center", ncols=4)
     if measured:
-        axis = axes.flat[len(curves)]
+        axis, drawn = axes.flat[len(curves)], []
         for alpha, points in curves.items():
             shares = [100 * point.accuracy for point in points if point.accuracy is not None]
             axis.plot([p.timesteps for p in points], shares, "o-", markersize=3, label=_alpha_name(alpha))
+            drawn += shares
+        room = max(1, 0.05 * (max(drawn) - min(drawn)))
+        axis.set_ylim(min(drawn) - room, max(drawn) + room)
         axis.set_title("accuracy, %", fontsize="small")
-        axis.legend(fontsize="x-small")
+        legend = axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+        legend.set_in_layout(panels % columns == 0)  # else an empty panel has room for it
     for axis in axes.flat[panels:]:
         axis.set_axis_off()
     save_figure(figure, path)
 
 
-def _error_panel(axis: Any, points: Sequence[CurvePoint]) -> None:
-    names = list(points[0].errors)
+def _error_panel(axis: Any, points: Sequence[CurvePoint]) -> list[Any]:
+    """The lines of the layers."""
+    from matplotlib.ticker import LogFormatter
+
+    names, lines = list(points[0].errors), []
     for number, name in enumerate(names):
         colour = f"C{number}" if len(names) <= MOST_NAMES else (0.9 * number / len(names), 0.3, 0.6)
         values = [100 * point.errors[name] for point in points]
-        axis.plot([p.timesteps for p in points], values, "o-", markersize=3, label=name, color=colour)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if len(names) <= MOST_NAMES:
-        axis.legend(fontsize="x-small")
-    else:
-        words = f"{names[0]} (blue)\nto {names[-1]} (red)"
-        axis.text(0.97, 0.96, words, ha="right", va="top", fontsize="x-small", transform=axis.transAxes)
+        lines += axis.plot([p.timesteps for p in points], values, "o-", markersize=3, color=colour)
+    for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        set_formatter(LogFormatter())  # plain numbers, not powers of ten
+    return lines
 
 
 def _alpha_name(alpha: float | None) -> str:

@@ -30,12 +30,14 @@ def execute(code, namespace):
 
 
 def command(line):
-    """Run a command of dsr; what it prints."""
+    """Run a command of dsr; what it prints goes to the file behind ``>``, if there is one."""
+    line, _, file = line.partition(" > ")
     program, *words = shlex.split(line)
     assert program == "dsr", line
     done = subprocess.run([sys.executable, "-P", "-m", "dsr", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{line}\n{done.stderr}"
-    return done.stdout
+    if file:
+        Path(file).write_text(done.stdout, encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", GUIDES)

@@ -117,7 +117,10 @@ class Network:
         ]
         left = max((len(path) for path, _, _ in rows), default=0)
         right = max((len(kind) for _, kind, _ in rows), default=0)
-        lines = [f"  {path:{left}}  {kind:{right}}  {count or '':>12}".rstrip() for path, kind, count in rows]
+        lines = [
+            f"  {path:{left}}  {kind:{right}}  {f'{count:,}' if count else '':>12}".rstrip()
+            for path, kind, count in rows
+        ]
         total = sum(count for *_, count in rows)
         return "\n".join([f"Network, T = {self.timesteps}, {total:,} parameters", *lines])
 

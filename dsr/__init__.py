@@ -16,6 +16,7 @@ from dsr.ops import _openmp as _openmp  # first: it decides how the compiled par
 
 # isort: split
 from dsr import functional
+from dsr.nn.branches import Add, Branches, Concat, Identity
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv2d, Linear
 from dsr.nn.dropout import Dropout
@@ -29,6 +30,7 @@ from dsr.nn.norm import BatchNorm
 from dsr.nn.pooling import AvgPool1d, AvgPool2d, GlobalAvgPool2d
 from dsr.nn.relu import ReLU
 from dsr.nn.run import Run
+from dsr.nn.spike_residual import SpikeResidual
 from dsr.nn.spikes import SpikeTrain
 from dsr.nn.upsample import Upsample
 from dsr.ops.memory import keep_freed_memory
@@ -72,13 +74,17 @@ __all__ = [
     "LIF",
     "SGD",
     "Adam",
+    "Add",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm",
+    "Branches",
+    "Concat",
     "Conv2d",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
+    "Identity",
     "Layer",
     "Linear",
     "MaxPool1d",
@@ -90,6 +96,7 @@ __all__ = [
     "Residual",
     "Run",
     "Sequential",
+    "SpikeResidual",
     "SpikeTrain",
     "Upsample",
     "bench",

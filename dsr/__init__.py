@@ -16,6 +16,7 @@ from dsr.ops import _openmp as _openmp  # first: it decides how the compiled par
 
 # isort: split
 from dsr import functional
+from dsr.nn.branches import Add, Branches, Concat, Identity
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv1d, Conv2d, ConvTranspose2d, Linear
 from dsr.nn.dropout import Dropout
@@ -29,6 +30,7 @@ from dsr.nn.norm import BatchNorm
 from dsr.nn.pooling import AvgPool1d, AvgPool2d, GlobalAvgPool2d
 from dsr.nn.relu import ReLU
 from dsr.nn.run import Run
+from dsr.nn.spike_residual import SpikeResidual
 from dsr.nn.spikes import SpikeTrain
 from dsr.nn.upsample import Upsample
 from dsr.ops.memory import keep_freed_memory
@@ -83,15 +85,19 @@ __all__ = [
     "LIF",
     "SGD",
     "Adam",
+    "Add",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm",
+    "Branches",
+    "Concat",
     "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
+    "Identity",
     "Layer",
     "Linear",
     "MaxPool1d",
@@ -104,6 +110,7 @@ __all__ = [
     "Residual",
     "Run",
     "Sequential",
+    "SpikeResidual",
     "SpikeTrain",
     "Trainer",
     "Upsample",

@@ -300,6 +300,13 @@ def add_words(words: Array, values: Array, amplitude: Any) -> Array:
     return values + unpack_words(words, len(values), amplitude)
 
 
+def concat_words(trains: list[Array], channels: list[int]) -> Array:
+    """See `dsr.ops.concat_words`."""
+    return pack_words(
+        np.concatenate([unpack_words(words, count) for words, count in zip(trains, channels, strict=True)])
+    )
+
+
 def count_words(words: Array, channels: int) -> Array:
     """See `dsr.ops.count_words`."""
     spikes = unpack_words(words, channels)

@@ -210,6 +210,12 @@ def conv(channels, out, size=3, stride=1, padding=1, bias=True):
 
 
 ODD = {
+    "branches, added and concatenated": lambda n: [
+        conv(2, 4), n(), dsr.Concat(dsr.Identity(), dsr.Sequential(conv(4, 2), n()), conv(4, 3)), dsr.BatchNorm(9), n(),
+        dsr.Add(dsr.Identity(), conv(9, 9), dsr.Sequential(conv(9, 9, 1, 1, 0), n())), n(), dsr.SpikeResidual(
+            dsr.Sequential(conv(9, 9), n())), conv(9, 4, 3, 2), n(), dsr.Flatten(),
+        dsr.Concat(dsr.Linear(64, 3), dsr.Sequential(dsr.Linear(64, 4), n())), n(),
+    ],
     "windows that are not square, and the mean of all pixels": lambda n: [
         conv(2, 4), n(), dsr.AvgPool2d((1, 4), (1, 2), (0, 2)), conv(4, 4), n(), dsr.GlobalAvgPool2d(),
         dsr.Linear(4, 3), n(),
@@ -871,6 +877,9 @@ def test_export_refuses_what_nir_cannot_say():
     for layer in (dsr.MaxPool2d(2), dsr.Upsample(2)):
         with pytest.raises(ValueError, match=f"layer '0': NIR has nothing that does what {type(layer).__name__} does"):
             dsr.nir.to_nir(network(layer, make_if()), (2, 8, 8))
+    gated = dsr.SpikeResidual(dsr.Sequential(conv(2, 2), make_if()), "iand", make_if())
+    with pytest.raises(ValueError, match="layer '0': NIR has nothing that does what SpikeResidual IAND does"):
+        dsr.nir.to_nir(network(gated), (2, 8, 8))
     with pytest.raises(ValueError, match=r"layer '0': .* Louder"):
         dsr.nir.to_nir(network(Louder(2, 2, 3), make_if()), (2, 8, 8))
     with pytest.raises(ValueError, match=r"layer '1': .* HardReset"):

@@ -22,7 +22,7 @@ the machine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Literal
@@ -181,6 +181,14 @@ class OperationCounter:
         traffic = self._traffic_of(signal)
         if traffic is not None:
             self._traffic[output] = traffic if function is None else traffic.mapped(function)
+
+    def merge(self, signals: Sequence[Signal], output: Signal, function: Callable[[Sequence[Counts]], Counts]) -> bool:
+        """As `pass_on`, of several inputs; False where one of them does not consist of spikes."""
+        traffic = [known for signal in signals if (known := self._traffic_of(signal)) is not None]
+        if len(traffic) == len(signals):
+            spikes, taps = (function([getattr(known, name) for known in traffic]) for name in ("spikes", "taps"))
+            self._traffic[output] = Traffic(spikes, taps)
+        return len(traffic) == len(signals)
 
     def _traffic_of(self, signal: Signal) -> Traffic | None:
         """The spikes that a signal consists of; None if it does not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import expm1, prod
 from typing import Any
@@ -148,6 +148,22 @@ class _Exporter:
         for name, scale in b.sources.items():
             sources[name] = sources[name] + scale if name in sources else scale
         return _Wire(sources, a.shift + b.shift, a.features)
+
+    def concatenate(self, path: str, wires: Sequence[_Wire]) -> _Wire:
+        """The channels of all wires, one behind the other: a sum of convolutions that put them in their places."""
+        total, first = None, 0
+        for wire in wires:
+            channels, *image = wire.features
+            weight = np.zeros((self.features[path][0], channels, 1, 1), np.float32)
+            weight[first : first + channels, :, 0, 0] = np.eye(channels)
+            part = (
+                self.convolution(path, wire, weight, None, Geometry((1, 1)))
+                if image
+                else self.linear(path, wire, weight, None)
+            )
+            total, first = part if total is None else self.add(total, part), first + channels
+        assert total is not None, "there is a branch"
+        return total
 
     def convolution(self, path: str, wire: _Wire, weight: Values, bias: Values | None, geometry: Geometry) -> _Wire:
         """A convolution with weights (O, C / groups, KH, KW), of images or of signals (C, L)."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dsr.nn.currents import Current, Signal, needs_gradient, terms_of
+from dsr.nn.branches import add_signals
+from dsr.nn.currents import Signal, needs_gradient
 from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import Gradient, SignalGradient, add_gradients, as_wanted
 from dsr.nn.layer import Layer, saved_state
@@ -91,7 +92,7 @@ class Residual(Layer):
             )
         if run.training:
             self._input = signal
-        return Current((*terms_of(body), *terms_of(other)), body.features, body.timesteps)
+        return add_signals([body, other])
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """Sum of the gradients of the two ways."""
@@ -104,8 +105,10 @@ class Residual(Layer):
         return add_gradients(below, other)
 
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
-        """Spikes of the shortcut are added as they are."""
-        counter.additions(self.path, signal if self.shortcut is None else counter.output_of(self.shortcut.path))
+        """Spikes of the shortcut are added as they are; to spikes, they count where the sum is used."""
+        other = signal if self.shortcut is None else counter.output_of(self.shortcut.path)
+        if not counter.merge([counter.output_of(self.body.path), other], output, lambda parts: parts[0] + parts[1]):
+            counter.additions(self.path, other)
 
     def export(self, writer: GraphWriter, wire: Any) -> Any:
         """A fork and a sum."""

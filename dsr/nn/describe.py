@@ -6,7 +6,7 @@ its own too: those that it inherits are of another layer, and `description` refu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -41,6 +41,9 @@ class OperationCounter(Protocol):
     def pass_on(self, signal: Signal, output: Signal, function: Callable[[Counts], Counts] | None = None) -> None:
         """The output consists of the input's spikes: `function` maps numbers by pixel, (C, H, W), to those of it."""
 
+    def merge(self, signals: Sequence[Signal], output: Signal, function: Callable[[Sequence[Counts]], Counts]) -> bool:
+        """As `pass_on`, of several inputs; False where one of them does not consist of spikes."""
+
 
 class GraphWriter(Protocol):
     """Writes a network as a graph, see `dsr.nir`; a wire is what goes from one layer to the next."""
@@ -53,6 +56,9 @@ class GraphWriter(Protocol):
 
     def add(self, a: Any, b: Any) -> Any:
         """The sum of two wires."""
+
+    def concatenate(self, path: str, wires: Sequence[Any]) -> Any:
+        """The channels of all wires, one behind the other."""
 
     def convolution(self, path: str, wire: Any, weight: Values, bias: Values | None, geometry: Geometry) -> Any:
         """A convolution with weights (O, C / groups, KH, KW), of images or of signals (C, L)."""

@@ -19,7 +19,16 @@ from dsr.ops.spike_convolution import (
     row_group,
 )
 from dsr.ops.sums import affine, expand_gradient, moments, product_moments, weighted_sum
-from dsr.ops.words import add_words, count_bits, count_words, dropout_words, pack_words, transpose_words, unpack_words
+from dsr.ops.words import (
+    add_words,
+    concat_words,
+    count_bits,
+    count_words,
+    dropout_words,
+    pack_words,
+    transpose_words,
+    unpack_words,
+)
 
 __all__ = [
     "MOST_PRODUCTS",
@@ -36,6 +45,7 @@ __all__ = [
     "affine",
     "avg_pool",
     "avg_pool_backward",
+    "concat_words",
     "conv2d",
     "conv2d_input_gradient",
     "conv2d_neuron_spikes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,6 +56,22 @@ def add_words(words: Words, values: Values, amplitude: PerChannel) -> Values:
     heights = for_channels("add_words", "amplitude", amplitude, len(values))
     _core.add_words(by_channel(words), heights, by_channel(values))
     return values
+
+
+def concat_words(trains: Sequence[Words], channels: Sequence[int]) -> Words:
+    """Words of so many channels each, one behind the other along the channels. EXACT."""
+    for words in trains:
+        require_array("concat_words", trains=words)
+    joined = np.zeros((word_count(sum(channels)), *trains[0].shape[1:]), np.uint32)
+    first = 0
+    for words, count in zip(trains, channels, strict=True):
+        at, bit = divmod(first, 32)
+        joined[at : at + len(words)] |= words << np.uint32(bit)
+        if bit:
+            beyond = joined[at + 1 : at + 1 + len(words)]
+            beyond |= words[: len(beyond)] >> np.uint32(32 - bit)
+        first += count
+    return joined
 
 
 def count_words(words: Words, channels: int) -> NDArray[np.int64]:

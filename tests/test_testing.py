@@ -48,6 +48,17 @@ LAYERS = {
     "BatchNorm": lambda: dsr.BatchNorm(2),
     "BatchNorm without gain": lambda: dsr.BatchNorm(2, gain=False),
     "AvgPool2d": lambda: dsr.AvgPool2d(3, stride=2, padding=1),
+    "AvgPool2d, rectangles": lambda: dsr.AvgPool2d((2, 3), (1, 2)),
+    "GlobalAvgPool2d": dsr.GlobalAvgPool2d,
+    "MaxPool2d": lambda: dsr.MaxPool2d(2),
+    "Upsample": lambda: dsr.Upsample(2),
+    "Conv2d, depthwise": lambda: dsr.Conv2d(2, 4, 3, padding=1, groups=2),
+    "Conv2d, rectangles": lambda: dsr.Conv2d(2, 3, (1, 3), (2, 1), padding="valid", dilation=(1, 2)),
+    "ConvTranspose2d": lambda: dsr.ConvTranspose2d(2, 3, 3, 2, 1),
+    "IF, by channel": lambda: dsr.IF(np.array([0.4, 0.9])),
+    "LIF, by channel": lambda: dsr.LIF(np.array([0.2, 0.5]), tau=1.2, delta_t=0.3),
+    "Concat": lambda: dsr.Concat(dsr.Identity(), dsr.IF(0.7)),
+    "Branches": lambda: dsr.Add(dsr.Conv2d(2, 3, 1), dsr.Conv2d(2, 3, 3, padding=1)),
     "Flatten": dsr.Flatten,
     "Dropout": lambda: dsr.Dropout(0.4),
     "IF": lambda: dsr.IF(0.6),
@@ -63,15 +74,29 @@ LAYERS = {
         dsr.IF(0.7), dsr.Flatten(), dsr.Linear(48, 3), dsr.BatchNorm(3), dsr.LIF(0.3, delta_t=0.2),
     ),
 }  # fmt: skip
+ON_SIGNALS = {
+    "Conv1d": lambda: dsr.Conv1d(2, 5, 3, padding=1),
+    "AvgPool1d": lambda: dsr.AvgPool1d(2),
+}
+ELSEWHERE = {dsr.MaxPool1d, dsr.Branches, dsr.SpikeResidual}
+"""Max pooling of spikes is the OR of bits, whose gradient goes through the largest rate (tests/test_pooling.py); those
+of AND and IAND are in tests/test_branches.py. Branches is the base of Add and Concat."""
 ON_VECTORS = {"Linear": lambda: dsr.Linear(12, 7), "BatchNorm": lambda: dsr.BatchNorm(12), "IF": lambda: dsr.IF(0.6)}
 
 
 @pytest.mark.parametrize("given", IMAGES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_on_images(name, given):
+    if name == "MaxPool2d" and "spikes" in given:
+        pytest.skip("a maximum of spikes has the gradient of the largest rate, not of the largest value")
     report = check_layer(LAYERS[name](), IMAGES[given])
     assert report.differences.keys() >= {"input"}
     assert max(report.differences.values()) <= 5e-3
+
+
+@pytest.mark.parametrize("name", ON_SIGNALS)
+def test_layers_on_signals(name):
+    check_layer(ON_SIGNALS[name](), spikes(4, 3, 2, 9))
 
 
 @pytest.mark.parametrize("given", VECTORS)
@@ -88,8 +113,12 @@ def test_relu_has_one_step():
 def test_every_layer_that_ships_is_here():
     layers = {value for value in vars(dsr).values() if inspect.isclass(value) and issubclass(value, dsr.Layer)}
     layers |= set(NEURONS.values())
-    checked = {type(inner) for make in (*LAYERS.values(), *ON_VECTORS.values(), dsr.ReLU) for _, inner in make().walk()}
-    assert layers - {dsr.Layer} <= checked
+    checked = {
+        type(inner)
+        for make in (*LAYERS.values(), *ON_SIGNALS.values(), *ON_VECTORS.values(), dsr.ReLU)
+        for _, inner in make().walk()
+    }
+    assert layers - {dsr.Layer} - ELSEWHERE <= checked
 
 
 def test_the_report_and_a_layer_that_is_as_before():

@@ -13,7 +13,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.neurons import Neuron
 from dsr.nn.run import Run
 from dsr.nn.spikes import uniform_weights
-from dsr.ops import Values
+from dsr.ops import PerChannel, Values
 from dsr.testing.probe import Probe, parameters, training
 
 Doubles = NDArray[np.float64]
@@ -29,7 +29,7 @@ class _Seen:
     mean: Values
     represented: Doubles
     mapped: Doubles
-    threshold: float
+    threshold: PerChannel
     slope: Doubles
     threshold_slope: Doubles
 
@@ -106,8 +106,8 @@ class Differences:
         seen, current, weights = self._seen[path], as_current(signal), neuron.time_weights(signal.timesteps)
         moved = current.mean(uniform_weights(current.timesteps)).astype(np.float64) - seen.mean
         change, v = seen.slope * moved, neuron.effective_threshold()
-        if v != seen.threshold:
-            change += seen.threshold_slope * (v - seen.threshold)
+        if np.any(v != seen.threshold):
+            change += seen.threshold_slope * neuron.by_channel(v - seen.threshold)
         else:
             change += _mapped(neuron, seen.represented) - seen.mapped
         values = seen.spikes + change[:, :, :, np.newaxis] * weights[:, np.newaxis]
@@ -116,22 +116,22 @@ class Differences:
 
 def _mapped(neuron: Neuron, represented: Doubles) -> Doubles:
     """The representation of the spikes."""
-    return neuron.mapping(represented)[0] * neuron.amplitude(neuron.effective_threshold())
+    return neuron.mapping(represented)[0] * neuron.by_channel(neuron.amplitude(neuron.effective_threshold()))
 
 
 def _height_slope(neuron: Neuron) -> float:
     """How the height of a spike changes with the threshold; over a wide step, because heights are float32."""
-    v = neuron.effective_threshold()
-    return (neuron.amplitude(1.25 * v) - neuron.amplitude(v)) / (0.25 * v)
+    v = float(np.ravel(neuron.effective_threshold())[0])  # the same for all channels
+    return float((neuron.amplitude(1.25 * v) - neuron.amplitude(v)) / (0.25 * v))
 
 
 def _threshold_slope(neuron: Neuron, represented: Doubles) -> Doubles:
     """How the mapping changes with the threshold, that of a neuron which is no longer needed as it is."""
     v, share = neuron.effective_threshold(), neuron.mapping(represented)[0]
-    height, rise = neuron.amplitude(v), _height_slope(neuron)
+    height, rise = neuron.by_channel(neuron.amplitude(v)), _height_slope(neuron)
     neuron.v_threshold.value *= np.float32(1 + _STEP)
     moved = neuron.mapping(represented)[0]
-    return (moved - share) / (neuron.effective_threshold() - v) * height + share * rise
+    return (moved - share) / neuron.by_channel(neuron.effective_threshold() - v) * height + share * rise
 
 
 def _neurons(layer: Layer) -> list[tuple[str, Neuron]]:

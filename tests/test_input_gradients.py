@@ -111,6 +111,10 @@ def test_time_first_data_gets_a_gradient_for_each_step():
     network.forward(np.repeat(data[None], 4, axis=0), for_backward=True)
     steps = network.backward(normal(rates.shape, 1), input=True)
     assert steps.shape == (4, 3, 2, 6, 5) and static.any()
+    network.timesteps = 1
+    for shape in ((3, 2, 6, 5), (1, 3, 2, 6, 5)):  # one step is not the same as no time axis
+        network.forward(data.reshape(shape), for_backward=True)
+        assert network.backward(normal(rates.shape, 1), input=True).shape == shape
     np.testing.assert_allclose(steps, np.broadcast_to(static / 4, steps.shape), rtol=1e-4, atol=1e-6)
 
 

@@ -65,7 +65,8 @@ class Network:
             seen.add(id(layer))
             layer.path = path
             layer.initialise(rng)
-        self._passed: tuple[Current, Signal] | None = None  # data and output of a pass for `backward`
+        # of a pass for `backward`: shape of the data, its current, and the output
+        self._passed: tuple[tuple[int, ...], Current, Signal] | None = None
 
     def forward(
         self,
@@ -126,10 +127,11 @@ class Network:
 
     def evaluate(self, data: ArrayLike, run: Run) -> Values:
         """`forward`, with a pass of the caller's."""
-        current = self._current(data)
+        array = as_array("Network.forward", "data", data)
+        current = self._current(array)
         output = self.body(current, run)
         if run.training:
-            self._passed = current, output
+            self._passed = array.shape, current, output
         return output.rate()
 
     @overload
@@ -163,7 +165,7 @@ class Network:
             raise RuntimeError(
                 "Network.backward: expected a forward pass with training=True or for_backward=True before it"
             )
-        current, output = self._passed
+        shape, current, output = self._passed
         input = as_flag("Network.backward", "input", input)
         grad = as_array("Network.backward", "grad_rate", grad_rate).astype(np.float32, copy=False)
         expected = (output.batch, *output.features)
@@ -180,16 +182,13 @@ class Network:
             weights = output.time_weights.astype(np.float64)
             gradient = lanes * np.float32((weights**2).sum() / len(weights))
         below = self.body.backward(gradient)
-        return self._data_gradient(below, current) if input else None
-
-    @staticmethod
-    def _data_gradient(gradient: SignalGradient | None, current: Current) -> Values:
-        if not isinstance(gradient, Gradient):  # data has no time weights, for which it would be summed
-            kind = type(gradient).__name__
+        if not input:
+            return None
+        if not isinstance(below, Gradient):  # data has no time weights, for which it would be summed
+            kind = type(below).__name__
             raise RuntimeError(f"Network.backward: expected a Gradient of the data from the first layer, got {kind}")
-        if current.shape[3] == 1:
-            return from_lanes(gradient.total()[:, :, :, np.newaxis], current.features)[0]
-        return from_lanes(gradient.dense(), current.features)
+        steps = below.total()[:, :, :, np.newaxis] if current.shape[3] == 1 else below.dense()
+        return from_lanes(steps, current.features).reshape(shape)
 
     def predict(self, data: ArrayLike, batch_size: int = 256) -> NDArray[np.int64]:
         """Class of each sample, the one of the largest rate, shape (B,); of each pixel of an image-shaped output."""
@@ -272,8 +271,7 @@ class Network:
             )
         return 1 if data.ndim == 5 else 0
 
-    def _current(self, data: ArrayLike) -> Current:
-        array = as_array("Network.forward", "data", data)
+    def _current(self, array: NDArray[Any]) -> Current:
         axis = self.batch_axis(array)
         if 0 in array.shape[axis + 1 :]:
             raise ValueError(

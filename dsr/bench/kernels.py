@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsr import _core, ops
-from dsr.bench import in_process, seconds
+from dsr.bench import in_process, pooling, seconds
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
 """Channels and image size of PreActResNet-18's stages."""
@@ -22,13 +22,15 @@ def measure(density: float = 0.1, batch: int = 128, timesteps: int = 5, repeats:
     Returns
     -------
     list of dict
-        ``kernel``, ``shape``, ``dsr`` and where they apply ``gemm`` and ``torch`` (GMAC/s; of neurons ns per neuron and
-        step, with the fraction of the bandwidth of a copy), ``threads``, ``level``.
+        ``kernel``, ``shape``, ``dsr`` and where they apply ``gemm`` and ``torch`` (GMAC/s, of pooling billions of
+        elements a second; of neurons ns per neuron and step, with the fraction of the bandwidth of a copy),
+        ``threads``, ``level``.
     """
     results = []
     for channels, size in SHAPES:
         results += _convolutions(channels, size, timesteps, batch, density, repeats)
-    return [r | {"threads": _core.threads(), "level": _core.level()} for r in results + _neurons(repeats)]
+    results += pooling.measure(density, repeats) + _neurons(repeats)
+    return [r | {"threads": _core.threads(), "level": _core.level()} for r in results]
 
 
 def measure_all(levels: Sequence[str] | None, threads: Sequence[int], **options: Any) -> list[dict[str, Any]]:
@@ -44,13 +46,14 @@ dsr.set_num_threads({count}); result = kernels.measure(**{options!r})"""
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results of `measure_all` as text."""
-    lines = [f"{'level':8} {'threads':>7} {'kernel':24} {'shape':16} {'dsr':>8} {'gemm':>8} {'torch':>8}"]
+    lines = [f"{'level':8} {'threads':>7} {'kernel':34} {'shape':16} {'dsr':>8} {'gemm':>8} {'torch':>8}"]
     for r in results:
         cells = [f"{r[key]:8.1f}" if key in r else " " * 8 for key in ("dsr", "gemm", "torch")]
         if "ns" in r:
             cells = [f"{r['ns']:6.3f} ns a neuron and step, {100 * r['of_copy']:.0f} % of a copy's bandwidth"]
-        lines.append(f"{r['level']:8} {r['threads']:7d} {r['kernel']:24} {r['shape']:16} {' '.join(cells)}")
-    lines.append("convolutions in GMAC/s, dense multiply-adds counted whether or not there is a spike; medians")
+        lines.append(f"{r['level']:8} {r['threads']:7d} {r['kernel']:34} {r['shape']:16} {' '.join(cells)}")
+    lines.append("convolutions in GMAC/s, dense multiply-adds counted whether or not there is a spike;")
+    lines.append("pooling in billions of elements read a second, of spikes as many as of values; medians")
     return "\n".join(lines)
 
 
@@ -117,6 +120,9 @@ def _neurons(repeats: int) -> list[dict[str, Any]]:
     moved = current.nbytes * (1 + 1 / 32 + 1 / 5)  # the current, the bits, the sums over time
     weights = np.ones(5, np.float32)
     calls = {
+        "IF spikes, thresholds of channels": lambda: ops.neuron_spikes(
+            current, 5, ops.if_model(np.ones(64, np.float32))
+        ),
         "IF spikes": lambda: ops.neuron_spikes(current, 5, ops.if_model(1.0)),
         "LIF spikes": lambda: ops.neuron_spikes(current, 5, ops.lif_model(1.0, 1.0, 0.1), weights),
     }

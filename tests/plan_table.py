@@ -121,7 +121,59 @@ def convolutions_of_all_kinds(kind: str) -> dsr.Layer:
     )
 
 
-OWN = {f.__name__: f for f in (spike_element_wise, pools_everywhere, shortcuts_of_all_kinds, convolutions_of_all_kinds)}
+def branches_of_all_kinds(kind: str) -> dsr.Layer:
+    """Maximum, global and repeated pooling, concatenated spikes, sums and values, added branches, gated spikes."""
+    own, gated = {}, {}  # of spikes only
+    if kind != "relu":
+        own["own"] = thresholds_of_channels(kind)
+        gated["gated"] = dsr.SpikeResidual(dsr.Sequential(dsr.Conv2d(8, 8, 1), neuron_of(kind)), "iand")
+    return dsr.Sequential(
+        conv1=dsr.Conv2d(3, 8, 3, padding=1),
+        bn1=dsr.BatchNorm(8),
+        pool1=dsr.MaxPool2d(2),
+        neuron1=neuron_of(kind),
+        **gated,
+        unet=dsr.Concat(
+            dsr.Identity(),
+            dsr.Sequential(
+                dsr.MaxPool2d((2, 1)), dsr.Conv2d(8, 4, 3, padding=1), neuron_of(kind), dsr.Upsample((2, 1))
+            ),
+        ),
+        conv2=dsr.Conv2d(12, 8, 3, padding=1),
+        neuron2=neuron_of(kind),
+        **own,
+        sums=dsr.Concat(dsr.AvgPool2d(3, 1, 1), dsr.Identity()),
+        values=dsr.Concat(dsr.Conv2d(16, 4, 1), dsr.Conv2d(16, 4, 1)),
+        bn2=dsr.BatchNorm(8),
+        neuron3=neuron_of(kind),
+        added=dsr.Add(dsr.Identity(), dsr.Conv2d(8, 8, 1), dsr.Sequential(dsr.Conv2d(8, 8, 1), neuron_of(kind))),
+        neuron4=neuron_of(kind),
+        pool2=dsr.GlobalAvgPool2d(),
+        linear=dsr.Linear(8, 10),
+    )
+
+
+def thresholds_of_channels(kind: str) -> dsr.Layer:
+    """A convolution to neurons with a threshold for each channel, whose spikes another one reads."""
+    heights = np.linspace(0.2, 0.9, 8)
+    return dsr.Sequential(
+        conv1=dsr.Conv2d(8, 8, 3, padding=1),
+        neuron1=dsr.IF(heights) if kind == "if" else dsr.LIF(heights, delta_t=0.2),
+        block=dsr.Residual(dsr.Conv2d(8, 8, 3, padding=1)),
+        neuron2=neuron_of(kind),
+    )
+
+
+OWN = {
+    f.__name__: f
+    for f in (
+        spike_element_wise,
+        pools_everywhere,
+        shortcuts_of_all_kinds,
+        convolutions_of_all_kinds,
+        branches_of_all_kinds,
+    )
+}
 KINDS = ("if", "lif", "relu")
 NAMES = [*models.names(), *OWN]
 

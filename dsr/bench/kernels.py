@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dsr import _core, ops
-from dsr.bench import in_process, seconds
+from dsr.bench import in_process, pooling, seconds
 from dsr.ops import Geometry
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
@@ -51,13 +51,15 @@ def measure(density: float = 0.1, batch: int = 128, timesteps: int = 5, repeats:
     Returns
     -------
     list of dict
-        ``kernel``, ``shape``, ``dsr`` and where they apply ``gemm`` and ``torch`` (GMAC/s; of neurons ns per neuron and
-        step, with the fraction of the bandwidth of a copy), ``threads``, ``level``.
+        ``kernel``, ``shape``, ``dsr`` and where they apply ``gemm`` and ``torch`` (GMAC/s, of pooling billions of
+        elements a second; of neurons ns per neuron and step, with the fraction of the bandwidth of a copy),
+        ``threads``, ``level``.
     """
     results = []
     for case in _cases():
         results += _convolutions(case, timesteps, batch, density, repeats)
-    return [r | {"threads": _core.threads(), "level": _core.level()} for r in results + _neurons(repeats)]
+    results += pooling.measure(density, repeats) + _neurons(repeats)
+    return [r | {"threads": _core.threads(), "level": _core.level()} for r in results]
 
 
 def measure_all(levels: Sequence[str] | None, threads: Sequence[int], **options: Any) -> list[dict[str, Any]]:
@@ -79,7 +81,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         if "ns" in r:
             cells = [f"{r['ns']:6.3f} ns a neuron and step, {100 * r['of_copy']:.0f} % of a copy's bandwidth"]
         lines.append(f"{r['level']:8} {r['threads']:7d} {r['kernel']:40} {r['shape']:24} {' '.join(cells)}")
-    lines.append("convolutions in GMAC/s, dense multiply-adds counted whether or not there is a spike; medians")
+    lines.append("convolutions in GMAC/s, dense multiply-adds counted whether or not there is a spike;")
+    lines.append("pooling in billions of elements read a second, of spikes as many as of values; medians")
     return "\n".join(lines)
 
 
@@ -145,6 +148,9 @@ def _neurons(repeats: int) -> list[dict[str, Any]]:
     moved = current.nbytes * (1 + 1 / 32 + 1 / 5)  # the current, the bits, the sums over time
     weights = np.ones(5, np.float32)
     calls = {
+        "IF spikes, thresholds of channels": lambda: ops.neuron_spikes(
+            current, 5, ops.if_model(np.ones(64, np.float32))
+        ),
         "IF spikes": lambda: ops.neuron_spikes(current, 5, ops.if_model(1.0)),
         "LIF spikes": lambda: ops.neuron_spikes(current, 5, ops.lif_model(1.0, 1.0, 0.1), weights),
     }

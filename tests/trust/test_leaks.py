@@ -214,6 +214,7 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
+        "concat_words": [[words, words], [33, 33]],
         "conv2d_spikes_weight_gradient": [constant, bias, values, words, weight.shape, 0.5, geometry, 4],
     }
 

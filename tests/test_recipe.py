@@ -89,6 +89,10 @@ def test_a_value_is_checked_however_the_recipe_is_made():
         replace(made, neuron="lIf")
 
 
+def test_runs_of_older_versions_may_have_batches_of_one_sample():
+    assert recipe.from_dict({**recipe.load("digits").to_dict(), "batch_size": 1}).batch_size == 1
+
+
 @pytest.mark.parametrize("kind", [Recipe, Preparation])
 def test_an_option_is_documented_and_checked_by_its_line(kind):
     found = options(kind)

@@ -43,7 +43,6 @@ class Range:
 
 
 COUNT = Range("an integer in [1, 2**31)", lambda value: 1 <= value < 2**31)
-AT_LEAST_2 = Range("an integer in [2, 2**31)", lambda value: 2 <= value < 2**31)
 NATURAL = Range("an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
 SEED = Range("an integer >= 0", lambda value: value >= 0)
 NOT_NEGATIVE = Range("a number in [0, 2**126]", lambda value: 0 <= value <= LARGEST)

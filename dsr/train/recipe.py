@@ -34,7 +34,6 @@ from typing import Annotated, Any, Literal
 
 from dsr import data
 from dsr.data.options import (
-    AT_LEAST_2,
     COUNT,
     NATURAL,
     NOT_NEGATIVE,
@@ -94,7 +93,7 @@ class Recipe(SampleOptions):
     alternate_flip: Annotated[bool, With("flip"), "Mirror in every other epoch instead of by chance."] = False
     validation: Annotated[int, NATURAL, "Training samples held out to measure with, instead of the test set."] = 0
     epochs: Annotated[int, COUNT, "Passes through the training samples."] = 10
-    batch_size: Annotated[int, AT_LEAST_2, "Samples of a step, on all ranks together."] = 128
+    batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together."] = 128
     optimizer: Annotated[OptimizerKind, "The optimiser."] = "sgd"
     learning_rate: Annotated[float, NOT_NEGATIVE, "Largest learning rate."] = 0.1
     momentum: Annotated[float, SHARE, With("optimizer", ("sgd", "muon")), "Momentum of the optimiser."] = 0.9
@@ -174,7 +173,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
             if isinstance(values.get(key), str):
                 values[key] = absolute(values[key], folder)
         if not changes:
-            return from_dict(values)
+            return _new(values)
     except (ValueError, RecursionError) as error:
         words = reason(error).removeprefix("recipe: ")
         if dotted := re.search(rf"^\s*({'|'.join(REFERENCES)})\.\w+\s*=".encode(), content, re.MULTILINE):
@@ -186,7 +185,15 @@ def load(name: str, changes: Sequence[str] = ()) -> Recipe:
         if not separator:
             raise ValueError(f"--set: expected key=value, got {shown(change)}")
         _set(values, key.strip(), value.strip())
-    return from_dict(values)
+    return _new(values)
+
+
+def _new(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a new run; those of older versions, which are only loaded, may have batches of one sample."""
+    made = from_dict(values)
+    if made.batch_size < 2:
+        raise ValueError(f"recipe: key 'batch_size': expected an integer in [2, 2**31), got {made.batch_size}")
+    return made
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

@@ -50,7 +50,7 @@ def test_words_that_do_not_fit():
     for trains, channels in (([words], [65]), ([words], [33, 1]), ([], []), ([words.astype(np.int64)], [33])):
         with pytest.raises(ValueError, match="concat_words: argument 'trains': expected uint32 words of shapes"):
             ops.concat_words(trains, channels)
-    with pytest.raises(TypeError, match="concat_words: argument 'channels': expected an integer >= 0, got 1.5"):
+    with pytest.raises(TypeError, match=r"concat_words: argument 'channels': expected an integer >= 0, got 1\.5"):
         ops.concat_words([words], [1.5])
 
 

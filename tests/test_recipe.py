@@ -117,7 +117,7 @@ def test_a_recipe_as_text_is_that_recipe(tmp_path):
     lines = recipe.text().splitlines()
     assert lines[0].startswith("data =   ")  # no default
     assert [line.split(" =")[0] for line in lines] == list(options(Recipe))
-    assert "batch_size = 128 " in recipe.text() and "An integer in [2, 2**31)." in recipe.text()
+    assert "batch_size = 128 " in recipe.text() and "on all ranks together, at least 2." in recipe.text()
 
 
 def test_the_preparation_of_a_recipe_has_all_its_options():

@@ -64,7 +64,7 @@ def concat_words(trains: Sequence[Words], channels: Sequence[int]) -> Words:
     for words in trains:
         require_array("concat_words", trains=words)
     found = [(words.dtype, words.shape) for words in trains]
-    wanted = [(np.uint32, (word_count(count), *trains[0].shape[1:])) for count in counts] if trains else []
+    wanted = [(np.dtype(np.uint32), (word_count(count), *trains[0].shape[1:])) for count in counts] if trains else []
     if found != wanted or not trains:
         given = ", ".join(f"{dtype} {shape}" for dtype, shape in found) or "none"
         shapes = ", ".join(str(shape) for _, shape in wanted) or "at least one train"

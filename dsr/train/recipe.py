@@ -93,7 +93,7 @@ class Recipe(SampleOptions):
     alternate_flip: Annotated[bool, With("flip"), "Mirror in every other epoch instead of by chance."] = False
     validation: Annotated[int, NATURAL, "Training samples held out to measure with, instead of the test set."] = 0
     epochs: Annotated[int, COUNT, "Passes through the training samples."] = 10
-    batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together."] = 128
+    batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together, at least 2."] = 128
     optimizer: Annotated[OptimizerKind, "The optimiser."] = "sgd"
     learning_rate: Annotated[float, NOT_NEGATIVE, "Largest learning rate."] = 0.1
     momentum: Annotated[float, SHARE, With("optimizer", ("sgd", "muon")), "Momentum of the optimiser."] = 0.9

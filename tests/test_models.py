@@ -459,7 +459,10 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: built("preact_resnet19"), "key 'model': expected one of digits, cifar_fast, preact_resnet18, .*net50"),
+        (
+            lambda: built("preact_resnet19"),
+            "key 'model': expected one of digits, mlp, cifar_fast, preact_resnet18, .*net50",
+        ),
         (lambda: built("digits", features=(1, 10, 8)), r"digits: argument 'features': .*multiples of 4, got \(1, 10"),
         (lambda: built("digits", features=(64,)), r"digits: argument 'features': expected \(C, H, W\)"),
         (lambda: built("preact_resnet18", features=(3, 40, 40)), "preact_resnet: .*multiples of 32"),

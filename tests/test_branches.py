@@ -45,6 +45,15 @@ def test_words_of_channels_one_behind_the_other(channels, rng):
     assert joined.dtype == np.uint32
 
 
+def test_words_that_do_not_fit():
+    words = np.zeros((2, 3), np.uint32)
+    for trains, channels in (([words], [65]), ([words], [33, 1]), ([], []), ([words.astype(np.int64)], [33])):
+        with pytest.raises(ValueError, match="concat_words: argument 'trains': expected uint32 words of shapes"):
+            ops.concat_words(trains, channels)
+    with pytest.raises(TypeError, match=r"concat_words: argument 'channels': expected an integer >= 0, got 1.5"):
+        ops.concat_words([words], [1.5])
+
+
 def test_concatenated_spikes_of_different_heights_are_one_train(rng):
     parts = [train_of(rng, 33, 0.5), train_of(rng, 5, 2.0), train_of(rng, 40, 0.25)]
     layer = dsr.Concat(*map(Given, parts))

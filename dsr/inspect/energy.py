@@ -6,6 +6,8 @@ What is counted, per sample:
   fall outside the image, or between the strides, are none. All time steps are added up.
 - Average pooling is linear, so its factor belongs to the weights above: a spike that is pooled is one accumulate
   for each connection of each pooled pixel it is part of, as if nothing had been pooled.
+- A spike that is repeated, concatenated with others, or left by maximum pooling or by a residual connection of spikes
+  counts where it is used.
 - A spike that neurons take as it is, through an identity shortcut or from a pooling, is one accumulate.
 - Other values (the image under direct coding, frames of events) are multiplied: one multiply-accumulate for each
   connection. A value that is the same at every step is counted once, zero or not; of values given step by step

@@ -60,11 +60,18 @@ def add_words(words: Words, values: Values, amplitude: PerChannel) -> Values:
 
 def concat_words(trains: Sequence[Words], channels: Sequence[int]) -> Words:
     """Words of so many channels each, one behind the other along the channels. EXACT."""
+    counts = [as_count("concat_words", "channels", count, 0) for count in channels]
     for words in trains:
         require_array("concat_words", trains=words)
-    joined = np.zeros((word_count(sum(channels)), *trains[0].shape[1:]), np.uint32)
+    found = [(words.dtype, words.shape) for words in trains]
+    wanted = [(np.dtype(np.uint32), (word_count(count), *trains[0].shape[1:])) for count in counts] if trains else []
+    if found != wanted or not trains:
+        given = ", ".join(f"{dtype} {shape}" for dtype, shape in found) or "none"
+        shapes = ", ".join(str(shape) for _, shape in wanted) or "at least one train"
+        raise ValueError(f"concat_words: argument 'trains': expected uint32 words of shapes {shapes}, got {given}")
+    joined = np.zeros((word_count(sum(counts)), *trains[0].shape[1:]), np.uint32)
     first = 0
-    for words, count in zip(trains, channels, strict=True):
+    for words, count in zip(trains, counts, strict=True):
         at, bit = divmod(first, 32)
         joined[at : at + len(words)] |= words << np.uint32(bit)
         if bit:

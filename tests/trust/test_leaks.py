@@ -213,6 +213,7 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
         "time_weights": [5, 1.0, 0.2],
+        "concat_words": [[words, words], [33, 33]],
         "conv2d_spikes_weight_gradient": [constant, bias, values, words, weight.shape, 0.5, 1, 1, 4],
     }
 

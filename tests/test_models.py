@@ -7,9 +7,10 @@ from math import sqrt
 
 import numpy as np
 import pytest
+from checks import normal
 
 import dsr
-from dsr import models, reference
+from dsr import models, ops, reference
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv2d
 from dsr.nn.flatten import Flatten
@@ -27,10 +28,6 @@ RESIDUAL = ["preact_resnet18", "preact_resnet34", "preact_resnet50", "resnet18",
 
 def features_of(name):
     return IMAGES.get(name, (2, 48, 48) if name.startswith("vgg") else (3, 32, 32))
-
-
-def normal(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def built(name, classes=5, features=None, **changes):
@@ -152,7 +149,9 @@ class Plain:
         self.state, self.training = state, training
 
     def conv(self, x, name, stride=1, padding=0):
-        return reference.conv2d(x, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"), stride, padding)
+        weight = self.state[f"{name}.weight"]
+        geometry = ops.Geometry.of("test", weight.shape[2:], stride, padding)
+        return reference.conv2d(x, weight, self.state.get(f"{name}.bias"), geometry)
 
     def norm(self, x, name):
         def of_channel(key):
@@ -284,7 +283,7 @@ def evaluate(layer, x):
         return evaluate(layer.body, x) + (x if layer.shortcut is None else evaluate(layer.shortcut, x))
     if isinstance(layer, Conv2d):
         bias = None if layer.bias is None else layer.bias.value64
-        return reference.conv2d(x, layer.weight.value64, bias, layer.stride, layer.padding)
+        return reference.conv2d(x, layer.weight.value64, bias, layer.geometry)
     if isinstance(layer, BatchNorm):
         mean, variance = x.mean(axis=(1, 2, 3), keepdims=True), x.var(axis=(1, 2, 3), keepdims=True)
         weight, bias = (p.value64.reshape(-1, 1, 1, 1) for p in (layer.weight, layer.bias))
@@ -461,7 +460,7 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
     [
         (
             lambda: built("preact_resnet19"),
-            "key 'model': expected one of digits, mlp, cifar_fast, .*net50",
+            "key 'model': expected one of digits, mlp, cifar_fast, preact_resnet18, .*net50",
         ),
         (lambda: built("digits", features=(1, 10, 8)), r"digits: argument 'features': .*multiples of 4, got \(1, 10"),
         (lambda: built("digits", features=(64,)), r"digits: argument 'features': expected \(C, H, W\)"),

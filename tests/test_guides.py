@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import dsr
-
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 GUIDES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -42,8 +40,6 @@ def command(line):
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_runs(name, tmp_path, monkeypatch):
-    if "bash" in GUIDES[name] and not hasattr(dsr, "load"):
-        pytest.skip("runs with own data and networks are not here yet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(os.environ, "MPLBACKEND", "Agg")
     namespace, output = {"__name__": "__main__"}, None

@@ -15,6 +15,7 @@ from dsr.nn.spikes import to_lanes
 from dsr.train.hybrid import convert
 
 CHANNELS = 35
+PADDED = dsr.ops.Geometry((3, 3), (1, 1), (1, 1, 1, 1))
 HEIGHTS = np.linspace(0.3, 1.7, CHANNELS, dtype=np.float32)
 MAKE = {"if": lambda v: dsr.IF(v), "lif": lambda v: dsr.LIF(np.asarray(v) / 5, delta_t=0.2)}
 
@@ -56,7 +57,7 @@ def test_every_way_gives_the_spikes_of_the_reference(kind, rng):
         dense = to_lanes(seen["neuron2"].dense())
         conv = network.body.layers["conv2"]
         flat = dense.reshape(*dense.shape[:3], -1)
-        current = dsr.ops.conv2d(flat, conv.weight.value, conv.bias.value, 1, 1).reshape(5, 4, 4, 5, 3)
+        current = dsr.ops.conv2d(flat, conv.weight.value, conv.bias.value, PADDED).reshape(5, 4, 4, 5, 3)
         np.testing.assert_allclose(seen["conv2"].values(), current, atol=1e-4)
     plan = inspect.plan(network, images)
     choices = {row.path: row.forward for row in plan.rows}
@@ -105,9 +106,9 @@ def test_weight_gradient_of_spikes_of_different_heights(rng):
     values = train.values().reshape(CHANNELS, 5, 5, -1)
     dense = np.broadcast_to(grad[:, :, :, None], (3, 5, 5, 4, 3)).reshape(3, 5, 5, -1).copy()
     np.testing.assert_allclose(
-        conv.weight.grad, dsr.ops.conv2d_weight_gradient(dense, values, 3, 3, 1, 1), rtol=1e-3, atol=1e-4
+        conv.weight.grad, dsr.ops.conv2d_weight_gradient(dense, values, PADDED), rtol=1e-3, atol=1e-4
     )
-    expected = dsr.ops.conv2d(values, conv.weight.value, conv.bias.value, 1, 1)
+    expected = dsr.ops.conv2d(values, conv.weight.value, conv.bias.value, PADDED)
     np.testing.assert_allclose(output.values().reshape(3, 5, 5, -1), expected, atol=1e-4)
     rate = train.rate()
     np.testing.assert_allclose(rate, spikes.rate() * HEIGHTS.reshape(-1, 1, 1), rtol=1e-6)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect as python
-
 import numpy as np
 import pytest
 import zoo
@@ -29,12 +27,8 @@ NEURONS = {"if": lambda: dsr.IF(0.5), "lif": lambda: dsr.LIF(0.1, delta_t=0.2)}
 def network_of(name: str, kind: str, seed: int = 0) -> tuple[dsr.Network, np.ndarray]:
     """The network, and a batch whose classes differ in their brightness."""
     features, build = NETWORKS[name]
-    if name == "mobilenet" and "groups" not in python.signature(dsr.Conv2d).parameters:
-        pytest.skip("Conv2d has no groups yet")
     inputs = {}
     if name == "sound":
-        if not hasattr(dsr, "Conv1d"):
-            pytest.skip("there is no Conv1d yet")
         inputs["inputs"] = "NCL"
     rng = np.random.default_rng(5)
     data = 0.5 * rng.normal(size=(12, *features)).astype(np.float32)

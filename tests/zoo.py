@@ -79,4 +79,4 @@ def sound(make: Neurons, channels: int, classes: int, width: int = 8) -> dsr.Seq
         )
 
     blocks = [block(channels, width, 15), block(width, width, 3), block(width, 2 * width, 3)]
-    return dsr.Sequential(*blocks, dsr.AvgPool1d(2), dsr.Flatten(), dsr.Linear(4 * width, classes))
+    return dsr.Sequential(*blocks, dsr.AvgPool1d(2), dsr.Flatten(), dsr.Linear(2 * width, classes))

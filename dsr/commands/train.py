@@ -206,7 +206,7 @@ def _say_what_was_trained(trainer: train.Trainer, metrics: Mapping[str, Any]) ->
     if best != metrics[trainer.best_by]:
         print(f"best epoch: {metric.text(best)}" + ("" if split == "validation" else f"; {run_folder.OPTIMISTIC}"))
     if figures.available():
-        plots.run_pictures(folder, trainer.measured, trainer.held_out)
+        plots.run_pictures(folder, trainer.measured, trainer.held_out, classes=trainer.data.classes)
     else:
         print("no plots: matplotlib is not installed (pip install dsr[plot])")
     print(f"run folder: {folder}; read it back with: dsr evaluate {folder}")

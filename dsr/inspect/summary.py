@@ -62,7 +62,7 @@ def summary(network: Network, features: Sequence[int], data: ArrayLike | None = 
     network : Network
         It is not changed.
     features : sequence of int
-        Shape of a sample (of one time step), ``(C, H, W)`` or ``(N,)``.
+        Shape of a sample (of one time step): ``(N,)``, ``(C, L)`` or ``(C, H, W)``.
     data : array_like, optional
         Samples as for `Network.forward`, on which to count the spikes of a network that has any.
 
@@ -75,8 +75,8 @@ def summary(network: Network, features: Sequence[int], data: ArrayLike | None = 
     ValueError
         Features or data do not fit the network, or there is no sample.
     """
-    if len(features) not in (1, 3):
-        raise ValueError(f"summary: argument 'features': expected (C, H, W) or (N,), got {tuple(features)}")
+    if not 1 <= len(features) <= 3:
+        raise ValueError(f"summary: argument 'features': expected (N,), (C, L) or (C, H, W), got {tuple(features)}")
     outputs: dict[str, tuple[int, ...]] = {}
 
     def observe_shape(path: str, layer: Layer, output: Signal) -> None:

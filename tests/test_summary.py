@@ -153,7 +153,12 @@ def test_a_single_layer():
 @pytest.mark.parametrize(
     ("features", "data", "words"),
     [
-        ((8, 8), None, r"summary: argument 'features': expected \(C, H, W\) or \(N,\), got \(8, 8\)"),
+        (
+            (1, 2, 8, 8),
+            None,
+            r"summary: argument 'features': expected \(N,\), \(C, L\) or \(C, H, W\), got \(1, 2, 8, 8\)",
+        ),
+        ((8, 8), None, r"Conv2d conv1: expected features \(1, H, W\), got \(8, 8\)"),
         ((2, 8, 8), None, r"Conv2d conv1: expected features \(1, H, W\)"),
         ((1, 8, 8), np.zeros((0, 1, 8, 8)), "expected at least one sample"),
         ((1, 8, 8), np.zeros((2, 2, 8, 8)), r"Conv2d conv1: expected features \(1, H, W\)"),

@@ -26,7 +26,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("what", help="a recipe, or a run folder")
     add_changes(parser)
-    parser.add_argument("--features", type=count, nargs=3, metavar=("C", "H", "W"), help="of a recipe without --data")
+    parser.add_argument(
+        "--features", type=count, nargs="+", metavar="N", help="N, C L or C H W, of a recipe without --data"
+    )
     parser.add_argument("--classes", type=count, metavar="N", help="with --features (default: 10)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder or archive of the data set")
     parser.add_argument("--spikes", action="store_true", help="also firing rates and operations on 32 test samples")

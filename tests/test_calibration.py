@@ -119,3 +119,23 @@ def test_no_samples_to_calibrate_with_are_named():
     layer = dsr.models.cifar_fast(lambda: dsr.IF(1.0), (3, 32, 32), 3, width=12).layers["group1"].layers["conv1"]
     with pytest.raises(ValueError, match="calibrate: expected at least one image, got none"):
         layer.calibrate([])
+
+
+@pytest.mark.parametrize("value", [0, 0.1, 7])
+def test_images_of_one_colour_need_a_positive_eps(value):
+    images = np.full((5, 3, 6, 6), value, np.float32)
+    layer = dsr.nn.fast_layers.WhitenedConv2d(3, 8, 3, eps=0)
+    with pytest.raises(ValueError, match="calibrate: patches of the images differ in fewer directions"):
+        layer.calibrate([images])
+    np.testing.assert_array_equal(layer.filters, np.eye(12).reshape(12, 3, 2, 2))
+    layer = dsr.nn.fast_layers.WhitenedConv2d(3, 8, 3)
+    layer.calibrate([images])
+    assert np.isfinite(layer.filters).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_images_to_calibrate_on_are_finite(bad, rng):
+    images = rng.normal(size=(5, 3, 6, 6)).astype(np.float32)
+    images[3, 1, 2, 2] = bad
+    with pytest.raises(ValueError, match="calibrate: expected finite images"):
+        dsr.nn.fast_layers.WhitenedConv2d(3, 8, 3).calibrate([images])

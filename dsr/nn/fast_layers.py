@@ -130,19 +130,34 @@ class WhitenedConv2d(Conv2d):
         negatives[...] = -self.weight.value[: len(negatives)]
 
     def calibrate(self, batches: Iterable[Values]) -> None:
-        """Compute the filters from batches of training images, (N, C, H, W) each; one is in memory at a time."""
+        """Compute the filters from batches of training images, (N, C, H, W) each; one is in memory at a time.
+
+        Raises
+        ------
+        ValueError
+            There is no image, a pixel is not finite, or without `eps` the images leave a filter undefined.
+        """
         patch, _, size, _ = self.filters.shape
         total, count = np.zeros((patch, patch)), 0
         for images in batches:
             windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(2, 3))
             patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, patch).astype(np.float64)
+            if not np.isfinite(patches).all():
+                raise ValueError(f"WhitenedConv2d {self.path}: calibrate: expected finite images, got NaN or infinity")
             total += patches.T @ patches
             count += len(patches)
         if count == 0:
             raise ValueError(f"WhitenedConv2d {self.path}: calibrate: expected at least one image, got none")
         covariance = total / count
         eigenvalues, vectors = np.linalg.eigh(covariance)
-        filters = (vectors / np.sqrt(eigenvalues + self.eps)).T[::-1]
+        variances = eigenvalues + self.eps
+        rounding = eigenvalues[-1] * patch * np.finfo(np.float64).eps  # what a variance of zero may come out as
+        if not (variances > rounding).all():
+            raise ValueError(
+                f"WhitenedConv2d {self.path}: calibrate: patches of the images differ in fewer directions than a patch "
+                f"has pixels, as those of images of one colour do; expected other images, or eps above {self.eps:g}"
+            )
+        filters = (vectors / np.sqrt(variances)).T[::-1]
         # an eigenvector's sign means nothing; fixed, so that libraries of linear algebra agree
         filters *= np.sign(filters[np.arange(len(filters)), np.abs(filters).argmax(axis=1)])[:, np.newaxis]
         self.filters[...] = filters.reshape(self.filters.shape)

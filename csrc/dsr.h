@@ -92,7 +92,7 @@ static inline dsr_neuron dsr_neuron_of(const dsr_neuron *neuron, dsr_thresholds 
 typedef struct {
     size_t channels, pixels, timesteps, batch;
     size_t stride, sum_stride;  /* from channel to channel, of the current and of its sums over time */
-    int held;                   /* the current has one step, the same at every t */
+    int one_step;               /* the current has one step, the same at every t */
     const float *scale, *shift; /* per channel, applied to the current first (batch normalisation); NULL: none */
     const float *weights;       /* T weights of the second sum over time; NULL: it is not wanted */
     dsr_thresholds thresholds;
@@ -108,10 +108,10 @@ typedef struct {
 /* Floats of a row, see kernels/rows.h. */
 enum { DSR_ROW = 32 };
 
-/* Which rows a byte of a word selects, with 1, 2 or 4 bits per group; `rows` are the rows of a whole word. */
+/* Which rows a byte of a word selects, of which 1, 2 or 4 bits share a table; `rows` are the rows of a whole word. */
 typedef struct {
     uint8_t row[256][8], count[256];
-    uint32_t group, rows;
+    uint32_t table_bits, rows;
 } dsr_row_code;
 
 /* Expanded words of neighbouring targets, and the offset of their first row. */
@@ -150,7 +150,7 @@ typedef struct {
       (const dsr_mask_source *sources, size_t count, size_t n, size_t channels, const float *bias, float amplitude,    \
        float *to, size_t stride, int accumulate))                                                                      \
     X(void, sum_own_rows, (const uint32_t *words, size_t count, size_t pitch, const float *rows, float *sums))         \
-    X(void, build_table, (const float *rows, size_t groups, uint32_t group, size_t phases, float *table))              \
+    X(void, build_table, (const float *rows, size_t groups, uint32_t table_bits, size_t phases, float *table))         \
     X(void, rows_to_lanes,                                                                                             \
       (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \
        int accumulate))                                                                                                \
@@ -264,8 +264,8 @@ typedef struct {
 
 /* A layer of neurons: its current and how it is read, see dsr_strip. */
 typedef struct {
-    const float *current; /* [C][P][T][B], or [C][P][B] where it is held, the same at every step (direct coding) */
-    int held;
+    const float *current; /* [C][P][T][B], or [C][P][B] of one step, the same at every t (direct coding) */
+    int one_step;
     const float *scale, *shift, *weights;
 } dsr_layer_current;
 
@@ -335,11 +335,11 @@ dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weig
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
 
 /* The same over spikes, 32 channels per word: output = bias + amplitude * sums, added to the output where `accumulate`.
- * group: 1, 2 or 4 bits share a table of sums; the larger, the better for dense trains. EXACT for a given group, and
- * each output within the bound above. At most DSR_MOST_TAPS / group taps. */
+ * table_bits: 1, 2 or 4 bits share a table of sums; the larger, the better for dense trains. EXACT for a given
+ * table_bits, and each output within the bound above. At most DSR_MOST_TAPS / table_bits taps. */
 enum { DSR_MOST_TAPS = 121 };
 dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                             float *output, dsr_conv conv, unsigned group, int accumulate);
+                             float *output, dsr_conv conv, unsigned table_bits, int accumulate);
 
 /* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude per
  * channel (NULL: none), scale and shift per channel (NULL: none), and the neurons. */
@@ -353,7 +353,7 @@ typedef struct {
 /* dsr_conv2d_spikes, dsr_add_words and dsr_neuron_spikes in one, with their bits; the current of a tile never leaves
  * the cache. conv.lanes is timesteps * B. */
 dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned group,
+                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
                                     dsr_after_conv after);
 
 /* A gradient constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: the constant alone. */
@@ -363,7 +363,7 @@ typedef struct {
 
 /* transposed: [P][ceil(L / 32)][32 W], see dsr_transpose_words. */
 dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
-                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned group);
+                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned table_bits);
 
 /* ---- ops: optimiser -------------------------------------------------------------------------------------------- */
 /* d = grad + weight_decay value; buffer = momentum buffer + d (d itself at first); value -= learning_rate buffer, or

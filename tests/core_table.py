@@ -51,12 +51,12 @@ ENTRIES = {
     "conv2d_input_gradient": "grad_output:float32:OIJL weight:float32:OGYX geometry:geometry !out:float32:CHWL",
     "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL geometry:geometry !out:float32:OGYX",
     "conv2d_spikes": "words:uint32:WHVL weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
-    "group:count accumulate:size !out:float32:OIJL",
+    "table_bits:count accumulate:size !out:float32:OIJL",
     "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
-    "group:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O ?shift:float32:O "
+    "table_bits:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O ?shift:float32:O "
     "neuron:neuron ?thresholds:float32:RO !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
-    "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry group:count !out:float32:OGYX",
+    "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
 }
 # these return a number, the others None
 NUMBERS = {"backward", "rate_backward", "count_bits"}
@@ -141,7 +141,7 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     sizes["T"], sizes["Y"], sizes["X"], sizes["stride"] = (int(size) for size in rng.integers(1, 4, 4))
     sizes["S"] = int(rng.choice([1, sizes["T"]]))
     sizes["stride_h"], sizes["stride_w"] = (int(size) for size in rng.integers(1, 4, 2))
-    sizes["padding"], sizes["group"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
+    sizes["padding"], sizes["table_bits"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
     sizes |= {name: int(rng.integers(1, 4)) for name in ("across", "dilation", "groups")}
     sizes |= {"after": int(rng.integers(0, 2)), "transposed": int(rng.integers(0, 2))}
     return settle(entry, sizes)
@@ -150,7 +150,7 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
 def plain_sizes(entry: str) -> dict[str, int]:
     """No axis is shorter than 2, and at stride 1 every pixel of an image counts."""
     sizes = {"N": 5, "C": 40, "P": 2, "B": 9, "H": 5, "V": 6, "W": 6, "L": 33, "O": 3, "T": 4, "S": 4}
-    window = {"Y": 3, "X": 2, "stride": 1, "padding": 1, "group": 2}
+    window = {"Y": 3, "X": 2, "stride": 1, "padding": 1, "table_bits": 2}
     usual = {"across": 1, "dilation": 1, "groups": 1, "after": 0, "transposed": 0}
     return settle(entry, {**sizes, **window, **usual})
 

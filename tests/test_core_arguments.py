@@ -378,21 +378,21 @@ def test_wrong_count(entry, call):
         getattr(_core, entry)(*arguments, out=None)
 
 
-@pytest.mark.parametrize("group", [3, 5, 8])
-@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if " group:" in ENTRIES[entry]])
-def test_groups_are_1_2_or_4_bits(entry, group, call):
-    index = [argument.name for argument in arguments_of(entry)].index("group")
+@pytest.mark.parametrize("table_bits", [3, 5, 8])
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if " table_bits:" in ENTRIES[entry]])
+def test_table_bits_are_1_2_or_4(entry, table_bits, call):
+    index = [argument.name for argument in arguments_of(entry)].index("table_bits")
     arguments = call(entry)
-    arguments[index] = group
+    arguments[index] = table_bits
     refused(entry, arguments, index, ValueError)
 
 
-@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if " group:" in ENTRIES[entry]])
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if " table_bits:" in ENTRIES[entry]])
 def test_kernels_of_too_many_taps(entry, call):
-    """121 taps divided by the bits of a group."""
+    """121 taps divided by the bits that share a table."""
     kernel = next(argument.name for argument in arguments_of(entry) if "YX" in argument.axes)
-    for side, group, named in ((11, 2, "group"), (12, 1, kernel)):
-        sizes = {**plain_sizes(entry), "Y": side, "X": side, "H": 12, "V": 12, "padding": 6, "group": group}
+    for side, table_bits, named in ((11, 2, "table_bits"), (12, 1, kernel)):
+        sizes = {**plain_sizes(entry), "Y": side, "X": side, "H": 12, "V": 12, "padding": 6, "table_bits": table_bits}
         arguments = make_arguments(entry, np.random.default_rng(0), sizes=settle(entry, sizes))
         with pytest.raises(ValueError, match=f"^{entry}: argument '{named}': expected at most 121 taps"):
             getattr(_core, entry)(*arguments)

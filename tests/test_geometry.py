@@ -97,13 +97,15 @@ def test_spikes_exact(name, density):
     varying = constant[:, :, :, np.newaxis] + slope.astype(np.float64).reshape(-1, 1, 1, 1, 1) * steps
     below = reference.conv2d_spikes_weight_gradient(varying, words, weight.shape, 0.5, geometry)
     shortcut = ops.pack_words((rng.random(current.shape) < 0.3).astype(np.float32))
-    for group in (1, 2, 4):
-        assert_same(ops.conv2d_spikes(words, weight, bias, 0.5, geometry, group), current.astype(np.float32))
-        added = ops.conv2d_spikes(words, weight, None, 0.5, geometry, group, np.ones(current.shape, np.float32))
+    for table_bits in (1, 2, 4):
+        assert_same(ops.conv2d_spikes(words, weight, bias, 0.5, geometry, table_bits), current.astype(np.float32))
+        added = ops.conv2d_spikes(words, weight, None, 0.5, geometry, table_bits, np.ones(current.shape, np.float32))
         assert_same(added, (current - wide[1].reshape(-1, 1, 1, 1, 1) + 1).astype(np.float32))
-        found = ops.conv2d_spikes_weight_gradient(constant, slope, steps, words, weight.shape, 0.5, geometry, group)
+        found = ops.conv2d_spikes_weight_gradient(
+            constant, slope, steps, words, weight.shape, 0.5, geometry, table_bits
+        )
         assert_same(found, below.astype(np.float32))
-        convolution = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, group, shortcut, 0.25)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, table_bits, shortcut, 0.25)
         for model in (ops.if_model(0.75, 0.5), ops.lif_model(0.3, 1.0, 0.2, 0.5)):
             fired = ops.conv2d_neuron_spikes(convolution, model, slope, bias)
             assert_same(fired, reference.conv2d_neuron_spikes(convolution, model, slope, bias))

@@ -474,9 +474,9 @@ def test_fused_neurons_of_every_model(model, shortcut, rng):
     weight, bias, scale, shift = floats(rng, 37, 40, 3, 3), floats(rng, 37), floats(rng, 37), floats(rng, 37)
     added = bits(rng, 37, 6, 7, 5, 9) if shortcut else None
     geometry = ops.Geometry((3, 3), padding=(1, 1, 1, 1))
-    for group in (1, 2, 4):
-        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, geometry, group, added, 0.7)
-        current = ops.conv2d_spikes(words, weight, bias, 0.3, geometry, group)
+    for table_bits in (1, 2, 4):
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, geometry, table_bits, added, 0.7)
+        current = ops.conv2d_spikes(words, weight, bias, 0.3, geometry, table_bits)
         if added is not None:
             ops.add_words(added, current, 0.7)
         expected = reference.neuron_spikes(current, 5, MODELS[model], None, scale, shift)[0]

@@ -38,21 +38,21 @@ def case(shape, density, seed=0):
     rng = np.random.default_rng(seed)
     spikes = (rng.random((channels, height, width, timesteps, batch)) < density).astype(np.float32)
     weight, bias = dyadic(rng, (out, channels, kernel, kernel)), dyadic(rng, out)
-    groups = [group for group in (1, 2, 4) if kernel * kernel <= ops.MOST_TAPS // group]
-    return rng, ops.pack_words(spikes), weight, bias, ops.Geometry.of("case", kernel, stride, padding), groups
+    possible = [table_bits for table_bits in (1, 2, 4) if kernel * kernel <= ops.MOST_TAPS // table_bits]
+    return rng, ops.pack_words(spikes), weight, bias, ops.Geometry.of("case", kernel, stride, padding), possible
 
 
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_is_exact(shape, density):
-    _, words, weight, bias, geometry, groups = case(shape, density)
+    _, words, weight, bias, geometry, possible = case(shape, density)
     expected = reference.conv2d_spikes(words, weight.astype(np.float64), bias.astype(np.float64), 0.5, geometry)
-    for group in groups:
-        out = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, group)
+    for table_bits in possible:
+        out = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, table_bits)
         np.testing.assert_array_equal(out, expected)
-        added = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, group, np.ones_like(out))
+        added = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, table_bits, np.ones_like(out))
         np.testing.assert_array_equal(added, expected + 1)
-        plain = ops.conv2d_spikes(words, weight, None, 0.5, geometry, group)
+        plain = ops.conv2d_spikes(words, weight, None, 0.5, geometry, table_bits)
         np.testing.assert_array_equal(plain, expected - bias.reshape(-1, 1, 1, 1, 1))
 
 
@@ -61,20 +61,20 @@ def test_forward_is_exact(shape, density):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
     """Against the oracle (dyadic currents are exact there and here), and against the operations one by one."""
-    rng, words, weight, bias, geometry, groups = case(shape, density)
+    rng, words, weight, bias, geometry, possible = case(shape, density)
     channels = len(weight)
     scale, shift = rng.normal(1, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32)
     model = ops.if_model(0.75, 0.5) if kind == "if" else ops.lif_model(0.3, 1.0, 0.2, 0.5)
     for b, s, normalise in ((bias, True, True), (None, False, False), (bias, True, False)):
-        convolution = ops.SpikeConvolution(words, weight, b, 0.5, geometry, groups[0])
+        convolution = ops.SpikeConvolution(words, weight, b, 0.5, geometry, possible[0])
         if s:
             out = convolution.output_words()
             shortcut = ops.pack_words((rng.random((channels, *out.shape[1:])) < 0.3).astype(np.float32))
             convolution = replace(convolution, shortcut=shortcut, shortcut_amplitude=0.25)
         factors = (scale, shift) if normalise else (None, None)
         expected = reference.conv2d_neuron_spikes(convolution, model, *factors)
-        for group in groups:
-            out = ops.conv2d_neuron_spikes(replace(convolution, group=group), model, *factors)
+        for table_bits in possible:
+            out = ops.conv2d_neuron_spikes(replace(convolution, table_bits=table_bits), model, *factors)
             np.testing.assert_array_equal(out, expected)
 
 
@@ -96,7 +96,7 @@ def test_long_and_short_runs_of_lanes(kind):
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weight_gradient_is_exact(shape, density):
-    rng, words, weight, _, geometry, groups = case(shape, density)
+    rng, words, weight, _, geometry, possible = case(shape, density)
     rows, columns = geometry.output_size(*words.shape[1:3])
     steps = (len(weight), rows, columns, *words.shape[3:])
     constant, values = dyadic(rng, (*steps[:3], steps[4])), dyadic(rng, steps, 8)
@@ -106,17 +106,17 @@ def test_weight_gradient_is_exact(shape, density):
         if v is not None:
             grad = grad + s.astype(np.float64).reshape(-1, 1, 1, 1, 1) * v
         expected = reference.conv2d_spikes_weight_gradient(grad, words, weight.shape, 0.5, geometry)
-        for group in groups:
-            out = ops.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, geometry, group)
+        for table_bits in possible:
+            out = ops.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, geometry, table_bits)
             np.testing.assert_array_equal(out, expected)
 
 
-@pytest.mark.parametrize("group", [1, 2, 4])
-def test_random_weights_stay_within_the_bound(group):
+@pytest.mark.parametrize("table_bits", [1, 2, 4])
+def test_random_weights_stay_within_the_bound(table_bits):
     rng = np.random.default_rng(1)
     words = ops.pack_words((rng.random((96, 6, 6, 4, 20)) < 0.3).astype(np.float32))
     weight = rng.normal(size=(40, 96, 3, 3)).astype(np.float32)
-    out = ops.conv2d_spikes(words, weight, None, 0.7, PADDED, group)
+    out = ops.conv2d_spikes(words, weight, None, 0.7, PADDED, table_bits)
     exact = reference.conv2d_spikes(words, weight.astype(np.float64), None, float(np.float32(0.7)), PADDED)
     size = reference.conv2d_spikes(words, np.abs(weight).astype(np.float64), None, float(np.float32(0.7)), PADDED)
     assert (np.abs(out - exact) <= (9 * 96 + 2) * 2.0**-24 * size).all()
@@ -156,8 +156,8 @@ def test_lists_beyond_32_bits_are_refused():
 
 
 def test_group_follows_density_and_taps():
-    assert [ops.row_group(rate) for rate in (0.01, 0.1, 0.2, 0.5)] == [1, 1, 4, 4]
-    assert ops.row_group(0.5, taps=49) == 1
+    assert [ops.best_table_bits(rate) for rate in (0.01, 0.1, 0.2, 0.5)] == [1, 1, 4, 4]
+    assert ops.best_table_bits(0.5, taps=49) == 1
 
 
 def test_a_kernel_too_large_for_rows_takes_the_dense_way():

@@ -39,23 +39,25 @@ def digests() -> dict[str, str]:
         for shape in ((33, 3, 5, 4, 37), (70, 9, 3, 4, 33)):
             call = ops_table.make_call(function, np.random.default_rng(7), shape)
             found[f"{function}_{shape}"] = digest(*ops_table.run(ops, function, call))
-    for group in (1, 2, 4):
+    for table_bits in (1, 2, 4):
         rng = np.random.default_rng(7)
         words, weight = ops_table.bits(rng, 70, 9, 7, 3, 33), ops_table.floats(rng, 37, 70, 3, 3)
         words &= ops_table.bits(rng, 70, 9, 7, 3, 33)
         bias, values = ops_table.floats(rng, 37), ops_table.floats(rng, 37, 5, 4, 3, 33)
         geometry = ops.Geometry((3, 3), (2, 2), (1, 1, 1, 1))
-        found[f"conv2d_spikes_{group}"] = digest(ops.conv2d_spikes(words, weight, bias, 0.3, geometry, group))
+        found[f"conv2d_spikes_{table_bits}"] = digest(ops.conv2d_spikes(words, weight, bias, 0.3, geometry, table_bits))
         shortcut = ops_table.bits(rng, 37, 5, 4, 3, 33)
-        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, geometry, group, shortcut, 0.7)
+        convolution = ops.SpikeConvolution(words, weight, bias, 0.3, geometry, table_bits, shortcut, 0.7)
         scale, shift = ops_table.floats(rng, 37), ops_table.floats(rng, 37)
         own = {name: model(37) for name, model in ops_table.OWN.items()}
         for name, model in {**ops_table.MODELS, **own}.items():
             fused = ops.conv2d_neuron_spikes(convolution, model, scale, shift)
-            found[f"conv2d_neuron_spikes {name}_{group}"] = digest(fused)
+            found[f"conv2d_neuron_spikes {name}_{table_bits}"] = digest(fused)
         constant = np.ascontiguousarray(values[:, :, :, 0])
-        gradient = ops.conv2d_spikes_weight_gradient(constant, bias, values, words, weight.shape, 0.3, geometry, group)
-        found[f"conv2d_spikes_weight_gradient_{group}"] = digest(gradient)
+        gradient = ops.conv2d_spikes_weight_gradient(
+            constant, bias, values, words, weight.shape, 0.3, geometry, table_bits
+        )
+        found[f"conv2d_spikes_weight_gradient_{table_bits}"] = digest(gradient)
     rng = np.random.default_rng(7)
     for groups, channels in ((70, 1), (35, 2), (5, 14)):  # by masks, by masks of two channels, by rows
         geometry = ops.Geometry((3, 2), (1, 1), (1, 2, 1, 1), (2, 1), groups, (1, 2))

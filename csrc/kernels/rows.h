@@ -201,12 +201,12 @@ static void sum_own_rows(const uint32_t *words, size_t count, size_t pitch, cons
 }
 
 /* table: a row of zeros, then the sums of each group of rows: sum m of group g and phase p is row
- * 1 + (g * (2^group - 1) + m - 1) * phases + p. The single rows are [groups][group][phases]. */
-static void build_table(const float *rows, size_t groups, uint32_t group, size_t phases, float *table) {
-    size_t length = phases * DSR_ROW, sums = ((size_t)1 << group) - 1;
+ * 1 + (g * (2^table_bits - 1) + m - 1) * phases + p. The single rows are [groups][table_bits][phases]. */
+static void build_table(const float *rows, size_t groups, uint32_t table_bits, size_t phases, float *table) {
+    size_t length = phases * DSR_ROW, sums = ((size_t)1 << table_bits) - 1;
     memset(table, 0, DSR_ROW * sizeof *table);
     table += DSR_ROW;
-    for (size_t g = 0; g < groups; g++, rows += group * length, table += sums * length)
+    for (size_t g = 0; g < groups; g++, rows += table_bits * length, table += sums * length)
         for (size_t m = 1; m <= sums; m++) {
             size_t lowest = 0, rest = m & (m - 1);
             while (!(m >> lowest & 1))

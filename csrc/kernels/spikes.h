@@ -14,7 +14,7 @@ static inline __attribute__((always_inline)) void neuron_lanes(const float *curr
                                                                uint32_t bit, int leaky, int two_sums) {
     const step_numbers_f32 numbers = numbers_of_f32(neuron);
     const float *weights = strip->weights;
-    size_t batch = strip->batch, step = strip->held ? 0 : batch, b = 0;
+    size_t batch = strip->batch, step = strip->one_step ? 0 : batch, b = 0;
     spike_masks bits = (int32_t)bit - (spike_masks){0};
     for (; b + SPIKE_LANES <= batch; b += SPIKE_LANES) {
         spike_floats v = {0}, sum = {0}, other = {0};
@@ -62,8 +62,9 @@ static inline __attribute__((always_inline)) void neuron_strip(const float *curr
         const dsr_neuron own = dsr_neuron_of(neuron, strip->thresholds, c);
         for (size_t p = 0; p < strip->pixels; p++) {
             size_t at = c * strip->sum_stride + p * batch;
-            neuron_lanes(current + c * strip->stride + p * (strip->held ? batch : lanes), words + p * lanes, sums + at,
-                         two_sums ? weighted + at : NULL, strip, &own, scale, shift, (uint32_t)1 << c, leaky, two_sums);
+            neuron_lanes(current + c * strip->stride + p * (strip->one_step ? batch : lanes), words + p * lanes,
+                         sums + at, two_sums ? weighted + at : NULL, strip, &own, scale, shift, (uint32_t)1 << c, leaky,
+                         two_sums);
         }
     }
 }

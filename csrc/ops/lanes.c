@@ -11,7 +11,7 @@ static size_t tile_pixels(size_t lanes) {
 dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *sums, float *weighted, dsr_lanes shape,
                              dsr_neuron neuron, dsr_thresholds thresholds) {
     size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes), row = shape.pixels * lanes;
-    size_t input_lanes = input.held ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
+    size_t input_lanes = input.one_step ? shape.batch : lanes, input_row = shape.pixels * input_lanes;
     size_t groups = dsr_blocks(shape.channels, DSR_WORD), tiles = dsr_blocks(shape.pixels, pixels);
 #pragma omp parallel for schedule(static) num_threads(dsr_threads_for(shape.channels *row))
     for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
@@ -22,7 +22,7 @@ dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *su
                            .batch = shape.batch,
                            .stride = input_row,
                            .sum_stride = shape.pixels * shape.batch,
-                           .held = input.held,
+                           .one_step = input.one_step,
                            .scale = input.scale ? input.scale + channel : NULL,
                            .shift = input.shift ? input.shift + channel : NULL,
                            .weights = input.weights,

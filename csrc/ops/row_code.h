@@ -20,14 +20,14 @@ static inline size_t least(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-static inline void make_row_code(dsr_row_code *code, uint32_t group) {
-    uint32_t sums = (1u << group) - 1;
+static inline void make_row_code(dsr_row_code *code, uint32_t table_bits) {
+    uint32_t sums = (1u << table_bits) - 1;
     memset(code, 0, sizeof *code);
-    code->group = group;
-    code->rows = DSR_WORD / group * sums;
+    code->table_bits = table_bits;
+    code->rows = DSR_WORD / table_bits * sums;
     for (uint32_t byte = 0; byte < 256; byte++)
-        for (uint32_t k = 0; k < 8 / group; k++) {
-            uint32_t value = byte >> k * group & sums;
+        for (uint32_t k = 0; k < 8 / table_bits; k++) {
+            uint32_t value = byte >> k * table_bits & sums;
             if (value)
                 code->row[byte][code->count[byte]++] = (uint8_t)(k * sums + value - 1);
         }

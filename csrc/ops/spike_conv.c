@@ -159,7 +159,7 @@ typedef struct {
 
 /* Offsets in the list of one target at most, padding included. */
 static size_t longest_list(const spike_conv_plan *p, const dsr_row_code *code) {
-    return p->block_words * p->taps * (DSR_WORD / code->group) + 4;
+    return p->block_words * p->taps * (DSR_WORD / code->table_bits) + 4;
 }
 
 static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code) {
@@ -268,9 +268,9 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
             const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
             if (!reaches(p, out, from, to))
                 continue;
-            if (code->group > 1) {
-                dsr_kernel->build_table(rows + DSR_ROW, p->block_words * DSR_WORD / code->group, code->group, p->taps,
-                                        w->table);
+            if (code->table_bits > 1) {
+                dsr_kernel->build_table(rows + DSR_ROW, p->block_words * DSR_WORD / code->table_bits, code->table_bits,
+                                        p->taps, w->table);
                 rows = w->table;
             }
             dsr_kernel->sum_rows(rows, w->lists, 0, w->ends, targets, w->sums + out * targets * DSR_ROW);
@@ -362,10 +362,10 @@ static void convolve_tile(const uint32_t *words, const float *packed, const spik
             write_sums(to, p, sums, t, out, i);
 }
 
-static dsr_status convolve(const uint32_t *words, const float *weight, const spike_conv_plan *p, unsigned group,
+static dsr_status convolve(const uint32_t *words, const float *weight, const spike_conv_plan *p, unsigned table_bits,
                            const tile_output *to) {
     dsr_row_code code;
-    make_row_code(&code, group);
+    make_row_code(&code, table_bits);
     const dsr_conv *conv = &p->conv;
     if (!ends_fit(p->tile_y * p->tile_x * p->steps * p->piece, longest_list(p, &code)))
         return DSR_TOO_LARGE;
@@ -407,13 +407,13 @@ static int is_empty(const dsr_conv *conv) {
 }
 
 dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                             float *output, dsr_conv conv, unsigned group, int accumulate) {
+                             float *output, dsr_conv conv, unsigned table_bits, int accumulate) {
     if (is_empty(&conv))
         return DSR_OK;
     spike_conv_plan p;
     make_plan(&p, conv, 1);
     tile_output to = {.current = output, .bias = bias, .amplitude = (float)amplitude, .accumulate = accumulate};
-    return convolve(words, weight, &p, group, &to);
+    return convolve(words, weight, &p, table_bits, &to);
 }
 
 /* Rows of a dsr_row_current: bias, scale, shift, shortcut_amplitude, v_threshold, fire. */
@@ -426,7 +426,7 @@ static void pad_channels(const float *from, size_t channels, size_t out, float m
 }
 
 dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned group,
+                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
                                     dsr_after_conv after) {
     if (is_empty(&conv))
         return DSR_OK;
@@ -456,7 +456,7 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
                                           .amplitude = (float)amplitude};
         }
         tile_output to = {.spikes = output, .rows = rows, .after = &after};
-        status = convolve(words, weight, &p, group, &to);
+        status = convolve(words, weight, &p, table_bits, &to);
     }
     free(rows);
     free(channels);

@@ -20,18 +20,18 @@ typedef struct {
 } gradient_plan;
 
 static dsr_status make_gradient_plan(gradient_plan *p, const uint32_t *transposed, dsr_conv conv, size_t batch,
-                                     unsigned group) {
+                                     unsigned table_bits) {
     *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.y.taps * conv.x.taps};
     p->transposed = transposed;
     p->depthwise = conv.groups == conv.in_channels && conv.groups == conv.out_channels;
-    make_row_code(&p->code, p->depthwise ? 1 : group);
+    make_row_code(&p->code, p->depthwise ? 1 : table_bits);
     p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
     p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
     p->chunk = dsr_blocks(p->lane_words, p->chunks);
     p->out_blocks = dsr_blocks(conv.out_channels, DSR_ROW);
     p->channels = dsr_blocks(conv.in_channels, DSR_WORD) * DSR_WORD;
     p->table_rows = 1 + p->chunk * p->code.rows;
-    size_t longest = p->chunk * (DSR_WORD / group) + 4;
+    size_t longest = p->chunk * (DSR_WORD / table_bits) + 4;
     if (!ends_fit(p->channels, longest))
         return DSR_TOO_LARGE;
     p->list_room = p->channels * longest + 64;
@@ -93,7 +93,7 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
     size_t out = index % p->out_blocks, pixel = part->y0 * conv->x.out + index / p->out_blocks;
     size_t pixels = conv->y.out * conv->x.out, channels = dsr_block_size(conv->out_channels, DSR_ROW, out);
     size_t first = DSR_WORD * part->word0, room = DSR_WORD * part->words, lanes = least(room, conv->lanes - first);
-    float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.group == 1 ? table + DSR_ROW : rows;
+    float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.table_bits == 1 ? table + DSR_ROW : rows;
     for (size_t i = 0; i < channels; i++) {
         size_t c = out * DSR_ROW + i, at = c * pixels + pixel;
         dsr_kernel->gradient_lanes(gradient->constant + at * p->batch,
@@ -103,8 +103,8 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
     memset(table, 0, DSR_ROW * sizeof *table);
     dsr_kernel->lanes_to_rows(dense, lanes, channels, room, to);
     memset(to + lanes * DSR_ROW, 0, (room - lanes) * DSR_ROW * sizeof *to);
-    if (p->code.group > 1)
-        dsr_kernel->build_table(rows, room / p->code.group, p->code.group, 1, table);
+    if (p->code.table_bits > 1)
+        dsr_kernel->build_table(rows, room / p->code.table_bits, p->code.table_bits, 1, table);
 }
 
 /* The pixel that an output's tap reads along one direction, or SIZE_MAX. */
@@ -172,14 +172,14 @@ static void write_gradient(const gradient_plan *p, float amplitude, size_t c, fl
 }
 
 dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32_t *transposed, double amplitude,
-                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned group) {
+                                             float *grad_weight, dsr_conv conv, size_t batch, unsigned table_bits) {
     size_t weights = conv.out_channels * (conv.in_channels / conv.groups) * conv.y.taps * conv.x.taps;
     if (!weights || !conv.y.out || !conv.x.out || !conv.lanes) {
         memset(grad_weight, 0, weights * sizeof *grad_weight);
         return DSR_OK;
     }
     gradient_plan p;
-    dsr_status status = make_gradient_plan(&p, transposed, conv, batch, group);
+    dsr_status status = make_gradient_plan(&p, transposed, conv, batch, table_bits);
     if (status == DSR_OK) {
         memset(p.sums, 0, p.sum_room * sizeof *p.sums);
 #pragma omp parallel num_threads(dsr_threads_for(conv.y.out *conv.x.out *conv.lanes *conv.out_channels))

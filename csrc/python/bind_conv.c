@@ -45,14 +45,15 @@ static int check_dense_conv(const dsr_call *c, const dsr_geometry *g) {
     return check_conv(c, 'W', g) < 0 ? -1 : dsr_expect_axis(c, 'C', AXIS(c, 'G') * g->groups, "channels of all groups");
 }
 
-static int check_spike_conv(const dsr_call *c, const dsr_geometry *g, size_t group) {
+static int check_spike_conv(const dsr_call *c, const dsr_geometry *g, size_t table_bits) {
     if (check_conv(c, 'V', g) < 0)
         return -1;
-    if (group != 1 && group != 2 && group != 4)
-        return dsr_refuse(c, "group", "1, 2 or 4");
+    if (table_bits != 1 && table_bits != 2 && table_bits != 4)
+        return dsr_refuse(c, "table_bits", "1, 2 or 4");
     size_t taps = AXIS(c, 'Y') * AXIS(c, 'X');
-    if (taps > DSR_MOST_TAPS / group)
-        return dsr_refuse(c, taps > DSR_MOST_TAPS ? AXIS_OF(c, 'Y') : "group", "at most 121 taps times 'group'");
+    if (taps > DSR_MOST_TAPS / table_bits)
+        return dsr_refuse(c, taps > DSR_MOST_TAPS ? AXIS_OF(c, 'Y') : "table_bits",
+                          "at most 121 taps times 'table_bits'");
     return 0;
 }
 
@@ -128,19 +129,20 @@ OPERATION(conv2d_weight_gradient, check_conv2d_weight_gradient, RETURNS_NOTHING)
     A(S, F32, bias, "O", MAYBE)                                                                                        \
     A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
-    A(S, COUNT, group, NULL, IN)                                                                                       \
+    A(S, COUNT, table_bits, NULL, IN)                                                                                  \
     A(S, SIZE, accumulate, NULL, IN)                                                                                   \
     A(S, F32, out, "OIJL", OUT)
 ARGUMENTS(conv2d_spikes, CONV2D_SPIKES)
 
 CHECK(conv2d_spikes) {
-    return check_spike_conv(c, &a->geometry, a->group) < 0 ? -1
-                                                           : expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups);
+    return check_spike_conv(c, &a->geometry, a->table_bits) < 0
+               ? -1
+               : expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups);
 }
 
 OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     return dsr_conv2d_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
-                             conv_of(c, 'V', AXIS(c, 'L'), &a->geometry), (unsigned)a->group, a->accumulate != 0);
+                             conv_of(c, 'V', AXIS(c, 'L'), &a->geometry), (unsigned)a->table_bits, a->accumulate != 0);
 }
 
 #define CONV2D_NEURON_SPIKES(A, S)                                                                                     \
@@ -149,7 +151,7 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     A(S, F32, bias, "O", MAYBE)                                                                                        \
     A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
-    A(S, COUNT, group, NULL, IN)                                                                                       \
+    A(S, COUNT, table_bits, NULL, IN)                                                                                  \
     A(S, U32, shortcut, "KIJTB", MAYBE)                                                                                \
     A(S, F32, shortcut_amplitude, "O", MAYBE)                                                                          \
     A(S, F32, scale, "O", MAYBE)                                                                                       \
@@ -163,7 +165,7 @@ CHECK(conv2d_neuron_spikes) {
     if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
         return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
     if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
-        check_spike_conv(c, &a->geometry, a->group) < 0)
+        check_spike_conv(c, &a->geometry, a->table_bits) < 0)
         return -1;
     return expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ? -1 : expect_words(c, 'K', AXIS(c, 'O'));
 }
@@ -173,7 +175,7 @@ OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
                             a->neuron,   {a->thresholds, AXIS(c, 'O')}};
     return dsr_conv2d_neuron_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
                                     conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'),
-                                    (unsigned)a->group, after);
+                                    (unsigned)a->table_bits, after);
 }
 
 #define CONV2D_SPIKES_WEIGHT_GRADIENT(A, S)                                                                            \
@@ -184,7 +186,7 @@ OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
     A(S, COUNT, timesteps, NULL, IN)                                                                                   \
     A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
-    A(S, COUNT, group, NULL, IN)                                                                                       \
+    A(S, COUNT, table_bits, NULL, IN)                                                                                  \
     A(S, F32, out, "OGYX", OUT)
 ARGUMENTS(conv2d_spikes_weight_gradient, CONV2D_SPIKES_WEIGHT_GRADIENT)
 
@@ -195,7 +197,7 @@ CHECK(conv2d_spikes_weight_gradient) {
         return -1;
     if (check_lanes(c, "timesteps", a->timesteps) < 0 ||
         dsr_expect_axis(c, 'K', dsr_words_of(a->timesteps * AXIS(c, 'B')), "32 lanes per word") < 0 ||
-        check_spike_conv(c, &a->geometry, a->group) < 0)
+        check_spike_conv(c, &a->geometry, a->table_bits) < 0)
         return -1;
     size_t channels = AXIS(c, 'G') * a->geometry.groups;
     return dsr_expect_axis(c, 'N', dsr_words_of(channels) * DSR_WORD, "32 channels per word");
@@ -205,5 +207,5 @@ OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RE
     dsr_gradient gradient = {.constant = a->constant, .slope = a->slope, .values = a->values};
     return dsr_conv2d_spikes_weight_gradient(gradient, a->transposed, a->amplitude, a->out,
                                              conv_of(c, 'V', a->timesteps * AXIS(c, 'B'), &a->geometry), AXIS(c, 'B'),
-                                             (unsigned)a->group);
+                                             (unsigned)a->table_bits);
 }

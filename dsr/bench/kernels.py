@@ -95,16 +95,16 @@ def _convolutions(case: Case, timesteps: int, batch: int, density: float, repeat
     pixels = geometry.output_size(case.height, case.width)
     constant = rng.normal(size=(channels, *pixels, batch)).astype(np.float32)
     slope, current = rng.normal(size=channels).astype(np.float32), rng.random((channels, *pixels, *lanes), np.float32)
-    grad, group = current.reshape(channels, *pixels, -1), ops.row_group(density, geometry.taps)
+    grad, table_bits = current.reshape(channels, *pixels, -1), ops.best_table_bits(density, geometry.taps)
     stride = geometry.spread[0] * geometry.spread[1]  # of the taps, so many fall between the pixels
     work = weight.size * pixels[0] * pixels[1] * timesteps * batch / stride / 1e9
     forward = {
-        "dsr": lambda: ops.conv2d_spikes(words, weight, None, 1.0, geometry, group),
+        "dsr": lambda: ops.conv2d_spikes(words, weight, None, 1.0, geometry, table_bits),
         "gemm": lambda: ops.conv2d(flat, weight, None, geometry),
     }
     gradient = {
         "dsr": lambda: ops.conv2d_spikes_weight_gradient(
-            constant, slope, current, words, weight.shape, 1.0, geometry, group
+            constant, slope, current, words, weight.shape, 1.0, geometry, table_bits
         ),
         "gemm": lambda: ops.conv2d_weight_gradient(grad, flat, geometry),
     }

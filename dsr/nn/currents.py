@@ -151,7 +151,7 @@ class ConvolvedSpikes(Term):
     def add_to(self, out: Values | None) -> Values:
         """Convolve to a new array, or into `out`."""
         c = self.convolution
-        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry, c.group, out)
+        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry, c.table_bits, out)
 
 
 class Asked:

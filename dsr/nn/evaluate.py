@@ -155,7 +155,7 @@ class Convolution:
         return flat.reshape(*flat.shape[:3], *values.shape[3:])
 
     def _group(self, train: SpikeTrain) -> int:
-        return ops.row_group(train.firing_rate(), self.geometry.taps)
+        return ops.best_table_bits(train.firing_rate(), self.geometry.taps)
 
     def kernel_gradient(self, gradient: Gradient) -> Values:
         """The kernel's, given the output's."""

@@ -13,10 +13,10 @@ from dsr.ops.pooling import Pair, avg_pool, avg_pool_backward, max_pool, max_poo
 from dsr.ops.spike_convolution import (
     MOST_TAPS,
     SpikeConvolution,
+    best_table_bits,
     conv2d_neuron_spikes,
     conv2d_spikes,
     conv2d_spikes_weight_gradient,
-    row_group,
 )
 from dsr.ops.sums import affine, expand_gradient, moments, product_moments, weighted_sum
 from dsr.ops.words import (
@@ -45,6 +45,7 @@ __all__ = [
     "affine",
     "avg_pool",
     "avg_pool_backward",
+    "best_table_bits",
     "concat_words",
     "conv2d",
     "conv2d_input_gradient",
@@ -69,7 +70,6 @@ __all__ = [
     "pack_words",
     "pool_planes",
     "product_moments",
-    "row_group",
     "transpose_words",
     "unpack_words",
     "weighted_sum",

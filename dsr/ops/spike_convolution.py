@@ -24,10 +24,10 @@ from dsr.ops.neurons import NeuronModel, one_and_thresholds
 from dsr.ops.words import transpose_words
 
 MOST_TAPS = 121
-"""Taps of the largest kernel that `conv2d_spikes` takes, with groups of one bit."""
+"""Taps of the largest kernel that `conv2d_spikes` takes, if each bit is a table of its own (`table_bits` 1)."""
 
 
-def row_group(firing_rate: float, taps: int = 9) -> int:
+def best_table_bits(firing_rate: float, taps: int = 9) -> int:
     """Bits that share a table of sums in a convolution over spikes: what is fastest at a firing rate.
 
     Measured on Zen 3 (AVX2) over the four ResNet shapes: single rows win below a rate of 0.12, tables of 4 bits above;
@@ -42,7 +42,7 @@ def conv2d_spikes(
     bias: Values | None,
     amplitude: float,
     geometry: Geometry,
-    group: int,
+    table_bits: int,
     out: Values | None = None,
 ) -> Values:
     """Convolution of a spike train with weights (O, C / groups, KH, KW), each spike being worth `amplitude`.
@@ -53,14 +53,14 @@ def conv2d_spikes(
         Spikes.
     geometry : Geometry
         Where the taps fall; a spread makes a transposed convolution.
-    group : int
-        1, 2 or 4, see `row_group`.
+    table_bits : int
+        1, 2 or 4, see `best_table_bits`.
     out : ndarray of float32, shape (O, H', W', T, B), optional
         The result is added to it.
 
     Notes
     -----
-    EXACT for a given `group`, and within ``(K + 2) eps sum |w| amplitude`` of the exact sum of its K products.
+    EXACT for a given `table_bits`, and within ``(K + 2) eps sum |w| amplitude`` of the exact sum of its K products.
     """
     require_array("conv2d_spikes", 5, words=words)
     groups, height, width, timesteps, batch = words.shape
@@ -75,7 +75,7 @@ def conv2d_spikes(
         bias,
         amplitude,
         geometry,
-        group,
+        table_bits,
         out is not None,
         result.reshape(len(weight), rows, columns, timesteps * batch),
     )
@@ -88,7 +88,7 @@ class SpikeConvolution:
 
     Attributes
     ----------
-    words, weight, bias, amplitude, geometry, group
+    words, weight, bias, amplitude, geometry, table_bits
         As in `conv2d_spikes`.
     shortcut : ndarray of uint32, shape (ceil(O / 32), H', W', T, B), or None
         Spikes that are added to the result.
@@ -101,7 +101,7 @@ class SpikeConvolution:
     bias: Values | None
     amplitude: float
     geometry: Geometry
-    group: int
+    table_bits: int
     shortcut: Words | None = None
     shortcut_amplitude: PerChannel = 0.0
 
@@ -117,7 +117,7 @@ class SpikeConvolution:
             self.bias,
             self.amplitude,
             self.geometry,
-            self.group,
+            self.table_bits,
             self.shortcut,
             heights,
         )
@@ -152,7 +152,7 @@ def conv2d_spikes_weight_gradient(
     weight_shape: tuple[int, ...],
     amplitude: float,
     geometry: Geometry,
-    group: int,
+    table_bits: int,
 ) -> Values:
     """Gradient of `conv2d_spikes` with respect to its weight, for the gradient ``constant + slope * values[t]``.
 
@@ -167,7 +167,7 @@ def conv2d_spikes_weight_gradient(
 
     Notes
     -----
-    EXACT for a given `group`, and ROUNDED as `conv2d_weight_gradient`.
+    EXACT for a given `table_bits`, and ROUNDED as `conv2d_weight_gradient`.
     """
     function = "conv2d_spikes_weight_gradient"
     require_array(function, 5, words=words)
@@ -188,7 +188,7 @@ def conv2d_spikes_weight_gradient(
         timesteps,
         amplitude,
         geometry,
-        group,
+        table_bits,
         out,
     )
     return out

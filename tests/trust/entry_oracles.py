@@ -100,7 +100,7 @@ def spike_convolution(
     bias: Any,
     amplitude: float,
     geometry: Any,
-    group: int,
+    table_bits: int,
     accumulate: int,
     out: np.ndarray,
 ) -> list[Any]:
@@ -121,7 +121,7 @@ def spike_weight_gradient(
     timesteps: int,
     amplitude: float,
     geometry: Any,
-    group: int,
+    table_bits: int,
     out: np.ndarray,
 ) -> list[Any]:
     outputs, rows, columns, batch = constant.shape
@@ -144,11 +144,11 @@ def spike_weight_gradient(
 
 def fused(*arguments: Any) -> list[Any]:
     """The bits of the operations one by one: they are promised to be these."""
-    words, weight, bias, amplitude, geometry, group, shortcut, height, scale, shift, neuron, own, out = arguments
+    words, weight, bias, amplitude, geometry, table_bits, shortcut, height, scale, shift, neuron, own, out = arguments
     _, rows, columns, timesteps, batch = out.shape
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
-    _core.conv2d_spikes(flat, weight, bias, amplitude, geometry, group, 0, current)
+    _core.conv2d_spikes(flat, weight, bias, amplitude, geometry, table_bits, 0, current)
     if shortcut is not None:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))

@@ -56,7 +56,7 @@ static PyObject *functions[64], *raises[4], *subclass, *neuron_class;
 static unsigned long calls, accepted, refused;
 
 static const dsr_entry *entry;
-static size_t sizes[26], stride, padding, group, most_elements, dilation, spread, groups;
+static size_t sizes[26], stride, padding, table_bits, most_elements, dilation, spread, groups;
 static buffer buffers[2 * DSR_MOST_ARGUMENTS];
 static size_t buffer_count;
 
@@ -104,8 +104,8 @@ static void settle(void) {
             padding = SIZE('Y') / 2;
         SIZE('I') = windows(&SIZE('H'), SIZE('Y'));
         SIZE('J') = windows(&SIZE(is_named("spikes") ? 'V' : 'W'), SIZE('X'));
-        if (SIZE('Y') * SIZE('X') > DSR_MOST_TAPS / group)
-            group = 1;
+        if (SIZE('Y') * SIZE('X') > DSR_MOST_TAPS / table_bits)
+            table_bits = 1;
     }
     if (conv) {
         SIZE('C') = SIZE('G') * groups;
@@ -169,7 +169,7 @@ static void draw_sizes(void) {
     dilation = strides[take() % 7];
     spread = strides[take() % 7];
     groups = strides[take() % 6];
-    group = (size_t)1 << take() % 3;
+    table_bits = (size_t)1 << take() % 3;
     if (SIZE('T') == 0)
         SIZE('T') = 1;
     if (SIZE('S') != 1)
@@ -283,8 +283,8 @@ static PyObject *make_number(const dsr_arg *argument) {
         return PyLong_FromSize_t(stride);
     if (strcmp(argument->name, "padding") == 0)
         return PyLong_FromSize_t(padding);
-    if (strcmp(argument->name, "group") == 0)
-        return PyLong_FromSize_t(group);
+    if (strcmp(argument->name, "table_bits") == 0)
+        return PyLong_FromSize_t(table_bits);
     if (strcmp(argument->name, "timesteps") == 0)
         return PyLong_FromSize_t(SIZE('T'));
     static const double positive[] = {1, 0.5, 2, 0.1, 3.7, 0x1p-126, 0x1p126, 1e-3, 1e30};

@@ -147,12 +147,12 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
             np.float32
         )
         words, flat = ops.pack_words(bits), bits.reshape(*values.shape)
-        amplitude, group = float(np.float32(rng.random() * 6)), int(rng.choice([1, 2, 4]))
-        if group == 4 and taps > ops.MOST_TAPS // 4:
-            group = 1
+        amplitude, table_bits = float(np.float32(rng.random() * 6)), int(rng.choice([1, 2, 4]))
+        if table_bits == 4 and taps > ops.MOST_TAPS // 4:
+            table_bits = 1
         note(
             "conv2d_spikes",
-            ops.conv2d_spikes(words, weight, None, amplitude, geometry, group),
+            ops.conv2d_spikes(words, weight, None, amplitude, geometry, table_bits),
             amplitude * forward(flat, weight, stride, padding),
             amplitude * forward(flat, absolute, stride, padding),
             channels * taps,
@@ -167,7 +167,7 @@ def rounded(count: int) -> tuple[dict[str, float], str]:
         note(
             "conv2d_spikes_weight_gradient",
             ops.conv2d_spikes_weight_gradient(
-                constant, slope, current, words, weight.shape, amplitude, geometry, group
+                constant, slope, current, words, weight.shape, amplitude, geometry, table_bits
             ),
             amplitude * weight_gradient(dense, flat, kernel, stride, padding),
             amplitude * weight_gradient(np.abs(dense), flat, kernel, stride, padding),

@@ -239,7 +239,7 @@ def test_every_function_of_lanes_is_called():
     assert {name for name in functions if not name.startswith("_")} == {*called, *OTHERS, "SpikeConvolution"}
 
 
-OTHERS = {"word_count", "Geometry", "mirrored_weight", "output_size", "row_group", "NeuronModel"}
+OTHERS = {"word_count", "Geometry", "mirrored_weight", "output_size", "best_table_bits", "NeuronModel"}
 """Arithmetic on plain numbers, for layers that have checked them."""
 
 
@@ -263,7 +263,7 @@ def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
     values = ops_table.floats(rng, channels, height, width, batch)
     grad = ops_table.floats(rng, outputs, rows, columns, batch)
     words = ops_table.bits(rng, channels, height, width, timesteps, batch)
-    group = int(rng.choice([1, 2, 4]))
+    table_bits = int(rng.choice([1, 2, 4]))
     if function == "conv2d":
         return [values, weight, bias, geometry]
     if function == "conv2d_input_gradient":
@@ -272,13 +272,13 @@ def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
         return [grad, values, geometry]
     if function == "conv2d_spikes":
         out = ops_table.floats(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
-        return [words, weight, bias, 0.5, geometry, group, out]
+        return [words, weight, bias, 0.5, geometry, table_bits, out]
     if function == "conv2d_spikes_weight_gradient":
         dense = ops_table.floats(rng, outputs, rows, columns, timesteps, batch)
         slope, dense = (ops_table.floats(rng, outputs), dense) if rng.random() < 0.5 else (None, None)
-        return [grad, slope, dense, words, weight.shape, 0.5, geometry, group]
+        return [grad, slope, dense, words, weight.shape, 0.5, geometry, table_bits]
     shortcut = ops_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
-    convolution = [words, weight, bias, 0.5, geometry, group, shortcut, 0.25]
+    convolution = [words, weight, bias, 0.5, geometry, table_bits, shortcut, 0.25]
     scale, shift = ops_table.floats(rng, outputs), ops_table.floats(rng, outputs)
     return [*convolution, ops_table.MODELS[function.split()[1]], scale, shift]
 

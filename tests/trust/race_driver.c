@@ -176,14 +176,16 @@ static void spikes_of(const shape *s, int held, int leaky) {
         input.weights = floats(s->timesteps);
         weighted = out_floats(c * m);
     }
-    check(dsr_neuron_spikes(input, words, sums, weighted, lanes_of(s), leaky ? LIF : IF));
+    dsr_thresholds own = {leaky ? floats(3 * c) : NULL, c};
+    check(dsr_neuron_spikes(input, words, sums, weighted, lanes_of(s), leaky ? LIF : IF, own));
 }
 
 static void backward_of(const shape *s, int leaky) {
     size_t c = s->channels, m = per_step(s);
     const float *grad = floats(c * m), *sums = floats(c * m), *scale = floats(c), *shift = floats(c);
     check(dsr_neuron_spikes_backward(grad, sums, leaky ? scale : NULL, leaky ? shift : NULL, out_floats(c * m),
-                                     out(sizeof(double)), c, m, s->timesteps, leaky ? LIF : IF));
+                                     out(c * sizeof(double)), c, m, s->timesteps, leaky ? LIF : IF,
+                                     (dsr_thresholds){NULL, c}));
 }
 
 static void if_spikes_backward(const shape *s) {
@@ -216,10 +218,11 @@ static void words(const shape *s) {
     check(dsr_pack_words(floats(c * n), out_words(c, n), c, n));
     check(dsr_transpose_words(spikes, out(s->side * s->side * ((lanes + 31) / 32) * groups * 32 * sizeof *spikes),
                               groups, s->side * s->side, lanes));
-    check(dsr_unpack_words(spikes, out_floats(c * n), c, n, 0.7));
+    const float *heights = floats(c);
+    check(dsr_unpack_words(spikes, out_floats(c * n), c, n, heights));
     float *sum = floats(c * n);
     run.output[run.count - 1] = 1;
-    check(dsr_add_words(spikes, sum, c, n, 0.7));
+    check(dsr_add_words(spikes, sum, c, n, heights));
     check(dsr_count_words(spikes, out(c * sizeof(int64_t)), c, n));
     check(dsr_count_bits(spikes, out(sizeof(double)), groups * n));
     check(dsr_dropout_words(spikes, out_words(c, n), groups * n, 11, 0.8));
@@ -238,10 +241,14 @@ static void norm(const shape *s) {
 
 static void pools(const shape *s) {
     size_t lanes = s->timesteps * s->batch, c = s->channels, groups = (c + 31) / 32, after = s->side / 2;
-    dsr_pool pool = {c, s->side, s->side, lanes, 2, 2, 0, after, after};
+    dsr_pool pool = {c, s->side, s->side, lanes, 2, 2, 2, 2, 0, 0, after, after};
     check(dsr_avg_pool(floats(c * per_channel(s)), out_floats(c * after * after * lanes), pool));
     check(dsr_avg_pool_backward(floats(c * after * after * lanes), out_floats(c * per_channel(s)), pool));
+    check(dsr_max_pool(floats(c * per_channel(s)), out_floats(c * after * after * lanes), pool));
+    check(dsr_max_pool_backward(floats(c * after * after * lanes), floats(c * per_channel(s)),
+                                out_floats(c * per_channel(s)), pool));
     pool.channels = groups;
+    check(dsr_or_pool(words_of(c, per_channel(s)), out(groups * after * after * lanes * sizeof(uint32_t)), pool));
     check(dsr_pool_planes(words_of(c, per_channel(s)), out(3 * groups * after * after * lanes * sizeof(uint32_t)), 3,
                           pool));
 }
@@ -294,7 +301,8 @@ static void conv2d_neuron(const shape *s) {
     dsr_after_conv after = {.neuron = IF};
     check(dsr_conv2d_neuron_spikes(spikes, weight, bias, 0.9, out_words(s->outputs, n), conv, s->timesteps, group_of(s),
                                    after));
-    after = (dsr_after_conv){.shortcut = words_of(s->outputs, n), .shortcut_amplitude = 0.4, .neuron = LIF};
+    after =
+        (dsr_after_conv){.shortcut = words_of(s->outputs, n), .shortcut_amplitude = floats(s->outputs), .neuron = LIF};
     after.scale = floats(s->outputs);
     after.shift = floats(s->outputs);
     check(dsr_conv2d_neuron_spikes(spikes, weight, NULL, 0.9, out_words(s->outputs, n), conv, s->timesteps, 1, after));

@@ -14,7 +14,7 @@ LATER = ("dsr.train", "dsr.data", "dsr.models", "dsr.inspect", "dsr.nir", "dsr.b
 
 
 def run(program: str) -> str:
-    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, "-P", "-c", program], check=True, capture_output=True, text=True).stdout
 
 
 def test_what_is_not_loaded():
@@ -34,7 +34,7 @@ def test_threads_sleep_while_they_wait():
     environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     for first in ("dsr", "dsr.functional", "dsr.ops", "dsr._core"):
         done = subprocess.run(
-            [sys.executable, "-c", f"import {first}; {program}"],
+            [sys.executable, "-P", "-c", f"import {first}; {program}"],
             check=True,
             capture_output=True,
             text=True,

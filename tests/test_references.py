@@ -204,7 +204,7 @@ def test_weights_alone_run_no_code(place, capsys):
         "dsr.load(sys.argv[1], network=net)\n"
         "assert 'beside' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code, str(run)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "code of the user ran" not in done.stdout
     assert "layer '7' is a Same of mine_" in done.stdout

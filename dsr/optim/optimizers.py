@@ -57,6 +57,11 @@ class Optimizer:
             if parameter.grad is not None:
                 self._update(name, parameter, parameter.grad)
 
+    @property
+    def state_arrays(self) -> int:
+        """Arrays that it keeps for each parameter, at most; a checkpoint needs room for them."""
+        return 2
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of the optimiser's arrays."""
         raise NotImplementedError
@@ -151,6 +156,11 @@ class SGD(Optimizer):
             self.nesterov,
             first,
         )
+
+    @property
+    def state_arrays(self) -> int:
+        """One with momentum, else none."""
+        return int(self.momentum > 0)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Momentum by parameter."""

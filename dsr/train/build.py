@@ -19,8 +19,8 @@ from dsr.nn.network import Network
 from dsr.nn.norm import BatchNorm
 from dsr.nn.registry import make_neuron
 from dsr.ops import Values
-from dsr.optim.muon import Muon
-from dsr.optim.optimizers import SGD, Adam, Optimizer
+from dsr.optim.optimizers import Optimizer
+from dsr.optim.registry import optimizer_named
 from dsr.optim.schedule import Epochs, cosine, triangular
 from dsr.train.callbacks import Callback
 from dsr.train.metrics import Loss
@@ -188,11 +188,7 @@ def make_optimizer(recipe: Recipe, network: Network, own: Optimizer | MakeOptimi
         if any(theirs.get(name) is not parameter for name, parameter in made.parameters.items()):
             raise ValueError("Trainer: argument 'optimizer': expected one of this network's parameters, got others")
         return made
-    if recipe.optimizer == "adam":
-        return Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == "muon":
-        return Muon(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
-    return SGD(network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+    return optimizer_named(recipe.optimizer, network.parameters(), vars(recipe))
 
 
 def learning_rate(recipe: Recipe, epoch: Epochs, step: int, warmup_epochs: Epochs) -> float:

@@ -54,9 +54,9 @@ from dsr.files.errors import reason
 from dsr.files.reference import absolute, is_reference
 from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
+from dsr.optim.registry import OPTIMIZERS, optimizers_with
 from dsr.train.views import Views
 
-OptimizerKind = Literal["sgd", "adam", "muon"]
 ScheduleKind = Literal["cosine", "triangular"]
 
 REFERENCES = ("data", "model", "loss", "augment", "callbacks")
@@ -94,10 +94,12 @@ class Recipe(SampleOptions):
     validation: Annotated[int, NATURAL, "Training samples held out to measure with, instead of the test set."] = 0
     epochs: Annotated[int, COUNT, "Passes through the training samples."] = 10
     batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together, at least 2."] = 128
-    optimizer: Annotated[OptimizerKind, "The optimiser."] = "sgd"
+    optimizer: Annotated[str, Choices(tuple(OPTIMIZERS)), "The optimiser."] = "sgd"
     learning_rate: Annotated[float, NOT_NEGATIVE, "Largest learning rate."] = 0.1
-    momentum: Annotated[float, SHARE, With("optimizer", ("sgd", "muon")), "Momentum of the optimiser."] = 0.9
-    nesterov: Annotated[bool, With("optimizer", ("sgd",)), "Nesterov's form of momentum."] = False
+    momentum: Annotated[float, SHARE, With("optimizer", optimizers_with("momentum")), "Momentum of the optimiser."] = (
+        0.9
+    )
+    nesterov: Annotated[bool, With("optimizer", optimizers_with("nesterov")), "Nesterov's form of momentum."] = False
     weight_decay: Annotated[float, NOT_NEGATIVE, "Weight decay of the optimiser."] = 5e-4
     bias_rate: Annotated[float, POSITIVE, "Factor of the learning rate of the biases of batch normalisation."] = 1.0
     schedule: Annotated[ScheduleKind, "Course of the learning rate, see `dsr.optim.schedule`."] = "cosine"

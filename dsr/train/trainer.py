@@ -335,8 +335,7 @@ class Trainer:
     def _bytes(self) -> int:
         """About the size of a checkpoint: weights, their average, and what the optimiser keeps for each."""
         weights = sum(array.nbytes for _, array in self.network.arrays())
-        kept = {"adam": 2, "sgd": int(self.recipe.momentum > 0), "muon": 1}[self.recipe.optimizer]
-        return weights * (1 + kept + (self.average is not None))
+        return weights * (1 + self.optimizer.state_arrays + (self.average is not None))
 
     def _prepare(self) -> None:
         """What precedes the first step; all ranks get the arrays of rank 0."""

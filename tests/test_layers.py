@@ -382,6 +382,7 @@ def test_running_statistics_that_mean_nothing_are_refused(name, value, words):
     network.load_state(state)
     with pytest.raises(ValueError, match=f"BatchNorm 1: expected finite running statistics.*{words}.*channel 2"):
         network.forward(normal((2, 6)))
+    pytest.importorskip("nir")
     with pytest.raises(ValueError, match="BatchNorm 1"):
         dsr.nir.to_nir(network, (6,))
 

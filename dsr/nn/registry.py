@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -20,9 +20,14 @@ SPIKING = tuple(Neuron.kinds)
 """Those that spike."""
 
 
-def kinds_with(option: str) -> tuple[str, ...]:
-    """The kinds that take an option."""
-    return tuple(kind for kind, layer in NEURONS.items() if option in signature(layer).parameters)
+def kinds_with(option: str, kinds: Mapping[str, Callable[..., Any]] = NEURONS) -> tuple[str, ...]:
+    """The kinds, of neurons or of whatever else is chosen by name, that take an option."""
+    return tuple(kind for kind, made in kinds.items() if option in signature(made).parameters)
+
+
+def options_of(made: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a class takes."""
+    return {name: options[name] for name in signature(made).parameters if name in options}
 
 
 def make_neuron(kind: str, options: Mapping[str, Any]) -> Layer:
@@ -35,5 +40,4 @@ def make_neuron(kind: str, options: Mapping[str, Any]) -> Layer:
     """
     if kind not in NEURONS:
         raise ValueError(f"make_neuron: argument 'kind': expected one of {', '.join(NEURONS)}, got {kind!r}")
-    layer = NEURONS[kind]
-    return layer(**{name: options[name] for name in signature(layer).parameters if name in options})
+    return NEURONS[kind](**options_of(NEURONS[kind], options))

@@ -54,7 +54,7 @@ from dsr.files.errors import reason
 from dsr.files.reference import absolute, is_reference
 from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
-from dsr.optim.registry import OPTIMIZERS, optimizers_with
+from dsr.optim.registry import OPTIMIZERS
 from dsr.train.views import Views
 
 ScheduleKind = Literal["cosine", "triangular"]
@@ -63,6 +63,8 @@ REFERENCES = ("data", "model", "loss", "augment", "callbacks")
 """Keys that take references; each has a table of options, ``model_options`` and so on."""
 
 _SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
+_MOMENTUM = With("optimizer", kinds_with("momentum", OPTIMIZERS))
+_NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
 
@@ -96,10 +98,8 @@ class Recipe(SampleOptions):
     batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together, at least 2."] = 128
     optimizer: Annotated[str, Choices(tuple(OPTIMIZERS)), "The optimiser."] = "sgd"
     learning_rate: Annotated[float, NOT_NEGATIVE, "Largest learning rate."] = 0.1
-    momentum: Annotated[float, SHARE, With("optimizer", optimizers_with("momentum")), "Momentum of the optimiser."] = (
-        0.9
-    )
-    nesterov: Annotated[bool, With("optimizer", optimizers_with("nesterov")), "Nesterov's form of momentum."] = False
+    momentum: Annotated[float, SHARE, _MOMENTUM, "Momentum of the optimiser."] = 0.9
+    nesterov: Annotated[bool, _NESTEROV, "Nesterov's form of momentum."] = False
     weight_decay: Annotated[float, NOT_NEGATIVE, "Weight decay of the optimiser."] = 5e-4
     bias_rate: Annotated[float, POSITIVE, "Factor of the learning rate of the biases of batch normalisation."] = 1.0
     schedule: Annotated[ScheduleKind, "Course of the learning rate, see `dsr.optim.schedule`."] = "cosine"

@@ -5,7 +5,7 @@ values), and which affine map of its channels is still to be applied; batch norm
 a residual connection is one list of terms after the other, and the reader of a current decides how to evaluate it:
 neurons may turn a convolution into spikes without storing its values (`dsr.nn.evaluate`), a convolution may work on
 the bits of pooled spikes. Every term gives the same bits each time, so that a training pass can drop the values of a
-current and compute them again (`dsr.nn.evaluate.Budget`).
+current and compute them again (`dsr.nn.run.Budget`).
 """
 
 from __future__ import annotations
@@ -201,6 +201,13 @@ class Current:
     time_weights: Values | None = None
     needs_gradient: bool | Asked = True
     _written: _Written = field(default_factory=_Written)  # shared by copies that differ in scale and shift only
+    shape: tuple[int, ...] = field(init=False)
+    """Shape of `values`, ``(C, H, W, T, B)``; T is 1 where all terms are the same at every step."""
+
+    def __post_init__(self) -> None:
+        # once: convolutions compute theirs anew each time, and a training step asks a hundred times
+        shape = max((term.shape for term in self.terms), key=lambda shape: shape[3])
+        object.__setattr__(self, "shape", shape)
 
     @classmethod
     def of(cls, values: Values) -> Current:
@@ -217,11 +224,6 @@ class Current:
         """Data that is the same at every step, (B, *features)."""
         terms = (Dense(to_lanes(sample[np.newaxis])),)
         return cls(terms, sample.shape[1:], timesteps, needs_gradient=needs_gradient)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of `values`, ``(C, H, W, T, B)``; T is 1 where all terms are the same at every step."""
-        return max((term.shape for term in self.terms), key=lambda shape: shape[3])
 
     @property
     def is_static(self) -> bool:

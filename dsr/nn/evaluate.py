@@ -63,14 +63,12 @@ def spikes(current: Current, neuron: NeuronModel, weights: Values, path: str, ru
 
 def _one_convolution(terms: tuple[Term, ...]) -> ops.SpikeConvolution | None:
     """The terms as one convolution of spikes, to which spikes may be added; None if they are anything else."""
-    first, *others = terms
-    if not isinstance(first, ConvolvedSpikes) or len(others) > 1 or any(type(term) is not Spikes for term in others):
-        return None
-    for term in others:
-        assert isinstance(term, Spikes)
-        train = term.train
-        return replace(first.convolution, shortcut=train.words, shortcut_amplitude=train.amplitude)
-    return first.convolution
+    match terms:
+        case (ConvolvedSpikes() as convolved,):
+            return convolved.convolution
+        case (ConvolvedSpikes() as convolved, Spikes(train=train) as added) if type(added) is Spikes:  # not pooled ones
+            return replace(convolved.convolution, shortcut=train.words, shortcut_amplitude=train.amplitude)
+    return None
 
 
 def _named(current: Current) -> str:
@@ -143,7 +141,7 @@ class Convolution:
                     b,
                     train.common_amplitude,
                     self.geometry,
-                    self._group(train),
+                    self._table_bits(train),
                 ),
             )
             for train, b in zip(self.trains, biases, strict=True)
@@ -154,7 +152,7 @@ class Convolution:
         flat = ops.conv2d(values.reshape(*values.shape[:3], -1), self.kernel, bias, self.geometry)
         return flat.reshape(*flat.shape[:3], *values.shape[3:])
 
-    def _group(self, train: SpikeTrain) -> int:
+    def _table_bits(self, train: SpikeTrain) -> int:
         return ops.best_table_bits(train.firing_rate(), self.geometry.taps)
 
     def kernel_gradient(self, gradient: Gradient) -> Values:
@@ -173,7 +171,7 @@ class Convolution:
                         self.kernel.shape,
                         train.common_amplitude,
                         self.geometry,
-                        self._group(train),
+                        self._table_bits(train),
                     )
                 )
                 for train in self.trains

@@ -164,12 +164,16 @@ class Asked:
         return self.yes
 
 
-class _Written:
+class Written:
     """Values of a sum of terms while they are kept, and their sums over time."""
 
     def __init__(self) -> None:
         self.values: Values | None = None
         self.sums: dict[bytes, Values] = {}
+
+    def drop(self) -> None:
+        """Forget the values; they are computed again, with the same bits, when they are needed."""
+        self.values = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -200,7 +204,7 @@ class Current:
     shift: Values | None = None
     time_weights: Values | None = None
     needs_gradient: bool | Asked = True
-    _written: _Written = field(default_factory=_Written)  # shared by copies that differ in scale and shift only
+    written: Written = field(default_factory=Written)  # shared by copies that differ in scale and shift only
     shape: tuple[int, ...] = field(init=False)
     """Shape of `values`, ``(C, H, W, T, B)``; T is 1 where all terms are the same at every step."""
 
@@ -248,13 +252,13 @@ class Current:
     @property
     def is_written(self) -> bool:
         """Whether `values` are there without computing anything."""
-        return self._written.values is not None or (isinstance(self.terms[0], Dense) and len(self.terms) == 1)
+        return self.written.values is not None or (isinstance(self.terms[0], Dense) and len(self.terms) == 1)
 
     def values(self) -> Values:
-        """The sum of the terms, without scale and shift; kept until `drop`, and for reading only."""
-        if self._written.values is None:
-            self._written.values = self._sum()
-        return self._written.values
+        """The sum of the terms, without scale and shift; kept until `written.drop`, and for reading only."""
+        if self.written.values is None:
+            self.written.values = self._sum()
+        return self.written.values
 
     def _sum(self) -> Values:
         first, *others = self.terms
@@ -266,13 +270,9 @@ class Current:
             total = term.add_to(total) if term.shape == total.shape else total + term.values()
         return total
 
-    def drop(self) -> None:
-        """Forget the values; they are computed again, with the same bits, when they are needed."""
-        self._written.values = None
-
     def weighted_sum(self, weights: Values) -> Values:
         """``sum_t weights[t] values[t]``, (C, H, W, B); computed once for each weights, and kept."""
-        sums, key = self._written.sums, weights.tobytes()
+        sums, key = self.written.sums, weights.tobytes()
         if key not in sums:
             values = self.values()
             if values.shape[3] == 1:
@@ -283,11 +283,11 @@ class Current:
 
     def has_sum(self, weights: Values) -> bool:
         """Whether `weighted_sum` is known already."""
-        return weights.tobytes() in self._written.sums
+        return weights.tobytes() in self.written.sums
 
     def keep_sum(self, weights: Values, total: Values) -> None:
         """Note a weighted sum that a neuron computed on its way."""
-        self._written.sums[weights.tobytes()] = total
+        self.written.sums[weights.tobytes()] = total
 
     def final_values(self) -> Values:
         """`values` with scale and shift applied."""

@@ -149,7 +149,6 @@ typedef struct {
     X(void, masked_lanes,                                                                                              \
       (const dsr_mask_source *sources, size_t count, size_t n, size_t channels, const float *bias, float amplitude,    \
        float *to, size_t stride, int accumulate))                                                                      \
-    X(void, sum_own_rows, (const uint32_t *words, size_t count, size_t pitch, const float *rows, float *sums))         \
     X(void, build_table, (const float *rows, size_t groups, uint32_t table_bits, size_t phases, float *table))         \
     X(void, rows_to_lanes,                                                                                             \
       (const float *sums, size_t lanes, size_t channels, const float *bias, float amplitude, float *to, size_t stride, \
@@ -203,12 +202,28 @@ typedef struct {
     X(void, winograd_spread, (const float *const *pixels, float *sums, size_t step, size_t n, int taps))               \
     X(void, winograd_gather, (const float *products, size_t step, float *const *pixels, size_t n, int taps))
 
+/* Taps of a depthwise convolution, see kernels/depthwise.h: values read and the weight of each. */
+typedef struct {
+    const float *values;
+    float weight;
+} dsr_tap;
+
+enum { DSR_TAP_SUMS = 16 }; /* sums of a tap: lane l is added to sum l % 16 */
+
+#define DSR_DEPTHWISE_KERNELS(X)                                                                                       \
+    X(void, add_taps, (const dsr_tap *taps, size_t count, float start, size_t n, float *out))                          \
+    X(void, sum_tap_products,                                                                                          \
+      (const float *grad, const float *const *values, size_t taps, size_t n, float *const *sums))                      \
+    X(void, sum_masked_taps,                                                                                           \
+      (const float *grad, const uint32_t *const *words, size_t taps, size_t pitch, size_t n, float *const *sums))
+
 #define DSR_KERNELS(X)                                                                                                 \
     DSR_REAL_KERNELS(X, float, f32)                                                                                    \
     DSR_REAL_KERNELS(X, double, f64)                                                                                   \
     DSR_LANE_KERNELS(X)                                                                                                \
     DSR_ROW_KERNELS(X)                                                                                                 \
-    DSR_WINOGRAD_KERNELS(X)
+    DSR_WINOGRAD_KERNELS(X)                                                                                            \
+    DSR_DEPTHWISE_KERNELS(X)
 
 typedef struct {
     const char *level;
@@ -327,7 +342,8 @@ typedef struct {
 
 /* Convolutions of dense float32 lanes as GEMMs, ROUNDED: each output within (K + 2) eps sum|w||x| of the exact sum of
  * its K products; the same bits for any number of threads. Weights are [CO][CI / groups][KH][KW]. With a spread, the
- * stride is 1 and `before` at most (taps - 1) * dilation.
+ * stride is 1 and `before` at most (taps - 1) * dilation. With one input and one output channel a group they are no
+ * GEMMs, and EXACT.
  * Input gradients that go by Winograd's method (ops/winograd.c): within (K + 12) eps M, M what the method gives with
  * the absolute values of gradients, weights and all its coefficients. */
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);

@@ -67,6 +67,15 @@ def digests() -> dict[str, str]:
             np.ascontiguousarray(spikes[:, :, :, 0]), None, None, words, weight.shape, 0.3, geometry, 1
         )
         found[f"conv2d_spikes, {groups} groups"] = digest(spikes, gradient)
+    # dense values of one channel a group: no BLAS, so their bits are those of every level too
+    geometry = ops.Geometry((3, 2), (1, 2), (1, 2, 1, 1), (2, 1), 37)
+    values, weight = ops_table.floats(rng, 37, 5, 4, 99), ops_table.floats(rng, 37, 1, 3, 2)
+    output = ops.conv2d(values, weight, weight[:, 0, 0, 0].copy(), geometry)
+    found["conv2d, depthwise"] = digest(output)
+    found["conv2d_input_gradient, depthwise"] = digest(
+        ops.conv2d_input_gradient(output, weight, *values.shape[1:3], geometry)
+    )
+    found["conv2d_weight_gradient, depthwise"] = digest(ops.conv2d_weight_gradient(output, values, geometry))
     for kernel, stride in ((3, 1), (4, 2)):  # one OpenBLAS for all levels: its products have the same bits
         rng = np.random.default_rng(7)
         grad, weight = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 33, 32, kernel, kernel)

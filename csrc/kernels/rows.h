@@ -184,22 +184,6 @@ static void masked_lanes(const dsr_mask_source *sources, size_t count, size_t n,
     }
 }
 
-/* sums[c] += the sum of rows[l][c] over the lanes l whose bit is set in words[l / 32][c], for `count` words of 32
- * lanes, `pitch` apart, and DSR_ROW channels. */
-static void sum_own_rows(const uint32_t *words, size_t count, size_t pitch, const float *rows, float *sums) {
-    row_vector sum[ROW_VECTORS] = {{0}};
-    for (size_t w = 0; w < count; w++, words += pitch)
-        for (uint32_t l = 0; l < DSR_WORD; l++, rows += DSR_ROW)
-            for (int v = 0; v < ROW_VECTORS; v++) {
-                row_bits bits;
-                memcpy(&bits, words + v * ROW_LANES, sizeof bits);
-                row_bits is_set = (row_bits)((bits & (1u << l)) != 0);
-                sum[v] += (row_vector)(is_set & *(const row_bits *)(rows + v * ROW_LANES));
-            }
-    for (int v = 0; v < ROW_VECTORS; v++)
-        *(row_vector *)(sums + v * ROW_LANES) += sum[v];
-}
-
 /* table: a row of zeros, then the sums of each group of rows: sum m of group g and phase p is row
  * 1 + (g * (2^table_bits - 1) + m - 1) * phases + p. The single rows are [groups][table_bits][phases]. */
 static void build_table(const float *rows, size_t groups, uint32_t table_bits, size_t phases, float *table) {

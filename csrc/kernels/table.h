@@ -41,6 +41,7 @@ enum { VECTOR_BYTES = 16 };
 #include "rows.h"
 #include "neuron_rows.h"
 #include "winograd.h"
+#include "depthwise.h"
 
 #define DSR_PASTE(a, b) a##b
 #define DSR_TABLE(level) DSR_PASTE(dsr_, level)

@@ -1,7 +1,7 @@
 /* Convolutions of dense float32 lanes: tiles of columns are gathered (im2col) and multiplied by single-thread GEMMs.
  * A column is one lane of one pixel; the weights stay as they are, [CO][CI*KH*KW]. */
 #include "blas.h"
-#include "ops.h"
+#include "depthwise.h"
 #include "winograd.h"
 
 #include <stdlib.h>
@@ -25,26 +25,12 @@ static gemm_tiles make_gemm_tiles(size_t pixels, size_t lanes) {
     return t;
 }
 
-/* One direction of a gather: tap k of target i reads place start + i * pitch + k * step, which is the source's pixel
- * place / divisor if that is a whole number and inside, or zero. */
-typedef struct {
-    size_t size, targets, pitch, taps;
-    ptrdiff_t start, step, divisor;
-} gather_axis;
-
 /* Where the rows (channel, tap y, tap x) and columns (pixel, lane) of a tile come from. */
 typedef struct {
     const float *source;
     size_t lanes;
     gather_axis y, x;
 } gather;
-
-/* The pixel of a tap along one direction; SIZE_MAX: outside. */
-static size_t gather_pixel(const gather_axis *axis, size_t target, size_t tap) {
-    ptrdiff_t place = axis->start + (ptrdiff_t)(target * axis->pitch) + (ptrdiff_t)tap * axis->step;
-    int inside = place >= 0 && place % axis->divisor == 0 && place / axis->divisor < (ptrdiff_t)axis->size;
-    return inside ? (size_t)(place / axis->divisor) : SIZE_MAX;
-}
 
 static void gather_tile(const gather *g, size_t first_channel, size_t channels, size_t first_pixel, size_t pixels,
                         size_t first_lane, size_t lanes, float *tile) {
@@ -61,16 +47,6 @@ static void gather_tile(const gather *g, size_t first_channel, size_t channels, 
                         memcpy(tile, g->source + c * plane + (y * g->x.size + x) * g->lanes + first_lane,
                                lanes * sizeof *tile);
                 }
-}
-
-static gather_axis forward_axis(const dsr_conv_axis *axis) {
-    return (gather_axis){.size = axis->size,
-                         .targets = axis->out,
-                         .pitch = axis->stride,
-                         .taps = axis->taps,
-                         .start = -(ptrdiff_t)axis->before,
-                         .step = (ptrdiff_t)axis->dilation,
-                         .divisor = 1};
 }
 
 static gather forward_gather(const float *input, const dsr_conv *conv) {
@@ -219,47 +195,11 @@ static dsr_status forward(const float *input, const float *weight, const float *
     return status;
 }
 
-/* One input and one output channel a group: taps are added lane by lane, where a GEMM would have a single row. */
-static int is_depthwise(const dsr_conv *conv) {
-    return conv->groups > 1 && conv->groups == conv->in_channels && conv->groups == conv->out_channels;
-}
-
-static void depthwise(const float *source, const float *weight, const float *bias, float *target, size_t channels,
-                      size_t lanes, const gather_axis *y, const gather_axis *x) {
-    size_t pixels = y->targets * x->targets, taps = y->taps * x->taps;
-#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *pixels *lanes))
-    for (ptrdiff_t i = 0; i < (ptrdiff_t)(channels * pixels); i++) {
-        size_t c = (size_t)i / pixels, row = (size_t)i % pixels / x->targets, column = (size_t)i % x->targets;
-        float *to = target + (size_t)i * lanes;
-        for (size_t l = 0; l < lanes; l++)
-            to[l] = bias ? bias[c] : 0;
-        for (size_t tap = 0; tap < taps; tap++) {
-            size_t from_y = gather_pixel(y, row, tap / x->taps), from_x = gather_pixel(x, column, tap % x->taps);
-            if (from_y != SIZE_MAX && from_x != SIZE_MAX)
-                dsr_kernel->affine(to, source + ((c * y->size + from_y) * x->size + from_x) * lanes, to, lanes, 1,
-                                   weight[c * taps + tap], 0);
-        }
-    }
-}
-
-static gather_axis scatter_axis(const dsr_conv_axis *axis) {
-    return (gather_axis){.size = axis->out,
-                         .targets = axis->size,
-                         .pitch = 1,
-                         .taps = axis->taps,
-                         .start = (ptrdiff_t)axis->before,
-                         .step = -(ptrdiff_t)axis->dilation,
-                         .divisor = (ptrdiff_t)axis->stride};
-}
-
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv) {
     if (is_transposed(&conv))
         return transposed_forward(input, weight, bias, output, &conv);
-    if (is_depthwise(&conv)) {
-        gather g = forward_gather(input, &conv);
-        depthwise(input, weight, bias, output, conv.groups, conv.lanes, &g.y, &g.x);
-        return DSR_OK;
-    }
+    if (dsr_is_depthwise(&conv))
+        return dsr_depthwise(input, weight, bias, output, &conv);
     one_group group = make_group(&conv);
     dsr_status status = DSR_OK;
     for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)
@@ -400,11 +340,8 @@ static dsr_status input_gradient(const float *grad_output, const float *weight, 
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv) {
     if (is_transposed(&conv))
         return transposed_input_gradient(grad_output, weight, grad_input, &conv);
-    if (is_depthwise(&conv)) {
-        gather_axis y = scatter_axis(&conv.y), x = scatter_axis(&conv.x);
-        depthwise(grad_output, weight, NULL, grad_input, conv.groups, conv.lanes, &y, &x);
-        return DSR_OK;
-    }
+    if (dsr_is_depthwise(&conv))
+        return dsr_depthwise_input_gradient(grad_output, weight, grad_input, &conv);
     one_group group = make_group(&conv);
     dsr_status status = DSR_OK;
     if (!conv.out_channels)
@@ -462,6 +399,8 @@ static dsr_status weight_gradient(const float *grad_output, const float *input, 
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv) {
     if (is_transposed(&conv))
         return transposed_weight_gradient(grad_output, input, grad_weight, &conv);
+    if (dsr_is_depthwise(&conv))
+        return dsr_depthwise_weight_gradient(grad_output, input, grad_weight, &conv);
     one_group group = make_group(&conv);
     dsr_status status = DSR_OK;
     for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)

@@ -1,5 +1,6 @@
 /* Weight gradient of a convolution over spikes as sums of rows (kernels/rows.h): targets are input channels, rows are
  * lanes of one output pixel. */
+#include "depthwise.h"
 #include "row_code.h"
 
 #include <stdlib.h>
@@ -11,10 +12,9 @@ typedef struct {
     dsr_conv conv;
     dsr_row_code code;
     const uint32_t *transposed;
-    int depthwise; /* each row belongs to the channel at its own place: it is added without a list */
     size_t batch, taps, lane_words, chunk, chunks, out_blocks, table_rows, channels, list_room, sum_room, band, cells;
     /* shared by the threads: tables [pixel of the band][out block], lists and their ends [input pixel of the band] */
-    float *tables, *sums; /* sums [out block][tap][channel; depthwise: none][DSR_ROW] */
+    float *tables, *sums; /* sums [out block][tap][channel][DSR_ROW] */
     uint16_t *lists;
     uint32_t *ends;
 } gradient_plan;
@@ -23,8 +23,7 @@ static dsr_status make_gradient_plan(gradient_plan *p, const uint32_t *transpose
                                      unsigned table_bits) {
     *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.y.taps * conv.x.taps};
     p->transposed = transposed;
-    p->depthwise = conv.groups == conv.in_channels && conv.groups == conv.out_channels;
-    make_row_code(&p->code, p->depthwise ? 1 : table_bits);
+    make_row_code(&p->code, table_bits);
     p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
     p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
     p->chunk = dsr_blocks(p->lane_words, p->chunks);
@@ -41,11 +40,10 @@ static dsr_status make_gradient_plan(gradient_plan *p, const uint32_t *transpose
     p->cells =
         least(conv.y.size, (p->band - 1) * conv.y.stride + (conv.y.taps - 1) * conv.y.dilation + 1) * conv.x.size;
     p->tables = dsr_scratch(p->band * row_bytes, 1);
-    size_t listed = p->depthwise ? 0 : p->cells;
-    p->sum_room = p->out_blocks * p->taps * (p->depthwise ? 1 : p->channels) * DSR_ROW;
+    p->sum_room = p->out_blocks * p->taps * p->channels * DSR_ROW;
     p->sums = dsr_scratch(p->sum_room, sizeof *p->sums);
-    p->lists = dsr_scratch(listed * p->list_room, sizeof *p->lists);
-    p->ends = dsr_scratch(listed * p->channels, sizeof *p->ends);
+    p->lists = dsr_scratch(p->cells * p->list_room, sizeof *p->lists);
+    p->ends = dsr_scratch(p->cells * p->channels, sizeof *p->ends);
     return p->tables && p->sums && p->lists && p->ends ? DSR_OK : DSR_NO_MEMORY;
 }
 
@@ -146,11 +144,6 @@ static void sum_part(const gradient_plan *p, const gradient_part *part, size_t o
             size_t cell = (in_y - part->in0) * conv->x.size + in_x;
             size_t index = ((y - part->y0) * conv->x.out + x) * p->out_blocks + out;
             const float *table = p->tables + index * p->table_rows * DSR_ROW;
-            if (p->depthwise) {
-                dsr_kernel->sum_own_rows(words_of_cell(p, part, cell) + from, part->words, p->channels, table + DSR_ROW,
-                                         p->sums + (out * p->taps + tap) * DSR_ROW);
-                continue;
-            }
             const uint32_t *ends = p->ends + cell * p->channels + from;
             dsr_kernel->sum_rows(table, p->lists + cell * p->list_room, from ? ends[-1] : 0, ends, channels, sums);
         }
@@ -158,11 +151,6 @@ static void sum_part(const gradient_plan *p, const gradient_part *part, size_t o
 }
 
 static void write_gradient(const gradient_plan *p, float amplitude, size_t c, float *grad_weight) {
-    if (p->depthwise) {
-        for (size_t tap = 0; tap < p->taps; tap++)
-            grad_weight[c * p->taps + tap] = amplitude * p->sums[(c / DSR_ROW * p->taps + tap) * DSR_ROW + c % DSR_ROW];
-        return;
-    }
     size_t channels = p->conv.in_channels / p->conv.groups,
            first = c / (p->conv.out_channels / p->conv.groups) * channels;
     for (size_t i = 0; i < channels; i++)
@@ -178,6 +166,8 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
         memset(grad_weight, 0, weights * sizeof *grad_weight);
         return DSR_OK;
     }
+    if (dsr_is_depthwise(&conv))
+        return dsr_depthwise_spikes_weight_gradient(&gradient, transposed, (float)amplitude, grad_weight, &conv, batch);
     gradient_plan p;
     dsr_status status = make_gradient_plan(&p, transposed, conv, batch, table_bits);
     if (status == DSR_OK) {
@@ -197,8 +187,7 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
                 for (size_t chunk = 0; chunk < p.chunks; chunk++) {
                     gradient_part part = make_part(&p, y0, chunk);
 #pragma omp for schedule(dynamic) nowait
-                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)(p.depthwise ? 0 : (part.in1 - part.in0) * conv.x.size);
-                         cell++)
+                    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)((part.in1 - part.in0) * conv.x.size); cell++)
                         list_lanes(&p, &part, (size_t)cell, rows, counts);
 #pragma omp for schedule(static)
                     for (ptrdiff_t i = 0; i < (ptrdiff_t)((part.y1 - y0) * conv.x.out * p.out_blocks); i++)

@@ -46,6 +46,7 @@ def convolved_size(
 def conv2d(values: Values, weight: Values, bias: Values | None = None, geometry: Geometry = POINTWISE) -> Values:
     """Convolution (cross-correlation) of dense values (C, H, W, L) with weights (O, C / groups, KH, KW).
 
+    Depthwise (one channel in and out a group): EXACT, and so are its gradients. Otherwise
     ROUNDED: within ``(K + 2) eps sum |w| |x|`` of the exact sum, K = C / groups KH KW; with a spread as
     `conv2d_input_gradient`, which it then is, and one addition more for the bias.
     """

@@ -260,6 +260,10 @@ def test_axes_follow_from_the_layers_or_from_a_name():
     signals = rng.normal(size=(3, 4, 9)).astype(np.float32)
     network = dsr.Network(dsr.Sequential(dsr.IF(1.0), dsr.Conv1d(4, 2, 3)), timesteps=3)
     assert network.inputs == "NCL"
+    for pooling in (dsr.AvgPool1d(2), dsr.MaxPool1d(2)):
+        assert dsr.Network(dsr.Sequential(pool=pooling), timesteps=1).inputs == "NCL"
+    for layer in (dsr.MaxPool2d(2), dsr.Upsample(2)):
+        assert dsr.Network(dsr.Sequential(layer=layer), timesteps=1).inputs == "NCHW"
     each = network.forward(np.stack([signals] * 3))  # (T, B, C, L)
     np.testing.assert_array_equal(network.forward(signals), each)
     np.testing.assert_array_equal(network.predict(signals), each.argmax(axis=1))

@@ -27,6 +27,7 @@ Windows = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 class Pooling(Layer):
     """Base of layers that make one number of each window."""
 
+    input_axes = "NCHW"
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -68,6 +69,8 @@ def _by(pair: tuple[int, int]) -> str:
 
 class SignalPooling(Pooling):
     """Base of pooling layers of signals (C, L)."""
+
+    input_axes = "NCL"
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         name = type(self).__name__

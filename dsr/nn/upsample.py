@@ -26,6 +26,8 @@ class Upsample(Layer):
         How often, vertically and horizontally.
     """
 
+    input_axes = "NCHW"
+
     def __init__(self, factor: Pair) -> None:
         self.factor = as_pair("Upsample", "factor", factor)
         self._input: Signal | None = None

@@ -199,8 +199,8 @@ typedef struct {
 
 /* Sums of Winograd's convolutions, see kernels/winograd.h. */
 #define DSR_WINOGRAD_KERNELS(X)                                                                                        \
-    X(void, winograd_spread, (const float *const *pixels, float *sums, size_t step, size_t n, int taps))               \
-    X(void, winograd_gather, (const float *products, size_t step, float *const *pixels, size_t n, int taps))
+    X(void, winograd_spread, (const float *const *pixels, float *sums, size_t step, size_t n, int side))               \
+    X(void, winograd_gather, (const float *products, size_t step, float *const *pixels, size_t n, int side))
 
 /* Taps of a depthwise convolution, see kernels/depthwise.h: values read and the weight of each. */
 typedef struct {
@@ -344,7 +344,7 @@ typedef struct {
  * its K products; the same bits for any number of threads. Weights are [CO][CI / groups][KH][KW]. With a spread, the
  * stride is 1 and `before` at most (taps - 1) * dilation. With one input and one output channel a group they are no
  * GEMMs, and EXACT.
- * Input gradients that go by Winograd's method (ops/winograd.c): within (K + 12) eps M, M what the method gives with
+ * Input gradients that go by Winograd's method (ops/winograd.c): within (K + 20) eps M, M what the method gives with
  * the absolute values of gradients, weights and all its coefficients. */
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);

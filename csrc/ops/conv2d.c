@@ -254,25 +254,19 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
     if (!pixels || !conv->lanes || !conv->in_channels)
         return DSR_OK;
     gather g = {grad_output, conv->lanes, backward_axis(&conv->y, &y), backward_axis(&conv->x, &x)};
-    gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
-    /* weights of the class, transposed: [CI][CO][tap y][tap x] */
-    float *turned = dsr_scratch(conv->in_channels * depth, sizeof *turned);
-    if (!turned)
-        return DSR_NO_MEMORY;
-    float *to = turned;
-    for (size_t ci = 0; ci < conv->in_channels; ci++)
-        for (size_t co = 0; co < conv->out_channels; co++)
-            for (size_t ky = 0; ky < y.taps; ky++)
-                for (size_t kx = 0; kx < x.taps; kx++)
-                    *to++ = weight[(co * conv->in_channels + ci) * kernel +
-                                   (y.first_tap + ky * y.tap_step) * conv->x.taps + x.first_tap + kx * x.tap_step];
+    const float *first_tap = weight + y.first_tap * conv->x.taps + x.first_tap;
+    size_t tap_y = y.tap_step * conv->x.taps, tap_x = x.tap_step;
     int neighbours = -g.y.step == g.y.divisor && -g.x.step == g.x.divisor;
     const dsr_small_conv small = {.source = grad_output,
                                   .channels = conv->out_channels,
                                   .height = conv->y.out,
                                   .width = conv->x.out,
                                   .lanes = conv->lanes,
-                                  .weights = turned,
+                                  .weights = first_tap,
+                                  .output_step = kernel,
+                                  .channel_step = conv->in_channels * kernel,
+                                  .tap_y = tap_y,
+                                  .tap_x = tap_x,
                                   .outputs = conv->in_channels,
                                   .rows = y.pixels,
                                   .columns = x.pixels,
@@ -283,11 +277,19 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
                                   .plane = plane,
                                   .row = conv->y.stride * conv->x.size * conv->lanes,
                                   .column = conv->x.stride * conv->lanes};
-    if (dsr_winograd_pays(&small)) {
-        dsr_status status = dsr_winograd(&small);
-        free(turned);
-        return status;
-    }
+    if (dsr_winograd_pays(&small))
+        return dsr_winograd(&small);
+    gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
+    /* weights of the class, transposed: [CI][CO][tap y][tap x] */
+    float *turned = dsr_scratch(conv->in_channels * depth, sizeof *turned);
+    if (!turned)
+        return DSR_NO_MEMORY;
+    float *to = turned;
+    for (size_t ci = 0; ci < conv->in_channels; ci++)
+        for (size_t co = 0; co < conv->out_channels; co++)
+            for (size_t ky = 0; ky < y.taps; ky++)
+                for (size_t kx = 0; kx < x.taps; kx++)
+                    *to++ = first_tap[(co * conv->in_channels + ci) * kernel + ky * tap_y + kx * tap_x];
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_threads_for(pixels * conv->lanes * conv->in_channels))
     {

@@ -8,7 +8,9 @@
 typedef struct {
     const float *source; /* [channels][height][width][lanes] */
     size_t channels, height, width, lanes;
-    const float *weights; /* [outputs][channels][taps][taps] */
+    const float *weights; /* tap (a, b) of an output o and a channel c is at o * output_step + c * channel_step + a *
+                             tap_y + b * tap_x */
+    size_t output_step, channel_step, tap_y, tap_x;
     size_t outputs, rows, columns;
     ptrdiff_t first_y, first_x;
     int taps;

@@ -64,7 +64,7 @@ def conv2d_input_gradient(
     """Gradient of `conv2d` with respect to its values; with a spread it is a `conv2d` without.
 
     ROUNDED as `conv2d`, K = O / groups KH KW. From 32 channels on, kernels of 3x3 (of 4x4 with stride 2, and the like)
-    go by Winograd's method: within ``(K + 12) eps M``, M what the method gives with the absolute values of gradients,
+    go by Winograd's method: within ``(K + 20) eps M``, M what the method gives with the absolute values of gradients,
     weights and its coefficients. An infinite gradient then makes NaN in its lane. Weights that are not finite may make
     NaN of any value: beyond the edges they are multiplied by zeros.
     """

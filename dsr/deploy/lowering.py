@@ -58,7 +58,8 @@ def lower(network: Network, features: Sequence[int], *, folded: bool = True) -> 
     Raises
     ------
     TypeError, ValueError
-        `network` is no network, samples of this shape do not fit it, or a layer does not say what it does.
+        `network` is no network, samples of this shape do not fit it, or (NotDescribedError) a layer does not say what
+        it does.
     FloatingPointError
         A weight or threshold is not finite.
     """
@@ -88,9 +89,16 @@ def _probe(network: Network, features: tuple[int, ...]) -> Signal:
         raise ValueError(f"lower: samples of shape {features} do not fit the network: {error}") from None
 
 
+class NotDescribedError(ValueError):
+    """A layer does not say what it does in evaluation."""
+
+
 def _export_of(layer: Layer) -> Any:
     missing = "expected a layer that says what it does in evaluation, but {} has no export()"
-    return description("lower", layer, "export", missing, ("forward", "model"))
+    try:
+        return description("lower", layer, "export", missing, ("forward", "model"))
+    except ValueError as error:
+        raise NotDescribedError(str(error)) from None
 
 
 class _Lowering:
@@ -114,7 +122,7 @@ class _Lowering:
         expected = program.time_weights(timesteps)
         if weights is not None and not np.array_equal(weights, expected):
             path = self.steps[last].path
-            raise ValueError(
+            raise NotDescribedError(
                 f"lower: layer '{path}': expected time weights of a leak of {leak}, {expected}, got {weights}"
             )
         return program

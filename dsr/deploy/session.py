@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from threading import Lock
 from typing import Any, Protocol
@@ -22,9 +23,9 @@ from dsr.deploy.lowering import lower
 from dsr.deploy.plan import Compiled, Plan, Potentials, Train, Written
 from dsr.deploy.program import Program
 from dsr.nn.network import Network
-from dsr.nn.spikes import SpikeTrain
-from dsr.ops import Values
+from dsr.ops import Values, prepared
 from dsr.ops.arguments import as_array, as_count, require_finite
+from dsr.ops.prepared import Call
 
 BATCH = 32
 """Samples at a time: more are not faster, and the arrays of fewer stay in the caches."""
@@ -257,6 +258,7 @@ class Stream:
         self._plans: dict[tuple[int, bool], Plan] = {}
         self._times = np.zeros(batch, np.int64)
         self._held_by: Plan | None = None
+        self._readers: dict[int, tuple[tuple[Call, ...], Values]] = {}
         self._lock = Lock()
         first = self._plan(1, held=True).output
         steps = session.timesteps
@@ -444,14 +446,35 @@ class Stream:
         return rates
 
     def _rates_of(self, numbers: Any, time: int) -> Values:
+        """Those of samples that have seen so many steps; all of them is ``slice(None)``."""
         program, output = self.session.program, self._plan(1, held=True).output
-        if output.spikes:
-            (train,) = output.terms
-            assert isinstance(train, Train)
-            words = np.ascontiguousarray(self._words[:, :, :, :time, numbers])
-            return SpikeTrain(words, program.output_features, train.amplitude, program.time_weights(time)).rate()
-        total = np.ascontiguousarray(self._total[..., numbers])
-        scale = np.ones(len(total), np.float32) if output.scale is None else output.scale
-        shift = np.zeros(len(total), np.float32) if output.shift is None else output.shift
-        mean = ops.affine(total, scale / np.float32(time), shift)
+        if not output.spikes:
+            total = np.ascontiguousarray(self._total[..., numbers])
+            scale = np.ones(len(total), np.float32) if output.scale is None else output.scale
+            shift = np.zeros(len(total), np.float32) if output.shift is None else output.shift
+            mean = ops.affine(total, scale / np.float32(time), shift)
+        elif isinstance(numbers, slice):
+            mean = self._mean_of(time)
+        else:
+            mean = self._mean_of(time)[..., numbers]
         return np.ascontiguousarray(mean.transpose(3, 0, 1, 2)).reshape(-1, *program.output_features)
+
+    def _mean_of(self, time: int) -> Values:
+        """The mean of the output's spikes over the first steps of all samples, as `SpikeTrain.rate` has it."""
+        if time not in self._readers:
+            (train,) = self._plan(1, held=True).output.terms
+            assert isinstance(train, Train)
+            channels, *pixels = self.session.program.steps[-1].shape
+            words = np.empty((*self._words.shape[:3], time, self.batch), np.uint32)
+            values = np.empty((channels, *pixels, time, self.batch), np.float32)
+            total = np.empty((channels, *pixels, self.batch), np.float32)
+            calls: tuple[Call, ...] = (
+                partial(np.copyto, words, self._words[:, :, :, :time]),
+                prepared.unpack_words(words, train.amplitude, values),
+                prepared.weighted_sum(values, self.session.program.time_weights(time), total),
+            )
+            self._readers[time] = calls, total
+        reader, total = self._readers[time]
+        for call in reader:
+            call()
+        return total / np.float32(time)

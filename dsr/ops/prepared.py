@@ -78,6 +78,11 @@ def affine(values: Values, scale: Values, shift: Values, out: Values) -> Call:
     return partial(_core.affine, by_channel(values), None, scale, None, shift, by_channel(out))
 
 
+def weighted_sum(values: Values, weights: Values, out: Values) -> Call:
+    """Over time, to values (C, H, W, B)."""
+    return partial(_core.weighted_sum, merge_pixels(values, 2), weights, merge_pixels(out, 1))
+
+
 def pool_planes(words: Words, windows: Windows, out: Words) -> Call:
     """To words (planes, ceil(C / 32), H', W', T, B)."""
     return partial(_core.pool_planes, _lanes(words), *_numbers(windows), out.reshape(*out.shape[:4], -1))

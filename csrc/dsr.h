@@ -128,12 +128,13 @@ typedef struct {
 
 /* The current of neurons on rows: arrays of DSR_ROW channels, aligned to 64 bytes. It is amplitude * sum + bias, plus
  * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. v_threshold and fire NULL: those
- * of the neuron. */
+ * of the neuron. potentials: DSR_ROW for each lane, before the first step and then after the last; NULL: from 0. */
 typedef struct {
     const float *bias, *scale, *shift, *shortcut_amplitude, *v_threshold, *fire;
     const uint32_t *shortcut; /* laid out as the output; NULL: none */
     uint32_t exists;          /* bits of the channels that exist */
     float amplitude;
+    float *potentials;
 } dsr_row_current;
 
 /* Two of these write beyond their results, into room that the caller provides: expand_words up to 8 bytes after the 32
@@ -354,7 +355,18 @@ dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *inp
  * table_bits: 1, 2 or 4 bits share a table of sums; the larger, the better for dense trains. EXACT for a given
  * table_bits, and each output within the bound above. At most DSR_MOST_TAPS / table_bits taps. */
 enum { DSR_MOST_TAPS = 121 };
-dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+
+/* Weights as users hold them, and, unless NULL, as dsr_pack_weights made them, aligned to 64 bytes; without it they are
+ * packed in every call. */
+typedef struct {
+    const float *plain, *packed;
+} dsr_weights;
+
+/* Floats that dsr_pack_weights writes. Of `conv` only channels, groups and taps matter. */
+size_t dsr_packed_length(dsr_conv conv);
+void dsr_pack_weights(const float *weight, float *packed, dsr_conv conv);
+
+dsr_status dsr_conv2d_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
                              float *output, dsr_conv conv, unsigned table_bits, int accumulate);
 
 /* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude per
@@ -364,11 +376,17 @@ typedef struct {
     const float *shortcut_amplitude, *scale, *shift;
     dsr_neuron neuron;
     dsr_thresholds thresholds;
+    float *potentials; /* [ceil(O / 32)][P'][B][DSR_ROW], before the first step and then after the last; NULL: from 0 */
 } dsr_after_conv;
+
+/* dsr_neuron_spikes of neurons whose potentials are kept in rows, as in dsr_after_conv, and without the sums of the
+ * current; with the bits of its spikes. Any number of samples is as fast. */
+dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *potentials, dsr_lanes shape,
+                            dsr_neuron neuron, dsr_thresholds thresholds);
 
 /* dsr_conv2d_spikes, dsr_add_words and dsr_neuron_spikes in one, with their bits; the current of a tile never leaves
  * the cache. conv.lanes is timesteps * B. */
-dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
                                     uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
                                     dsr_after_conv after);
 

@@ -40,6 +40,7 @@ from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
     from dsr import bench, data, inspect, metrics, models, nir, testing, train
+    from dsr.deploy.session import Session, compile
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
     from dsr.train.model import Model, load, save
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
 _MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "testing", "train")
 _PARTS = {
     "Model": "dsr.train.model",
+    "Session": "dsr.deploy.session",
     "SpikingClassifier": "dsr.sklearn.classifier",
     "SpikingRegressor": "dsr.sklearn.regressor",
     "Trainer": "dsr.train.trainer",
+    "compile": "dsr.deploy.session",
     "load": "dsr.train.model",
     "load_state": "dsr.weights.loading",
     "save": "dsr.train.model",
@@ -110,12 +113,14 @@ __all__ = [
     "Residual",
     "Run",
     "Sequential",
+    "Session",
     "SpikeResidual",
     "SpikeTrain",
     "Trainer",
     "Upsample",
     "bench",
     "binary_cross_entropy",
+    "compile",
     "cross_entropy",
     "data",
     "functional",

@@ -154,6 +154,7 @@ def conv2d_spikes(
     geometry: Geometry,
     table_bits: int,
     accumulate: int,
+    packed: _F32 | None,
     out: _F32,
     /,
 ) -> None: ...
@@ -170,9 +171,23 @@ def conv2d_neuron_spikes(
     shift: _F32 | None,
     neuron: NeuronModel,
     thresholds: _F32 | None,
+    packed: _F32 | None,
     out: _U32,
+    potentials: _F32 | None,
     /,
 ) -> None: ...
+def neuron_steps(
+    current: _F32,
+    scale: _F32 | None,
+    shift: _F32 | None,
+    neuron: NeuronModel,
+    thresholds: _F32 | None,
+    words: _U32,
+    potentials: _F32,
+    /,
+) -> None: ...
+def packed_length(weight: _F32, geometry: Geometry, /) -> float: ...
+def pack_weights(weight: _F32, geometry: Geometry, out: _F32, /) -> None: ...
 def conv2d_spikes_weight_gradient(
     constant: _F32,
     slope: _F32 | None,

@@ -350,6 +350,23 @@ def neuron_spikes(
     return pack_words(np.moveaxis(spikes, 0, -2)), sums, None if weights is None else weighted_sum(current, weights)
 
 
+def neuron_steps(
+    current: Array,
+    timesteps: int,
+    neuron: Any,
+    potentials: Array,
+    scale: Array | None = None,
+    shift: Array | None = None,
+) -> Array:
+    """See `dsr.ops.neuron_steps`."""
+    rows = potentials.transpose(0, 4, 1, 2, 3)
+    before = rows.reshape(-1, *rows.shape[2:])[: len(current)]
+    spikes, last = neuron_forward(_steps_first(current, timesteps, scale, shift), _by_channel(neuron), before)
+    for c, values in enumerate(last):
+        potentials[c // 32, :, :, :, c % 32] = values
+    return pack_words(np.moveaxis(spikes, 0, -2))
+
+
 def neuron_spikes_backward(
     grad: Array,
     sums: Array,
@@ -573,11 +590,18 @@ def conv2d_spikes(words: Array, weight: Array, bias: Array | None, amplitude: fl
 
 
 def conv2d_neuron_spikes(
-    convolution: Any, neuron: Any, scale: Array | None = None, shift: Array | None = None
+    convolution: Any,
+    neuron: Any,
+    scale: Array | None = None,
+    shift: Array | None = None,
+    potentials: Array | None = None,
 ) -> Array:
     """See `dsr.ops.conv2d_neuron_spikes`."""
     current = _convolved(convolution)
-    return neuron_spikes(current, current.shape[3], neuron, None, scale, shift)[0]
+    steps = current.shape[3]
+    if potentials is not None:
+        return neuron_steps(current, steps, neuron, potentials, scale, shift)
+    return neuron_spikes(current, steps, neuron, None, scale, shift)[0]
 
 
 def _convolved(c: Any) -> Array:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsr import ops
+from dsr import _core, ops
+from dsr.ops.layout import aligned_array
 
 WINDOWS = "kernel_h:count kernel_w:count stride_h:count stride_w:count padding_h:size padding_w:size"
 ENTRIES = {
@@ -25,6 +26,8 @@ ENTRIES = {
     "encode_delta": "signal:real:TN threshold:positive !out:real:TN",
     "neuron_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C ?weights:float32:T neuron:neuron "
     "?thresholds:float32:RC !words:uint32:WPTB !sums:float32:CPB ?!weighted:float32:CPB",
+    "neuron_steps": "current:float32:CPSB ?scale:float32:C ?shift:float32:C neuron:neuron ?thresholds:float32:RC "
+    "!words:uint32:WPTB !potentials:float32:WPBZ",
     "neuron_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
     "neuron:neuron ?thresholds:float32:RC !out:float32:CN !above:float64:C",
     "pack_words": "values:float32:CN !out:uint32:WN",
@@ -51,15 +54,17 @@ ENTRIES = {
     "conv2d_input_gradient": "grad_output:float32:OIJL weight:float32:OGYX geometry:geometry !out:float32:CHWL",
     "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL geometry:geometry !out:float32:OGYX",
     "conv2d_spikes": "words:uint32:WHVL weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
-    "table_bits:count accumulate:size !out:float32:OIJL",
+    "table_bits:count accumulate:size ?packed:float32:N !out:float32:OIJL",
+    "packed_length": "weight:float32:OGYX geometry:geometry",
+    "pack_weights": "weight:float32:OGYX geometry:geometry !out:float32:N",
     "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
     "table_bits:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O ?shift:float32:O "
-    "neuron:neuron ?thresholds:float32:RO !out:uint32:KIJTB",
+    "neuron:neuron ?thresholds:float32:RO ?packed:float32:N !out:uint32:KIJTB ?!potentials:float32:KIJBZ",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
 }
 # these return a number, the others None
-NUMBERS = {"backward", "rate_backward", "count_bits"}
+NUMBERS = {"backward", "rate_backward", "count_bits", "packed_length"}
 
 
 class Argument(NamedTuple):
@@ -87,7 +92,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     def words(size: int) -> int:
         return (size + 31) // 32
 
-    sizes["R"] = 3
+    sizes["R"], sizes["Z"] = 3, ops.ROW
     sizes["kernel_h"], sizes["kernel_w"], sizes["timesteps"] = sizes["Y"], sizes["X"], sizes["T"]
     sizes["padding"] = min(sizes["padding"], sizes["Y"] // 2, sizes["X"] // 2)
     images = (("H", "Y", "I", "h"), ("V" if "spikes" in entry else "W", "X", "J", "w"))
@@ -97,7 +102,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         room = 2 * sizes["padding"] - sizes[kernel]
         sizes[size] = max(sizes[size], -room)
         sizes[windows] = (sizes[size] + room) // stride + 1
-    if "conv" in entry:
+    if "conv" in entry or entry.startswith("pack"):
         settle_convolution(sizes, [names[:3] for names in images])
     if entry == "transpose_words":
         sizes["C"], sizes["K"] = 32 * sizes["W"], words(sizes["L"])
@@ -105,10 +110,14 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         sizes["K"] = (sizes["Y"] * sizes["X"]).bit_length()
     elif entry == "conv2d_spikes_weight_gradient":
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
-    elif "words" in entry or "spikes" in entry:
+    elif "words" in entry or "spikes" in entry or "steps" in entry:
         sizes["W"] = words(sizes["C"])
         if entry == "conv2d_neuron_spikes":
             sizes["K"] = words(sizes["O"])
+    if entry == "pack_weights" or entry.endswith(("conv2d_spikes", "conv2d_neuron_spikes")):
+        weight = np.zeros(tuple(sizes[letter] for letter in "OGYX"), np.float32)
+        fits = sizes["Y"] * sizes["X"] <= ops.MOST_TAPS
+        sizes["N"] = int(_core.packed_length(weight, geometry_of(sizes))) if fits else 1
     return sizes
 
 
@@ -136,7 +145,7 @@ def settle_convolution(sizes: dict[str, int], images: tuple[tuple[str, str, str]
 def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     """Random small sizes of the axes and of kernels and strides, some of them 0."""
     sizes = {letter: int(rng.integers(0, 7)) for letter in "NCPBHVWLO"}
-    if "words" in entry or "spikes" in entry:
+    if "words" in entry or "spikes" in entry or "steps" in entry:
         sizes["C"] = int(rng.choice([0, 1, 5, 31, 32, 33, 40]))
     sizes["T"], sizes["Y"], sizes["X"], sizes["stride"] = (int(size) for size in rng.integers(1, 4, 4))
     sizes["S"] = int(rng.choice([1, sizes["T"]]))
@@ -162,6 +171,13 @@ def make_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> 
     return rng.integers(0, 2**32, shape).astype(dtype)
 
 
+def aligned(array: np.ndarray) -> np.ndarray:
+    """The same array of float32 in memory that begins at a multiple of 64 bytes, as rows of channels want it."""
+    copy = aligned_array(array.shape)
+    copy[...] = array
+    return copy
+
+
 def make_neuron(rng: np.random.Generator, real: Any = np.float32) -> ops.NeuronModel:
     """IF or LIF neurons."""
     v_threshold, tau, delta_t, alpha = (float(number) for number in rng.uniform(0.1, 1, 4))
@@ -179,7 +195,11 @@ def make_arguments(
     for argument in arguments_of(entry):
         if argument.axes:
             shape = tuple(sizes[letter] for letter in argument.axes)
-            made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
+            array = make_array(rng, shape, real if argument.kind == "real" else argument.kind)
+            of_rows = argument.kind == "float32" and argument.axes in ("N", "KIJBZ", "WPBZ")
+            made.append(aligned(array) if of_rows else array)
+            if argument.name == "packed" and sizes["Y"] * sizes["X"] <= ops.MOST_TAPS:
+                _core.pack_weights(made[1], geometry_of(sizes), made[-1])
         elif argument.kind == "neuron":
             made.append(make_neuron(rng, real))
         elif argument.kind == "geometry":

@@ -138,7 +138,11 @@ def test_axes_that_disagree(entry, call):
     """Any axis of any array one longer: refused, unless nothing fixes its length (a kernel's size, say)."""
     free, fixed = (
         0,
-        "WIJSKVR" + ("YXC" if "conv" in entry else "") + ("NT" if entry == "conv2d_spikes_weight_gradient" else ""),
+        "WIJSKVR"
+        + ("YXC" if "conv" in entry else "")
+        + ("NT" if entry == "conv2d_spikes_weight_gradient" else "")
+        + ("ZN" if entry.endswith("conv2d_spikes") or "_neuron_spikes" in entry or entry == "pack_weights" else "")
+        + ("YX" if (entry.startswith("pack") and "weight" in entry) or entry == "packed_length" else ""),
     )
     for index, argument in enumerate(arguments_of(entry)):
         for axis, letter in enumerate(argument.axes):
@@ -193,11 +197,24 @@ RELATIONS = [
     ("conv2d_neuron_spikes", {"thresholds": (2, 3)}, "thresholds", "3 elements on axis R"),
     (
         "conv2d_neuron_spikes",
-        {"shortcut": None, "shortcut_amplitude": None, "out": (2, 5, 7, 4, 9)},
+        {"shortcut": None, "shortcut_amplitude": None, "out": (2, 5, 7, 4, 9), "potentials": None},
         "out",
         "1 elements on axis K",
     ),
-    ("conv2d_neuron_spikes", {"shortcut": (2, 5, 7, 4, 9), "out": (2, 5, 7, 4, 9)}, "shortcut", "1 elements on axis K"),
+    (
+        "conv2d_neuron_spikes",
+        {"shortcut": (2, 5, 7, 4, 9), "out": (2, 5, 7, 4, 9), "potentials": None},
+        "shortcut",
+        "1 elements on axis K",
+    ),
+    ("conv2d_neuron_spikes", {"packed": (5,)}, "packed", "12352 elements on axis N"),
+    ("conv2d_neuron_spikes", {"potentials": (1, 5, 7, 9, 31)}, "potentials", "32 elements on axis Z"),
+    ("conv2d_spikes", {"packed": (5,)}, "packed", "12352 elements on axis N"),
+    ("neuron_steps", {"potentials": (2, 2, 9, 31)}, "potentials", "32 elements on axis Z"),
+    ("neuron_steps", {"current": (40, 2, 3, 9)}, "current", "4 elements on axis S"),
+    ("neuron_steps", {"thresholds": (2, 40)}, "thresholds", "3 elements on axis R"),
+    ("neuron_steps", {"words": (3, 2, 4, 9), "potentials": (3, 2, 9, 32)}, "words", "2 elements on axis W"),
+    ("pack_weights", {"out": (5,)}, "out", "12352 elements on axis N"),
     ("conv2d_spikes_weight_gradient", {"slope": None}, "slope", "an array where 'values' is one"),
     ("conv2d_spikes_weight_gradient", {"timesteps": 5}, "values", "5 elements on axis T"),
     ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 3, 64)}, "transposed", "2 elements on axis K"),
@@ -271,7 +288,7 @@ TOO_LARGE = [
     ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), ONE, floats(0, 2**31, 1, 1)], "out", "we"),
     (
         "conv2d_neuron_spikes",
-        [MANY, floats(0, 0, 1, 1), None, 1, ONE, 1, *[None] * 4, if_model(1.0), None, MANY],
+        [MANY, floats(0, 0, 1, 1), None, 1, ONE, 1, *[None] * 4, if_model(1.0), None, None, MANY, None],
         "words",
         "lanes",
     ),
@@ -409,22 +426,22 @@ HARD_CALLS = [
     f"_core.max_pool(f(1, 2, 2, 1), {HUGE}, f(1, 3, 3, 1))",
     f"_core.avg_pool_backward(f(1, 3, 3, 1), {HUGE}, f(1, 2, 2, 1))",
     f"_core.max_pool_backward(f(1, 3, 3, 1), f(1, 2, 2, 1), {HUGE}, f(1, 2, 2, 1))",
-    "_core.conv2d_spikes(u(1, 2, 2, 1), f(1, 1, 1, 1), None, 1, S(1431655765, 2**31 - 1), 1, 0, f(1, 4, 4, 1))",
-    "_core.conv2d_spikes(u(1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, 0, f(1, 3, 3, 1))",
-    "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, G((1, 1)), 1, 0, f(1, 1, 1, 1))",
+    "_core.conv2d_spikes(u(1, 2, 2, 1), f(1, 1, 1, 1), None, 1, S(1431655765, 2**31 - 1), 1, 0, None, f(1, 4, 4, 1))",
+    "_core.conv2d_spikes(u(1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, 0, None, f(1, 3, 3, 1))",
+    "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, G((1, 1)), 1, 0, None, f(1, 1, 1, 1))",
     "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, S(1431655765, 2**31 - 1), "
     "1, f(1, 1, 1, 1))",
     "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, None, None, "
-    "None, None, dsr.ops.if_model(1), None, u(1, 3, 3, 1, 1))",
+    "None, None, dsr.ops.if_model(1), None, None, u(1, 3, 3, 1, 1), None)",
     "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, S(1, 0), 1, None, None, None, None, "
-    "dsr.ops.lif_model(1, 1, 1), None, u(1, 1, 1, 1, 0))",
+    "dsr.ops.lif_model(1, 1, 1), None, None, u(1, 1, 1, 1, 0), None)",
     f"_core.pool_planes(u(1, 2, 2, 1), {HUGE}, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",
     "_core.conv2d(f(1, 3, 1, 1), f(1, 1, 2, 1), None, G((2, 1), dilation=(2**31 - 1, 1), "
     "padding=(2**30, 2**30, 0, 0)), f(1, 4, 1, 1))",
     "_core.conv2d_spikes(u(1, 2, 1, 1), f(1, 1, 2, 1), None, 1, G((2, 1), dilation=(2**31 - 1, 1), "
-    "spread=(2**31 - 1, 1)), 1, 0, f(1, 1, 1, 1))",
+    "spread=(2**31 - 1, 1)), 1, 0, None, f(1, 1, 1, 1))",
     "_core.conv2d_input_gradient(f(0, 1, 1, 1), f(0, 2, 1, 1), G((1, 1), (2**31 - 1,) * 2, groups=2), f(4, 1, 1, 1))",
     "_core.conv2d(f(0, 1, 1, 1), f(0, 0, 1, 1), None, G((1, 1), groups=2**31 - 1), f(0, 1, 1, 1))",
 ]

@@ -104,3 +104,29 @@ def test_dirac_starts_as_a_copy():
 def test_normalisation_without_gain():
     norm = dsr.BatchNorm(4, gain=False)
     assert list(norm.parameters()) == ["bias"]
+
+
+@pytest.mark.parametrize("make", [lambda: PooledConv2d(5, 4, 3), lambda: WhitenedConv2d(2, 8, 3)])
+def test_kernels_are_made_once_in_evaluation(make, monkeypatch):
+    layer = make()
+    layer.initialise(np.random.default_rng(0))
+    kept = layer.evaluation_kernel()
+    np.testing.assert_array_equal(kept, layer.kernel())
+    assert layer.evaluation_kernel() is kept
+    for source in layer.sources():
+        source[0, 0, 0, 0] += 1
+        changed = layer.evaluation_kernel()
+        assert (changed != kept).any()
+        np.testing.assert_array_equal(changed, layer.kernel())
+        assert layer.evaluation_kernel() is changed
+        kept = changed
+
+
+def test_the_pooled_kernel_is_the_mean_of_four_shifts():
+    layer = PooledConv2d(5, 4, 3)
+    layer.initialise(np.random.default_rng(0))
+    padded = np.pad(layer.weight.value, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    first, *others = (padded[:, :, 1 - y : 5 - y, 1 - x : 5 - x] for y in range(2) for x in range(2))
+    for other in others:
+        first = first + other
+    np.testing.assert_array_equal(layer.kernel(), first * np.float32(0.25))

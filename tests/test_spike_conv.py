@@ -270,3 +270,79 @@ def test_stored_currents_cost_the_budget_nothing():
     budget = Budget(0)
     budget.add("a", Current.of(np.ones((1, 1, 1, 1, 9), np.float32)))
     assert budget.total == 0 and budget.dropped == []
+
+
+@pytest.mark.parametrize("groups", [1, 3, 33])
+@pytest.mark.parametrize("own", [False, True])
+def test_packed_weights_and_kept_potentials_change_no_bit(groups, own):
+    """Steps in pieces, whose potentials are handed on, and weights that are packed once: as all at once, without."""
+    rng = np.random.default_rng(groups)
+    channels, out, steps, batch = 66 if groups == 33 else 33, 66, 5, 7
+    geometry = ops.Geometry((3, 2), (1, 2), (1, 1, 0, 1), groups=groups)
+    words = ops.pack_words((rng.random((channels, 5, 6, steps, batch)) < 0.2).astype(np.float32))
+    weight = rng.normal(size=(out, channels // groups, 3, 2)).astype(np.float32)
+    bias, scale, shift = (rng.normal(0.2, 1, out).astype(np.float32) for _ in range(3))
+    rows, columns = geometry.output_size(5, 6)
+    shortcut = ops.pack_words((rng.random((out, rows, columns, steps, batch)) < 0.2).astype(np.float32))
+    threshold = np.linspace(0.3, 0.9, out, dtype=np.float32) if own else 0.5
+    packed = ops.pack_weights(weight, geometry)
+    assert packed.ctypes.data % 64 == 0
+    for model in (ops.if_model(threshold), ops.lif_model(threshold, 1.0, 0.3)):
+        for table_bits in (1, 2):
+            plain = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, table_bits, shortcut, 0.25)
+            expected = ops.conv2d_neuron_spikes(plain, model, scale, shift)
+            assert 0.05 < np.unpackbits(expected.view(np.uint8)).mean() < 0.8
+            ours, theirs = ops.row_potentials(out, rows, columns, batch), ops.row_potentials(out, rows, columns, batch)
+            current = ops.conv2d_spikes(words, weight, bias, 0.5, geometry, table_bits)
+            np.testing.assert_array_equal(
+                ops.conv2d_spikes(words, weight, bias, 0.5, geometry, table_bits, packed=packed), current
+            )
+            ops.add_words(shortcut, current, 0.25)
+            rows_of = ops.row_potentials(out, rows, columns, batch)
+            for piece in (slice(0, 1), slice(1, 4), slice(4, 5)):
+                some = replace(
+                    plain, words=words[:, :, :, piece].copy(), shortcut=shortcut[:, :, :, piece].copy(), packed=packed
+                )
+                found = ops.conv2d_neuron_spikes(some, model, scale, shift, ours)
+                np.testing.assert_array_equal(found, expected[:, :, :, piece])
+                part = current[:, :, :, piece].copy()
+                found = ops.neuron_steps(part, part.shape[3], model, rows_of, scale, shift)
+                np.testing.assert_array_equal(found, expected[:, :, :, piece])
+                np.testing.assert_array_equal(ours, rows_of)
+            reference.conv2d_neuron_spikes(plain, model, scale, shift, theirs)
+            np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_packed_weights_and_potentials_of_another_shape_are_refused():
+    words, weight = np.zeros((2, 3, 3, 2, 4), np.uint32), np.zeros((5, 40, 3, 3), np.float32)
+    packed, potentials = ops.pack_weights(weight, PADDED), ops.row_potentials(5, 3, 3, 4)
+    convolution = ops.SpikeConvolution(words, weight, None, 1.0, PADDED, 1)
+    with pytest.raises(ValueError, match=r"conv2d_neuron_spikes: argument 'packed': .* elements on axis N"):
+        ops.conv2d_neuron_spikes(replace(convolution, packed=packed[:-1]), ops.if_model(1.0))
+    unaligned = np.empty(packed.size + 17, np.float32)
+    unaligned = unaligned[1 + (-unaligned.ctypes.data % 64) // 4 :][: packed.size]
+    with pytest.raises(ValueError, match="argument 'packed': expected memory that is aligned to 64 bytes"):
+        ops.conv2d_neuron_spikes(replace(convolution, packed=unaligned), ops.if_model(1.0))
+    with pytest.raises(ValueError, match=r"argument 'potentials': expected shape \(1, 3, 3, 4, 32\), got \(1, 3, 3, 3"):
+        ops.conv2d_neuron_spikes(convolution, ops.if_model(1.0), potentials=potentials[:, :, :, :3])
+    with pytest.raises(ValueError, match=r"neuron_steps: argument 'potentials': expected shape \(1, 3, 3, 4, 32\)"):
+        ops.neuron_steps(np.zeros((5, 3, 3, 2, 4), np.float32), 2, ops.if_model(1.0), potentials[:, :2])
+    with pytest.raises(ValueError, match=r"pack_weights: argument 'weight': expected a kernel \(2, 3\) of at most 121"):
+        ops.pack_weights(weight, ops.Geometry((2, 3)))
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_neurons_of_a_current_of_one_step(batch):
+    """It is read again at each step, in pieces and all at once, with thresholds of channels."""
+    rng = np.random.default_rng(batch)
+    current = rng.normal(0.3, 1, (37, 3, 2, 1, batch)).astype(np.float32)
+    model = ops.lif_model(np.linspace(0.1, 0.4, 37, dtype=np.float32), 1.0, 0.3)
+    expected, _, _ = ops.neuron_spikes(current, 6, model)
+    assert expected.any()
+    at_once, pieces, theirs = (ops.row_potentials(37, 3, 2, batch) for _ in range(3))
+    np.testing.assert_array_equal(ops.neuron_steps(current, 6, model, at_once), expected)
+    found = [ops.neuron_steps(current, steps, model, pieces) for steps in (1, 3, 2)]
+    np.testing.assert_array_equal(np.concatenate(found, axis=3), expected)
+    np.testing.assert_array_equal(pieces, at_once)
+    reference.neuron_steps(current, 6, model, theirs)
+    np.testing.assert_array_equal(theirs, at_once)

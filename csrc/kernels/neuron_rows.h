@@ -54,10 +54,11 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
     const row_vector *v_threshold = (const row_vector *)current->v_threshold;
     const row_vector *fire = (const row_vector *)current->fire;
     const float amplitude = current->amplitude;
+    row_vector *potentials = (row_vector *)current->potentials;
     for (size_t i = 0; i < n; i++) {
         row_vector v[ROW_VECTORS];
         for (int k = 0; k < ROW_VECTORS; k++)
-            v[k] = (row_vector){0};
+            v[k] = potentials ? potentials[i * ROW_VECTORS + (size_t)k] : (row_vector){0};
         for (size_t t = 0; t < timesteps; t++) {
             const row_vector *sum = (const row_vector *)(sums + (t * n + i) * DSR_ROW);
             uint32_t word = 0, added = current->shortcut ? current->shortcut[t * stride + i] : 0;
@@ -78,6 +79,8 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
             }
             words[t * stride + i] = word & current->exists;
         }
+        for (int k = 0; potentials && k < ROW_VECTORS; k++)
+            potentials[i * ROW_VECTORS + (size_t)k] = v[k];
     }
 }
 

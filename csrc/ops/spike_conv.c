@@ -232,9 +232,11 @@ static void list_rows(const uint32_t *words, const spike_conv_plan *p, const til
                     continue;
                 size_t at = (word - from) * halo + (hy * width + hx) * t->nl;
                 const uint32_t *lanes = words + (word * pixels + pixel) * conv->lanes + t->l0;
-                /* runs in order: a call writes a few bytes beyond its own, which the next one overwrites */
-                for (size_t i = 0; i < p->steps; i++, lanes += p->run, at += t->piece)
-                    dsr_kernel->expand_words(code, lanes, t->piece, w->rows + 32 * at, w->counts + at);
+                /* whole runs lie one behind the other; parts of them in order: a call writes a few bytes beyond its
+                 * own, which the next one overwrites */
+                size_t runs = t->piece == p->run ? 1 : p->steps, n = t->nl / runs;
+                for (size_t i = 0; i < runs; i++, lanes += p->run, at += n)
+                    dsr_kernel->expand_words(code, lanes, n, w->rows + 32 * at, w->counts + at);
             }
     uint32_t end = 0;
     for (size_t i = 0; i < t->ny * t->nx; i++) {
@@ -320,6 +322,8 @@ static void write_sums(const tile_output *o, const spike_conv_plan *p, const flo
         size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
         dsr_row_current row = o->rows[out];
         row.shortcut = o->after->shortcut ? o->after->shortcut + at : NULL;
+        if (o->after->potentials)
+            row.potentials = o->after->potentials + ((out * pixels + pixel) * p->run + t->l0) * DSR_ROW;
         dsr_kernel->neuron_rows(sums, o->spikes + at, p->steps, t->piece, p->run, &row, &o->after->neuron);
     } else
         dsr_kernel->rows_to_lanes(
@@ -362,21 +366,52 @@ static void convolve_tile(const uint32_t *words, const float *packed, const spik
             write_sums(to, p, sums, t, out, i);
 }
 
-static dsr_status convolve(const uint32_t *words, const float *weight, const spike_conv_plan *p, unsigned table_bits,
+/* Packed weights: the parts of an out block one behind the other, which are its passes or its blocks of rows. */
+static size_t count_parts(const spike_conv_plan *p) {
+    return p->passes ? p->passes : p->blocks;
+}
+
+static size_t part_length(const spike_conv_plan *p) {
+    return p->passes ? pass_length(p) : p->block_rows * DSR_ROW;
+}
+
+static void pack_part(const float *weight, const spike_conv_plan *p, size_t index, float *packed) {
+    size_t parts = count_parts(p), out = index / parts, part = index % parts;
+    packed += index * part_length(p);
+    if (p->passes)
+        pack_pass(weight, p, out, part, packed);
+    else if (p->conv.groups > 1)
+        pack_group_rows(weight, p, out, part, packed);
+    else
+        pack_rows(weight, p, out, part, packed);
+}
+
+size_t dsr_packed_length(dsr_conv conv) {
+    spike_conv_plan p;
+    make_plan(&p, conv, 1);
+    return p.out_blocks * count_parts(&p) * part_length(&p);
+}
+
+void dsr_pack_weights(const float *weight, float *packed, dsr_conv conv) {
+    spike_conv_plan p;
+    make_plan(&p, conv, 1);
+    memset(packed, 0, dsr_packed_length(conv) * sizeof *packed); /* rows that no output channel reads are not written */
+    for (size_t i = 0; i < p.out_blocks * count_parts(&p); i++)
+        pack_part(weight, &p, i, packed);
+}
+
+static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spike_conv_plan *p, unsigned table_bits,
                            const tile_output *to) {
     dsr_row_code code;
     make_row_code(&code, table_bits);
     const dsr_conv *conv = &p->conv;
     if (!ends_fit(p->tile_y * p->tile_x * p->steps * p->piece, longest_list(p, &code)))
         return DSR_TOO_LARGE;
-    size_t length = p->passes ? pass_length(p) : p->block_rows * DSR_ROW, parts = p->passes ? p->passes : p->blocks;
-    size_t tiles = p->tiles_y * p->tiles_x * p->tiles_l;
-    float *packed = dsr_scratch(p->out_blocks * parts * length, sizeof *packed);
+    size_t parts = p->out_blocks * count_parts(p), tiles = p->tiles_y * p->tiles_x * p->tiles_l;
+    float *own = weights.packed ? NULL : dsr_scratch(parts * part_length(p), sizeof *own);
+    const float *packed = own ? own : weights.packed;
     if (!packed)
         return DSR_NO_MEMORY;
-    void (*pack)(const float *, const spike_conv_plan *, size_t, size_t, float *) = p->passes          ? pack_pass
-                                                                                    : conv->groups > 1 ? pack_group_rows
-                                                                                                       : pack_rows;
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_threads_for(conv->y.out * conv->x.out * conv->lanes * conv->out_channels))
     {
@@ -386,8 +421,8 @@ static dsr_status convolve(const uint32_t *words, const float *weight, const spi
             status = DSR_NO_MEMORY;
         }
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(p->out_blocks * parts); i++)
-            pack(weight, p, (size_t)i / parts, (size_t)i % parts, packed + (size_t)i * length);
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(own ? parts : 0); i++)
+            pack_part(weights.plain, p, (size_t)i, own);
         /* all threads have passed a barrier: they see the same status */
         if (status == DSR_OK) {
 #pragma omp for schedule(dynamic)
@@ -398,7 +433,7 @@ static dsr_status convolve(const uint32_t *words, const float *weight, const spi
         }
         free_workspace(&w);
     }
-    free(packed);
+    free(own);
     return status;
 }
 
@@ -406,26 +441,49 @@ static int is_empty(const dsr_conv *conv) {
     return !conv->out_channels || !conv->y.out || !conv->x.out || !conv->lanes;
 }
 
-dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+dsr_status dsr_conv2d_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
                              float *output, dsr_conv conv, unsigned table_bits, int accumulate) {
     if (is_empty(&conv))
         return DSR_OK;
     spike_conv_plan p;
     make_plan(&p, conv, 1);
     tile_output to = {.current = output, .bias = bias, .amplitude = (float)amplitude, .accumulate = accumulate};
-    return convolve(words, weight, &p, table_bits, &to);
+    return convolve(words, weights, &p, table_bits, &to);
 }
 
 /* Rows of a dsr_row_current: bias, scale, shift, shortcut_amplitude, v_threshold, fire. */
 enum { ROWS = 6 };
 
-/* Channels of an out block, or `missing` where there is no array or no channel. */
-static void pad_channels(const float *from, size_t channels, size_t out, float missing, float *to) {
+/* Channels of a block, or `missing` where there is no array or no channel. */
+static void pad_channels(const float *from, size_t channels, size_t block, float missing, float *to) {
     for (size_t i = 0; i < DSR_ROW; i++)
-        to[i] = from && out * DSR_ROW + i < channels ? from[out * DSR_ROW + i] : missing;
+        to[i] = from && block * DSR_ROW + i < channels ? from[block * DSR_ROW + i] : missing;
 }
 
-dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+/* The current of the neurons of each block of DSR_ROW channels; `padded` has room for ROWS rows of each. */
+static void make_row_currents(dsr_row_current *rows, float *padded, size_t channels, const float *bias, float amplitude,
+                              const dsr_after_conv *after) {
+    const float *own = after->thresholds.rows;
+    for (size_t block = 0; block < dsr_blocks(channels, DSR_ROW); block++, padded += ROWS * DSR_ROW) {
+        pad_channels(bias, channels, block, 0, padded);
+        pad_channels(after->scale, channels, block, 1, padded + DSR_ROW);
+        pad_channels(after->shift, channels, block, 0, padded + 2 * DSR_ROW);
+        pad_channels(after->shortcut_amplitude, channels, block, 0, padded + 3 * DSR_ROW);
+        pad_channels(own, channels, block, 1, padded + 4 * DSR_ROW);
+        pad_channels(own ? own + after->thresholds.stride : NULL, channels, block, 1, padded + 5 * DSR_ROW);
+        size_t existing = dsr_block_size(channels, DSR_ROW, block);
+        rows[block] = (dsr_row_current){.bias = padded,
+                                        .scale = padded + DSR_ROW,
+                                        .shift = padded + 2 * DSR_ROW,
+                                        .shortcut_amplitude = padded + 3 * DSR_ROW,
+                                        .v_threshold = own ? padded + 4 * DSR_ROW : NULL,
+                                        .fire = own ? padded + 5 * DSR_ROW : NULL,
+                                        .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
+                                        .amplitude = amplitude};
+    }
+}
+
+dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
                                     uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
                                     dsr_after_conv after) {
     if (is_empty(&conv))
@@ -433,32 +491,54 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
     spike_conv_plan p;
     make_plan(&p, conv, timesteps);
     dsr_row_current *rows = dsr_scratch(p.out_blocks, sizeof *rows);
-    float *channels = dsr_scratch(p.out_blocks * ROWS * DSR_ROW, sizeof *channels);
-    dsr_status status = rows && channels ? DSR_OK : DSR_NO_MEMORY;
+    float *padded = dsr_scratch(p.out_blocks * ROWS * DSR_ROW, sizeof *padded);
+    dsr_status status = rows && padded ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-        for (size_t out = 0; out < p.out_blocks; out++) {
-            float *at = channels + out * ROWS * DSR_ROW;
-            pad_channels(bias, conv.out_channels, out, 0, at);
-            pad_channels(after.scale, conv.out_channels, out, 1, at + DSR_ROW);
-            pad_channels(after.shift, conv.out_channels, out, 0, at + 2 * DSR_ROW);
-            pad_channels(after.shortcut_amplitude, conv.out_channels, out, 0, at + 3 * DSR_ROW);
-            const float *own = after.thresholds.rows;
-            pad_channels(own, conv.out_channels, out, 1, at + 4 * DSR_ROW);
-            pad_channels(own ? own + after.thresholds.stride : NULL, conv.out_channels, out, 1, at + 5 * DSR_ROW);
-            size_t existing = dsr_block_size(conv.out_channels, DSR_ROW, out);
-            rows[out] = (dsr_row_current){.bias = at,
-                                          .scale = at + DSR_ROW,
-                                          .shift = at + 2 * DSR_ROW,
-                                          .shortcut_amplitude = at + 3 * DSR_ROW,
-                                          .v_threshold = own ? at + 4 * DSR_ROW : NULL,
-                                          .fire = own ? at + 5 * DSR_ROW : NULL,
-                                          .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
-                                          .amplitude = (float)amplitude};
-        }
+        make_row_currents(rows, padded, conv.out_channels, bias, (float)amplitude, &after);
         tile_output to = {.spikes = output, .rows = rows, .after = &after};
-        status = convolve(words, weight, &p, table_bits, &to);
+        status = convolve(words, weights, &p, table_bits, &to);
     }
     free(rows);
-    free(channels);
+    free(padded);
+    return status;
+}
+
+/* A pixel of a block of channels at a time: its lanes are turned to rows, whose neurons then fire side by side. */
+dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *potentials, dsr_lanes shape,
+                            dsr_neuron neuron, dsr_thresholds thresholds) {
+    size_t blocks = dsr_blocks(shape.channels, DSR_ROW), lanes = shape.timesteps * shape.batch;
+    size_t given = input.one_step ? shape.batch : lanes, runs = input.one_step ? shape.timesteps : 1;
+    if (!blocks || !shape.pixels || !lanes)
+        return DSR_OK;
+    dsr_after_conv after = {.scale = input.scale, .shift = input.shift, .neuron = neuron, .thresholds = thresholds};
+    dsr_row_current *currents = dsr_scratch(blocks, sizeof *currents);
+    float *padded = dsr_scratch(blocks * ROWS * DSR_ROW, sizeof *padded);
+    dsr_status status = currents && padded ? DSR_OK : DSR_NO_MEMORY;
+    if (status == DSR_OK)
+        make_row_currents(currents, padded, shape.channels, NULL, 1, &after);
+#pragma omp parallel num_threads(dsr_threads_for(shape.channels *shape.pixels *lanes)) if (status == DSR_OK)
+    {
+        float *rows = dsr_scratch(given * DSR_ROW, sizeof *rows);
+        if (!rows) {
+#pragma omp atomic write
+            status = DSR_NO_MEMORY;
+        }
+#pragma omp for schedule(static)
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(blocks * shape.pixels); i++) {
+            size_t block = (size_t)i / shape.pixels, pixel = (size_t)i % shape.pixels;
+            if (!rows || !currents || !padded)
+                continue;
+            dsr_row_current current = currents[block];
+            current.potentials = potentials + (size_t)i * shape.batch * DSR_ROW;
+            dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + pixel) * given, given,
+                                      dsr_block_size(shape.channels, DSR_ROW, block), shape.pixels * given, rows);
+            for (size_t run = 0; run < runs; run++) /* a current of one step is read again at each */
+                dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes + run * shape.batch, shape.timesteps / runs,
+                                        shape.batch, shape.batch, &current, &neuron);
+        }
+        free(rows);
+    }
+    free(currents);
+    free(padded);
     return status;
 }

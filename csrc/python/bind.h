@@ -90,8 +90,11 @@ typedef struct {
     X(conv2d)                                                                                                          \
     X(conv2d_input_gradient)                                                                                           \
     X(conv2d_weight_gradient)                                                                                          \
+    X(packed_length)                                                                                                   \
+    X(pack_weights)                                                                                                    \
     X(conv2d_spikes)                                                                                                   \
     X(conv2d_neuron_spikes)                                                                                            \
+    X(neuron_steps)                                                                                                    \
     X(conv2d_spikes_weight_gradient)                                                                                   \
     X(sgd_update)
 

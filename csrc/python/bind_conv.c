@@ -123,6 +123,74 @@ OPERATION(conv2d_weight_gradient, check_conv2d_weight_gradient, RETURNS_NOTHING)
     return dsr_conv2d_weight_gradient(a->grad_output, a->input, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
+/* Packed weights depend on channels, groups and taps alone. */
+static dsr_conv weights_of(const dsr_call *c, const dsr_geometry *g) {
+    dsr_conv_axis one = {.size = 1, .out = 1, .stride = 1, .dilation = 1, .spread = 1};
+    dsr_conv conv = {one, one, AXIS(c, 'G') * g->groups, AXIS(c, 'O'), g->groups, 1};
+    conv.y.taps = g->kernel[0];
+    conv.x.taps = g->kernel[1];
+    return conv;
+}
+
+/* Memory is aligned as kernels on rows want it, if there is any. */
+static int check_rows(const dsr_call *c, const char *argument, const float *rows, size_t elements) {
+    return elements && (uintptr_t)rows % 64 ? dsr_refuse(c, argument, "memory that is aligned to 64 bytes") : 0;
+}
+
+static int check_packed(const dsr_call *c, const float *packed, const dsr_geometry *g) {
+    if (!packed)
+        return 0;
+    if (dsr_expect_axis(c, 'N', dsr_packed_length(weights_of(c, g)), "the packed weights") < 0)
+        return -1;
+    return check_rows(c, "packed", packed, AXIS(c, 'N'));
+}
+
+#define PACKED_LENGTH(A, S)                                                                                            \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)
+ARGUMENTS(packed_length, PACKED_LENGTH)
+
+static int check_weights(const dsr_call *c, const dsr_geometry *g) {
+    const size_t most = 0x7fffffff;
+    if (dsr_expect_axis(c, 'Y', g->kernel[0], "the kernel of 'geometry'") < 0 ||
+        dsr_expect_axis(c, 'X', g->kernel[1], "the kernel of 'geometry'") < 0)
+        return -1;
+    if (AXIS(c, 'Y') * AXIS(c, 'X') > DSR_MOST_TAPS)
+        return dsr_refuse(c, "weight", "at most 121 taps");
+    if (AXIS(c, 'O') % g->groups)
+        return dsr_refuse(c, "weight", "output channels that the groups of 'geometry' divide");
+    if (AXIS(c, 'G') > most / DSR_MOST_TAPS / g->groups)
+        return dsr_refuse(c, "weight", "fewer than 2**31 weights for each channel");
+    return 0;
+}
+
+CHECK(packed_length) {
+    return check_weights(c, &a->geometry);
+}
+
+OPERATION(packed_length, check_packed_length, RETURNS_NUMBER) {
+    c->result = AXIS(c, 'O') ? (double)dsr_packed_length(weights_of(c, &a->geometry)) : 0;
+    return DSR_OK;
+}
+
+#define PACK_WEIGHTS(A, S)                                                                                             \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, F32, out, "N", OUT)
+ARGUMENTS(pack_weights, PACK_WEIGHTS)
+
+CHECK(pack_weights) {
+    if (check_weights(c, &a->geometry) < 0)
+        return -1;
+    size_t length = AXIS(c, 'O') ? dsr_packed_length(weights_of(c, &a->geometry)) : 0;
+    return dsr_expect_axis(c, 'N', length, "the packed weights") < 0 ? -1 : check_rows(c, "out", a->out, length);
+}
+
+OPERATION(pack_weights, check_pack_weights, RETURNS_NOTHING) {
+    dsr_pack_weights(a->weight, a->out, weights_of(c, &a->geometry));
+    return DSR_OK;
+}
+
 #define CONV2D_SPIKES(A, S)                                                                                            \
     A(S, U32, words, "WHVL", IN)                                                                                       \
     A(S, F32, weight, "OGYX", IN)                                                                                      \
@@ -131,17 +199,19 @@ OPERATION(conv2d_weight_gradient, check_conv2d_weight_gradient, RETURNS_NOTHING)
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, COUNT, table_bits, NULL, IN)                                                                                  \
     A(S, SIZE, accumulate, NULL, IN)                                                                                   \
+    A(S, F32, packed, "N", MAYBE)                                                                                      \
     A(S, F32, out, "OIJL", OUT)
 ARGUMENTS(conv2d_spikes, CONV2D_SPIKES)
 
 CHECK(conv2d_spikes) {
-    return check_spike_conv(c, &a->geometry, a->table_bits) < 0
-               ? -1
-               : expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups);
+    if (check_spike_conv(c, &a->geometry, a->table_bits) < 0 ||
+        expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0)
+        return -1;
+    return check_packed(c, a->packed, &a->geometry);
 }
 
 OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
-    return dsr_conv2d_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
+    return dsr_conv2d_spikes(a->words, (dsr_weights){a->weight, a->packed}, a->bias, a->amplitude, a->out,
                              conv_of(c, 'V', AXIS(c, 'L'), &a->geometry), (unsigned)a->table_bits, a->accumulate != 0);
 }
 
@@ -158,7 +228,9 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     A(S, F32, shift, "O", MAYBE)                                                                                       \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
     A(S, F32, thresholds, "RO", MAYBE)                                                                                 \
-    A(S, U32, out, "KIJTB", OUT)
+    A(S, F32, packed, "N", MAYBE)                                                                                      \
+    A(S, U32, out, "KIJTB", OUT)                                                                                       \
+    A(S, F32, potentials, "KIJBZ", MAYBE_OUT)
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
@@ -167,15 +239,48 @@ CHECK(conv2d_neuron_spikes) {
     if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
         check_spike_conv(c, &a->geometry, a->table_bits) < 0)
         return -1;
-    return expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ? -1 : expect_words(c, 'K', AXIS(c, 'O'));
+    if (expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 || expect_words(c, 'K', AXIS(c, 'O')) < 0)
+        return -1;
+    if (a->potentials &&
+        (dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0 ||
+         check_rows(c, "potentials", a->potentials, AXIS(c, 'K') * AXIS(c, 'I') * AXIS(c, 'J') * AXIS(c, 'B')) < 0))
+        return -1;
+    return check_packed(c, a->packed, &a->geometry);
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
-    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude,        a->scale, a->shift,
-                            a->neuron,   {a->thresholds, AXIS(c, 'O')}};
-    return dsr_conv2d_neuron_spikes(a->words, a->weight, a->bias, a->amplitude, a->out,
+    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude,         a->scale,     a->shift,
+                            a->neuron,   {a->thresholds, AXIS(c, 'O')}, a->potentials};
+    return dsr_conv2d_neuron_spikes(a->words, (dsr_weights){a->weight, a->packed}, a->bias, a->amplitude, a->out,
                                     conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'),
                                     (unsigned)a->table_bits, after);
+}
+
+/* Steps S of the current: T, or 1 where it is the same at every step. */
+#define NEURON_STEPS(A, S)                                                                                             \
+    A(S, F32, current, "CPSB", IN)                                                                                     \
+    A(S, F32, scale, "C", MAYBE)                                                                                       \
+    A(S, F32, shift, "C", MAYBE)                                                                                       \
+    A(S, NEURON, neuron, NULL, IN)                                                                                     \
+    A(S, F32, thresholds, "RC", MAYBE)                                                                                 \
+    A(S, U32, words, "WPTB", OUT)                                                                                      \
+    A(S, F32, potentials, "WPBZ", OUT)
+ARGUMENTS(neuron_steps, NEURON_STEPS)
+
+CHECK(neuron_steps) {
+    if (dsr_check_thresholds(c, a->thresholds) < 0)
+        return -1;
+    if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
+        return -1;
+    if (expect_words(c, 'W', AXIS(c, 'C')) < 0 || dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0)
+        return -1;
+    return check_rows(c, "potentials", a->potentials, AXIS(c, 'W') * AXIS(c, 'P') * AXIS(c, 'B'));
+}
+
+OPERATION(neuron_steps, check_neuron_steps, RETURNS_NOTHING) {
+    dsr_layer_current input = {a->current, AXIS(c, 'S') == 1, a->scale, a->shift, NULL};
+    return dsr_neuron_steps(input, a->words, a->potentials, dsr_lanes_of(c), a->neuron,
+                            (dsr_thresholds){a->thresholds, AXIS(c, 'C')});
 }
 
 #define CONV2D_SPIKES_WEIGHT_GRADIENT(A, S)                                                                            \

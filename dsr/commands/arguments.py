@@ -30,6 +30,11 @@ def natural(text: str) -> int:
     return _number(text, int, lambda value: 0 <= value < 2**31, "an integer >= 0")
 
 
+def positive(text: str) -> float:
+    """A number > 0."""
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number > 0")
+
+
 def seconds(text: str) -> float:
     """A number >= 0, also infinity."""
     return _number(text, float, lambda value: value >= 0, "a number >= 0")

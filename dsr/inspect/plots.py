@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -135,6 +135,40 @@ def errors(report: Report, path: str | Path) -> None:
         legend.set_in_layout(panels % columns == 0)  # else an empty panel has room for it
     for axis in axes.flat[panels:]:
         axis.set_axis_off()
+    save_figure(figure, path)
+
+
+class ExitPoint(Protocol):
+    """What a threshold of early exit gives, see `dsr.deploy.early_exit.Point`."""
+
+    @property
+    def threshold(self) -> float:
+        """Infinity: all steps."""
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+
+    @property
+    def timesteps(self) -> float:
+        """The mean."""
+
+
+def exits(points: Sequence[ExitPoint], path: str | Path, chosen: float | None = None) -> None:
+    """Accuracy against mean T of thresholds of early exit, the chosen one marked, as a picture at `path`."""
+    figure, axes = _figure(1, 1, (4.8, 3.2))
+    axis = axes[0, 0]
+    ordered = sorted(points, key=lambda point: point.timesteps)
+    axis.plot([p.timesteps for p in ordered], [100 * p.accuracy for p in ordered], "o-", markersize=3, color=SPIKING)
+    for point in ordered:
+        name = "all steps" if np.isinf(point.threshold) else f"{point.threshold:g}"
+        at = point.timesteps, 100 * point.accuracy
+        axis.annotate(name, at, (3, -9), textcoords="offset points", fontsize="xx-small", color=ORDINARY)
+        if point.threshold == chosen:
+            axis.plot(*at, "o", markersize=8, markerfacecolor="none", color=FULL)
+    axis.set_xlabel("mean T", fontsize="small")
+    axis.set_ylabel("accuracy, %", fontsize="small")
+    axis.set_title("Early exit: accuracy against time steps", fontsize="small")
     save_figure(figure, path)
 
 

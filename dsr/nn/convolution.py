@@ -106,6 +106,10 @@ class Conv2d(Layer):
         """What is convolved with, (O, C / groups, KH, KW): the weight."""
         return self.weight.value
 
+    def evaluation_kernel(self) -> Values:
+        """`kernel`, for a pass that is not for training."""
+        return self.kernel()
+
     @property
     def kernel_shape(self) -> tuple[int, ...]:
         """Shape of `kernel`."""
@@ -130,7 +134,8 @@ class Conv2d(Layer):
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Convolve; a current that is the same at every step is convolved once."""
         features = self.output_features(signal.features)
-        convolution = Convolution.of(signal, self.kernel(), self.geometry, self.path, run)
+        kernel = self.kernel() if run.training else self.evaluation_kernel()
+        convolution = Convolution.of(signal, kernel, self.geometry, self.path, run)
         if run.training:
             self._state = convolution
         return Current(convolution.terms(None if self.bias is None else self.bias.value), features, signal.timesteps)

@@ -16,7 +16,32 @@ from dsr.ops import Values
 from dsr.ops.arguments import as_counts, as_number
 
 
-class PooledConv2d(Conv2d):
+class _Kept:
+    """A kernel, and copies of what it was made from; replaced as a whole, so that threads may share it."""
+
+    made: tuple[tuple[Values, ...], Values] | None = None
+
+
+class MadeKernel(Conv2d):
+    """Base of convolutions whose kernel is made from the weight; in evaluation once, as long as that stays the same."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._kept = _Kept()
+
+    def sources(self) -> tuple[Values, ...]:
+        """What the kernel is made from."""
+        return (self.weight.value,)
+
+    def evaluation_kernel(self) -> Values:
+        """`kernel`, which is for reading only: kept with copies of its sources, and made anew where these differ."""
+        sources, made = self.sources(), self._kept.made
+        if made is None or not all(map(np.array_equal, made[0], sources)):
+            self._kept.made = made = tuple(source.copy() for source in sources), self.kernel()
+        return made[1]
+
+
+class PooledConv2d(MadeKernel):
     """``AvgPool2d(2)`` after a convolution of stride 1, as one convolution of stride 2.
 
     The mean over 2x2 outputs of a K x K kernel is one output of the kernel that is the mean of its four shifts,
@@ -56,11 +81,15 @@ class PooledConv2d(Conv2d):
 
     def kernel(self) -> Values:
         """The mean of the weight's four shifts."""
-        total = np.zeros(self.kernel_shape, np.float32)
-        for _, part in _parts(total, self.weight.value):
-            part += self.weight.value
+        # taps outside: additions of long rows
+        weight = np.ascontiguousarray(self.weight.value.transpose(2, 3, 0, 1))
+        out, channels, height, width = self.kernel_shape
+        total = np.zeros((height, width, out, channels), np.float32)
+        for y in range(2):
+            for x in range(2):
+                total[y : height - 1 + y, x : width - 1 + x] += weight
         total *= np.float32(0.25)
-        return total
+        return np.ascontiguousarray(total.transpose(2, 3, 0, 1))
 
     def weight_gradient(self, grad_kernel: Values) -> Values:
         """The transpose of `kernel`: the mean of four shifts of its gradient."""
@@ -71,7 +100,7 @@ class PooledConv2d(Conv2d):
         return total
 
 
-class WhitenedConv2d(Conv2d):
+class WhitenedConv2d(MadeKernel):
     """A convolution of stride 1 after a frozen whitening of the image, as one convolution.
 
     The whitening's filters are the eigenvectors of the covariance of all P x P patches of training images, divided by
@@ -168,6 +197,10 @@ class WhitenedConv2d(Conv2d):
         out, _, height, width = self.weight.value.shape
         _, channels, size, _ = self.filters.shape
         return out, channels, height + size - 1, width + size - 1
+
+    def sources(self) -> tuple[Values, ...]:
+        """Weight and filters."""
+        return self.weight.value, self.filters
 
     def kernel(self) -> Values:
         """The weight's convolution with the filters."""

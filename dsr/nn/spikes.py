@@ -146,10 +146,10 @@ class SpikeTrain:
         return float(kept["_firing_rate"])
 
     def rate(self) -> Values:
-        """The representation of the train, (B, *features): its (weighted) mean over time."""
+        """The representation of the train, (B, *features): its (weighted) mean over time, step by step. EXACT."""
         weights = uniform_weights(self.timesteps) if self.time_weights is None else self.time_weights
-        mean = self.values().transpose(4, 0, 1, 2, 3) @ (weights / np.float32(self.timesteps))
-        return np.ascontiguousarray(mean).reshape(self.batch, *self.features)
+        mean = ops.weighted_sum(self.values(), weights) / np.float32(self.timesteps)
+        return np.ascontiguousarray(mean.transpose(3, 0, 1, 2)).reshape(self.batch, *self.features)
 
     def __getitem__(self, steps: slice) -> SpikeTrain:
         """Slice along time, ``train[2:5]``; the weights of the steps are kept, scaled to mean 1."""

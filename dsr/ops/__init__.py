@@ -12,11 +12,15 @@ from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neu
 from dsr.ops.pooling import Pair, avg_pool, avg_pool_backward, max_pool, max_pool_backward, or_pool, pool_planes
 from dsr.ops.spike_convolution import (
     MOST_TAPS,
+    ROW,
     SpikeConvolution,
     best_table_bits,
     conv2d_neuron_spikes,
     conv2d_spikes,
     conv2d_spikes_weight_gradient,
+    neuron_steps,
+    pack_weights,
+    row_potentials,
 )
 from dsr.ops.sums import affine, expand_gradient, moments, product_moments, weighted_sum
 from dsr.ops.words import (
@@ -33,6 +37,7 @@ from dsr.ops.words import (
 __all__ = [
     "MOST_PRODUCTS",
     "MOST_TAPS",
+    "ROW",
     "Geometry",
     "NeuronModel",
     "Pair",
@@ -65,11 +70,14 @@ __all__ = [
     "moments",
     "neuron_spikes",
     "neuron_spikes_backward",
+    "neuron_steps",
     "or_pool",
     "output_size",
+    "pack_weights",
     "pack_words",
     "pool_planes",
     "product_moments",
+    "row_potentials",
     "transpose_words",
     "unpack_words",
     "weighted_sum",

@@ -78,6 +78,14 @@ def new_array(function: str, name: str, shape: tuple[int, ...], dtype: type[np.g
         raise ValueError(f"{function}: argument '{name}': no array can be as large as {shape}") from None
 
 
+def aligned_array(shape: tuple[int, ...]) -> Values:
+    """A new array of float32 that begins at a multiple of 64 bytes, as kernels on rows of channels want it."""
+    size = prod(shape)
+    room = np.empty(size + 16, np.float32)
+    first = -room.ctypes.data % 64 // 4
+    return room[first : first + size].reshape(shape)
+
+
 def by_channel(array: NDArray[Any]) -> NDArray[Any]:
     """All axes but the first merged."""
     return array.reshape(len(array), prod(array.shape[1:]))

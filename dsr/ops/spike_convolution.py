@@ -14,7 +14,9 @@ from dsr.ops.layout import (
     PerChannel,
     Values,
     Words,
+    aligned_array,
     for_channels,
+    merge_pixels,
     new_array,
     require_array,
     require_writable,
@@ -44,6 +46,7 @@ def conv2d_spikes(
     geometry: Geometry,
     table_bits: int,
     out: Values | None = None,
+    packed: Values | None = None,
 ) -> Values:
     """Convolution of a spike train with weights (O, C / groups, KH, KW), each spike being worth `amplitude`.
 
@@ -57,6 +60,8 @@ def conv2d_spikes(
         1, 2 or 4, see `best_table_bits`.
     out : ndarray of float32, shape (O, H', W', T, B), optional
         The result is added to it.
+    packed : ndarray of float32, optional
+        The weight as `pack_weights` gives it; without it, it is packed in every call.
 
     Notes
     -----
@@ -77,9 +82,32 @@ def conv2d_spikes(
         geometry,
         table_bits,
         out is not None,
+        packed,
         result.reshape(len(weight), rows, columns, timesteps * batch),
     )
     return result
+
+
+def pack_weights(weight: Values, geometry: Geometry) -> Values:
+    """Weights as convolutions of spikes read them, in memory that is aligned for them. EXACT.
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (O, C / groups, KH, KW)
+        What is convolved with.
+    geometry : Geometry
+        Its kernel and groups.
+    """
+    require_array("pack_weights", 4, weight=weight)
+    require_geometry("pack_weights", geometry)
+    if weight.shape[2:] != geometry.kernel or geometry.taps > MOST_TAPS or len(weight) % geometry.groups:
+        raise ValueError(
+            f"pack_weights: argument 'weight': expected a kernel {geometry.kernel} of at most {MOST_TAPS} taps and "
+            f"outputs that {geometry.groups} groups divide, got shape {weight.shape}"
+        )
+    packed = aligned_array((int(_core.packed_length(weight, geometry)),))
+    _core.pack_weights(weight, geometry, packed)
+    return packed
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +122,8 @@ class SpikeConvolution:
         Spikes that are added to the result.
     shortcut_amplitude : float or ndarray of float32, shape (O,)
         What each of them is worth, on all channels or on each.
+    packed : ndarray of float32, or None
+        As in `conv2d_spikes`.
     """
 
     words: Words
@@ -104,6 +134,7 @@ class SpikeConvolution:
     table_bits: int
     shortcut: Words | None = None
     shortcut_amplitude: PerChannel = 0.0
+    packed: Values | None = None
 
     def arguments(self) -> tuple[Words, Values, Values | None, float, Geometry, int, Words | None, Values | None]:
         """The attributes in the order in which the operations take them."""
@@ -133,15 +164,60 @@ class SpikeConvolution:
 
 
 def conv2d_neuron_spikes(
-    convolution: SpikeConvolution, neuron: NeuronModel, scale: Values | None = None, shift: Values | None = None
+    convolution: SpikeConvolution,
+    neuron: NeuronModel,
+    scale: Values | None = None,
+    shift: Values | None = None,
+    potentials: Values | None = None,
 ) -> Words:
     """`conv2d_spikes`, `add_words` of the shortcut and `neuron_spikes` in one, with the same bits. EXACT.
 
-    The current is used while it is in the cache and stored nowhere.
+    The current is used while it is in the cache and stored nowhere. `potentials`, from `row_potentials`, are those
+    before the first step, and then those after the last; without them they begin at 0.
     """
     out = convolution.output_words("conv2d_neuron_spikes")
-    _core.conv2d_neuron_spikes(*convolution.arguments(), scale, shift, *one_and_thresholds(neuron), out)
+    if potentials is not None:
+        groups, rows, columns, _, batch = out.shape
+        require_writable("conv2d_neuron_spikes", "potentials", potentials, (groups, rows, columns, batch, ROW))
+    arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron)
+    _core.conv2d_neuron_spikes(*arguments, convolution.packed, out, potentials)
     return out
+
+
+ROW = 32
+"""Channels side by side in the potentials of `conv2d_neuron_spikes`."""
+
+
+def neuron_steps(
+    current: Values,
+    timesteps: int,
+    neuron: NeuronModel,
+    potentials: Values,
+    scale: Values | None = None,
+    shift: Values | None = None,
+) -> Words:
+    """The spikes of `neuron_spikes`, of neurons whose `potentials` are kept, see `conv2d_neuron_spikes`. EXACT."""
+    require_array("neuron_steps", 5, current=current)
+    channels, height, width, _, batch = current.shape
+    steps = as_count("neuron_steps", "timesteps", timesteps)
+    words = new_array("neuron_steps", "timesteps", (word_count(channels), height, width, steps, batch), np.uint32)
+    require_writable("neuron_steps", "potentials", potentials, (len(words), height, width, batch, ROW))
+    _core.neuron_steps(
+        merge_pixels(current, 2),
+        scale,
+        shift,
+        *one_and_thresholds(neuron),
+        merge_pixels(words, 2),
+        merge_pixels(potentials, 2),
+    )
+    return words
+
+
+def row_potentials(channels: int, height: int, width: int, batch: int) -> Values:
+    """Potentials for `conv2d_neuron_spikes`, all 0: (ceil(O / 32), H', W', B, 32)."""
+    potentials = aligned_array((word_count(channels), height, width, batch, ROW))
+    potentials[...] = 0
+    return potentials
 
 
 def conv2d_spikes_weight_gradient(

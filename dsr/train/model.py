@@ -8,6 +8,7 @@ array(['3', '7'], dtype='<U1')
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, require_finite
 from dsr.train import run_folder
 from dsr.train.architecture import NotDescribedError, describe, make
+from dsr.train.inference import Forward, inference
 
 KIND = "model"
 """What the metadata of a file of `save` call it."""
@@ -57,6 +59,7 @@ class Model:
             raise TypeError(f"Model: argument 'network': expected a Network, got {type(network).__name__}")
         self.network, self.classes, self.preprocessing = network, tuple(classes), preprocessing
         self.task, self.about = task, dict(about or {})
+        self._compiled: _Compiled | None = None
 
     def outputs(self, x: ArrayLike | str | Path | Sequence[str | Path], batch_size: int = BATCH) -> Values:
         """Output rates of raw samples.
@@ -165,7 +168,33 @@ class Model:
         if count == 0:
             raise ValueError(f"{function}: argument 'x': expected at least one sample, got none")
         parts = (batch.take(range(i, min(i + batch_size, count)), axis) for i in range(0, count, batch_size))
-        return np.concatenate([self.network.forward(part) for part in parts])
+        return np.concatenate([self._inference(part)(part) for part in parts])
+
+    def _inference(self, images: Values) -> Forward:
+        """The compiled network; compiled anew when its weights are not those any more."""
+        made, arrays = self._compiled, dict(self.network.arrays())
+        fits = made is not None and made.fits(self.network.timesteps, images)
+        if made is not None and fits and all(np.array_equal(made.arrays[name], a) for name, a in arrays.items()):
+            return made.forward
+        axis = self.network.batch_axis(images)
+        features, kept = images.shape[axis + 1 :], {name: array.copy() for name, array in arrays.items()}
+        forward = inference(self.network, images)
+        self._compiled = _Compiled(forward, self.network.timesteps, features, kept)
+        return forward
+
+
+@dataclass(frozen=True, eq=False)
+class _Compiled:
+    """A network compiled for samples of a shape, and the weights that it had then."""
+
+    forward: Forward
+    timesteps: int
+    features: tuple[int, ...]
+    arrays: Mapping[str, NDArray[Any]]
+
+    def fits(self, timesteps: int, images: Values) -> bool:
+        """Whether it was compiled for these."""
+        return (self.timesteps, self.features) == (timesteps, images.shape[-len(self.features) :])
 
 
 def load(

@@ -19,6 +19,7 @@ from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, as_number
 from dsr.optim.optimizers import Optimizer
 from dsr.train.distributed import ALONE, Group
+from dsr.train.inference import Forward, inference
 from dsr.train.metrics import ACCURACY, Loss, Metric
 from dsr.train.views import Views, mean_output
 
@@ -126,10 +127,12 @@ def measure(
     group: Group = ALONE,
     stop: Callable[[], object] = bool,
     function: str = "measure",
+    compiled: bool = False,
 ) -> float:
     """The mean of a metric over samples; `views` as in `dsr.train.views.mean_output`.
 
-    The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing.
+    The ranks of `group` share the batches. Once `stop()` is true no more are begun, and the result means nothing. With
+    `compiled` the network is compiled for the first batch, see `dsr.train.inference.inference`.
 
     Raises
     ------
@@ -149,8 +152,10 @@ def measure(
     numbers = np.arange(len(samples))
     plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
     total = 0.0
+    forward: Forward | None = None if compiled else network
     for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
-        outputs = mean_output(network, images, views)
+        forward = forward or inference(network, images, measured=True)
+        outputs = mean_output(forward, images, views)
         if not np.isfinite(outputs).all():
             raise FloatingPointError(
                 f"{function}: the network's output is not finite; {first_not_finite(network, images)}"

@@ -144,7 +144,7 @@ class Trainer:
         self.say: Callable[[str], object] = say if group.rank == 0 else str
         self.save_every = as_number("Trainer", "save_every", save_every, lambda seconds: seconds >= 0, "a number >= 0")
         self.data_path = None if data_path is None else str(Path(data_path).absolute())
-        self.training, self.held_out = _split(samples, self.recipe)
+        self.training, self.held_out = split(samples, self.recipe)
         self.schedule, self._own_build = schedule, build
         self.network = network or self._build()
         self._given = network is not None
@@ -559,7 +559,7 @@ class Trainer:
             self._scalars.write(metrics)
 
 
-def _split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
+def split(samples: DataSet, recipe: Recipe) -> tuple[Samples, Samples]:
     """The samples to train on, and those to measure with after each epoch."""
     if not recipe.validation:
         return samples.train, samples.test

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 
-from dsr.nn.network import Network
 from dsr.ops import Values
 
 Views = Literal["one", "mirror", "mirror-shift"]
 
 
-def mean_output(network: Network, images: Values, views: Views = "one") -> Values:
+def mean_output(network: Callable[[Values], Values], images: Values, views: Views = "one") -> Values:
     """Output rates of a batch, averaged over views of it.
 
     Parameters
     ----------
-    network : Network
-        Whose outputs.
+    network : callable
+        A network, or a session: gives the output rates of a batch.
     images : ndarray of float32, shape (B, C, H, W) or (T, B, C, H, W)
         The batch.
     views : {"one", "mirror", "mirror-shift"}
@@ -31,7 +30,7 @@ def mean_output(network: Network, images: Values, views: Views = "one") -> Value
     -------
     ndarray of float32, shape (B, classes)
     """
-    parts = [np.float32(weight) * network.forward(view) for weight, view in _views(images, views)]
+    parts = [np.float32(weight) * network(view) for weight, view in _views(images, views)]
     return sum(parts[1:], parts[0])
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsr import _core, reference
+from dsr import _core, ops, reference
 
 
 class Within(NamedTuple):
@@ -54,6 +54,12 @@ def spikes(
 ) -> list[Any]:
     found = reference.neuron_spikes(images(current), words.shape[2], with_own(neuron, own), weights, scale, shift)
     return [None if array is None else plane(array) for array in found]
+
+
+def steps(current: Any, scale: Any, shift: Any, neuron: Any, own: Any, words: Any, potentials: Any) -> list[Any]:
+    rows = images(potentials).copy()
+    found = reference.neuron_steps(images(current), words.shape[2], with_own(neuron, own), rows, scale, shift)
+    return [plane(found), plane(rows)]
 
 
 def threshold_gradient(result: tuple[Any, float], grad: np.ndarray) -> list[Any]:
@@ -102,9 +108,12 @@ def spike_convolution(
     geometry: Any,
     table_bits: int,
     accumulate: int,
+    packed: Any,
     out: np.ndarray,
 ) -> list[Any]:
     values = reference.unpack_words(words, weight.shape[1] * geometry.groups)
+    if packed is not None and not np.array_equal(packed, ops.pack_weights(weight, geometry)):
+        return [Within(out.astype(np.float64), np.full(out.shape, np.inf), 1)]  # of other weights
     [found] = convolve(values * np.float64(np.float32(amplitude)), weight, bias, geometry)
     if accumulate:
         start = out.astype(np.float64)
@@ -144,17 +153,37 @@ def spike_weight_gradient(
 
 def fused(*arguments: Any) -> list[Any]:
     """The bits of the operations one by one: they are promised to be these."""
-    words, weight, bias, amplitude, geometry, table_bits, shortcut, height, scale, shift, neuron, own, out = arguments
+    (
+        words,
+        weight,
+        bias,
+        amplitude,
+        geometry,
+        table_bits,
+        shortcut,
+        height,
+        scale,
+        shift,
+        neuron,
+        own,
+        packed,
+        out,
+        v,
+    ) = arguments
     _, rows, columns, timesteps, batch = out.shape
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
-    _core.conv2d_spikes(flat, weight, bias, amplitude, geometry, table_bits, 0, current)
+    _core.conv2d_spikes(flat, weight, bias, amplitude, geometry, table_bits, 0, packed, current)
     if shortcut is not None:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))
     whole = current.reshape(len(weight), rows * columns, 1, timesteps, batch)
-    found = reference.neuron_spikes(whole, timesteps, with_own(neuron, own), None, scale, shift)[0]
-    return [found.reshape(out.shape)]
+    if v is None:
+        found = reference.neuron_spikes(whole, timesteps, with_own(neuron, own), None, scale, shift)[0]
+        return [found.reshape(out.shape)]
+    kept = v.reshape(len(v), rows * columns, 1, batch, ops.ROW).copy()
+    found = reference.neuron_steps(whole, timesteps, with_own(neuron, own), kept, scale, shift)
+    return [found.reshape(out.shape), kept.reshape(v.shape)]
 
 
 def sgd(
@@ -200,6 +229,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "encode_phase": lambda x, bits, out: [r.encode_phase(x, len(out), int(bits))],
     "encode_delta": lambda x, threshold, out: [r.encode_delta(x, threshold)],
     "neuron_spikes": spikes,
+    "neuron_steps": steps,
     "neuron_spikes_backward": lambda g, sums, a, b, steps, neuron, own, out, above: threshold_gradients(
         r.neuron_spikes_backward(g, sums, int(steps), with_own(neuron, own), a, b), g
     ),
@@ -225,6 +255,8 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "conv2d": lambda x, w, b, geometry, out: convolve(x, w, b, geometry),
     "conv2d_input_gradient": input_gradient,
     "conv2d_weight_gradient": weight_gradient,
+    "packed_length": lambda w, geometry: [Number(ops.pack_weights(w, geometry).size, 0)],
+    "pack_weights": lambda w, geometry, out: [ops.pack_weights(w, geometry)],
     "conv2d_spikes": spike_convolution,
     "conv2d_neuron_spikes": fused,
     "conv2d_spikes_weight_gradient": spike_weight_gradient,

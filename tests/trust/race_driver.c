@@ -289,8 +289,9 @@ static void conv2d_spikes(const shape *s) {
     const float *weight = floats(weights_of(&conv)), *bias = floats(s->outputs);
     float *sum = floats(s->outputs * n);
     run.output[run.count - 1] = 1;
-    check(dsr_conv2d_spikes(spikes, weight, bias, 0.9, out_floats(s->outputs * n), conv, group_of(s), 0));
-    check(dsr_conv2d_spikes(spikes, weight, NULL, 0.9, sum, conv, 1, 1));
+    check(dsr_conv2d_spikes(spikes, (dsr_weights){weight, NULL}, bias, 0.9, out_floats(s->outputs * n), conv,
+                            group_of(s), 0));
+    check(dsr_conv2d_spikes(spikes, (dsr_weights){weight, NULL}, NULL, 0.9, sum, conv, 1, 1));
 }
 
 static void conv2d_neuron(const shape *s) {
@@ -299,13 +300,14 @@ static void conv2d_neuron(const shape *s) {
     const uint32_t *spikes = words_of(s->channels, per_channel(s));
     const float *weight = floats(weights_of(&conv)), *bias = floats(s->outputs);
     dsr_after_conv after = {.neuron = IF};
-    check(dsr_conv2d_neuron_spikes(spikes, weight, bias, 0.9, out_words(s->outputs, n), conv, s->timesteps, group_of(s),
-                                   after));
+    check(dsr_conv2d_neuron_spikes(spikes, (dsr_weights){weight, NULL}, bias, 0.9, out_words(s->outputs, n), conv,
+                                   s->timesteps, group_of(s), after));
     after =
         (dsr_after_conv){.shortcut = words_of(s->outputs, n), .shortcut_amplitude = floats(s->outputs), .neuron = LIF};
     after.scale = floats(s->outputs);
     after.shift = floats(s->outputs);
-    check(dsr_conv2d_neuron_spikes(spikes, weight, NULL, 0.9, out_words(s->outputs, n), conv, s->timesteps, 1, after));
+    check(dsr_conv2d_neuron_spikes(spikes, (dsr_weights){weight, NULL}, NULL, 0.9, out_words(s->outputs, n), conv,
+                                   s->timesteps, 1, after));
 }
 
 static void conv2d_spikes_gradient(const shape *s) {

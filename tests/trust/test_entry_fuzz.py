@@ -41,7 +41,8 @@ class Tally:
 
 def fenced(value: np.ndarray, fences: list[np.ndarray]) -> np.ndarray:
     """A copy of an output with bytes around it that must stay."""
-    room = np.full(value.nbytes + 2 * FENCE, 0xA5, np.uint8)
+    room = np.full(value.nbytes + 3 * FENCE, 0xA5, np.uint8)
+    room = room[-room.ctypes.data % FENCE :][: value.nbytes + 2 * FENCE]  # rows of channels begin at multiples of 64
     fences.append(room)
     copy = room[FENCE : FENCE + value.nbytes].view(value.dtype).reshape(value.shape)
     copy[...] = value
@@ -226,6 +227,7 @@ def plain(value: Any) -> Any:
 
 
 LANES = [*ops_table.EXACT, "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "conv2d_spikes"]
+LANES += ["pack_weights"]
 LANES += [*(f"conv2d_neuron_spikes {model}" for model in ops_table.MODELS), "conv2d_spikes_weight_gradient"]
 
 
@@ -240,7 +242,8 @@ def test_every_function_of_lanes_is_called():
 
 
 OTHERS = {"word_count", "Geometry", "mirrored_weight", "output_size", "best_table_bits", "NeuronModel", "concat_words"}
-"""Arithmetic on plain numbers, for layers that have checked them, and what calls NumPy alone."""
+OTHERS |= {"row_potentials", "neuron_steps"}
+"""Arithmetic on plain numbers, for layers that have checked them, what calls NumPy alone, and what is called above."""
 
 
 def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
@@ -264,6 +267,8 @@ def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
     grad = ops_table.floats(rng, outputs, rows, columns, batch)
     words = ops_table.bits(rng, channels, height, width, timesteps, batch)
     table_bits = int(rng.choice([1, 2, 4]))
+    if function == "pack_weights":
+        return [weight, geometry]
     if function == "conv2d":
         return [values, weight, bias, geometry]
     if function == "conv2d_input_gradient":
@@ -324,7 +329,7 @@ def test_ops(name, amount, figure):
                         assert actual is None
                     else:
                         assert_agrees(np.asarray(actual), wanted)
-            elif not of_convolution and name != "conv2d_spikes_weight_gradient":
+            elif not of_convolution and name not in ("conv2d_spikes_weight_gradient", "pack_weights"):
                 few = kept[:5] if name == "conv2d_spikes" else kept
                 expected = getattr(reference, name)(*[a.astype(np.float64) if is_real(a) else a for a in few])
                 expected = expected + kept[6] if name == "conv2d_spikes" and kept[6] is not None else expected

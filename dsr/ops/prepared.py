@@ -1,0 +1,113 @@
+"""Operations whose arguments are bound once, results included: what is called again and again on the same memory.
+
+Each function gives a call without arguments, which does what the function of `dsr.ops` of its name does and writes the
+result to `out`. It checks its arrays each time, as every compiled operation does, and allocates nothing that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from dsr import _core
+from dsr.ops.geometry import Geometry
+from dsr.ops.layout import PerChannel, Values, Words, by_channel, for_channels, merge_pixels
+from dsr.ops.neurons import NeuronModel, one_and_thresholds
+from dsr.ops.spike_convolution import SpikeConvolution
+
+Call = Callable[[], object]
+Windows = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Kernel size, stride and padding."""
+
+
+def conv2d(values: Values, weight: Values, bias: Values | None, geometry: Geometry, out: Values) -> Call:
+    """Of values (C, H, W, B) of one time step."""
+    return partial(_core.conv2d, values, weight, bias, geometry, out)
+
+
+def conv2d_spikes(convolution: SpikeConvolution, accumulate: bool, out: Values) -> Call:
+    """To a current (O, H', W', T, B), or added to it."""
+    c = convolution
+    words, to = c.words.reshape(*c.words.shape[:3], -1), out.reshape(*out.shape[:3], -1)
+    arguments = words, c.weight, c.bias, c.amplitude, c.geometry, c.table_bits, int(accumulate), c.packed, to
+    return partial(_core.conv2d_spikes, *arguments)
+
+
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution,
+    neuron: NeuronModel,
+    scale: Values | None,
+    shift: Values | None,
+    out: Words,
+    potentials: Values,
+) -> Call:
+    """To spikes; potentials are from `dsr.ops.row_potentials`."""
+    arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron), convolution.packed
+    return partial(_core.conv2d_neuron_spikes, *arguments, out, potentials)
+
+
+def neuron_steps(
+    current: Values, neuron: NeuronModel, scale: Values | None, shift: Values | None, out: Words, potentials: Values
+) -> Call:
+    """To spikes; potentials are from `dsr.ops.row_potentials`."""
+    arguments = merge_pixels(current, 2), scale, shift, *one_and_thresholds(neuron), merge_pixels(out, 2)
+    return partial(_core.neuron_steps, *arguments, merge_pixels(potentials, 2))
+
+
+def unpack_words(words: Words, amplitude: PerChannel, out: Values) -> Call:
+    """To values."""
+    heights = for_channels("unpack_words", "amplitude", amplitude, len(out))
+    return partial(_core.unpack_words, by_channel(words), heights, by_channel(out))
+
+
+def add_words(words: Words, amplitude: PerChannel, out: Values) -> Call:
+    """Added to values."""
+    heights = for_channels("add_words", "amplitude", amplitude, len(out))
+    return partial(_core.add_words, by_channel(words), heights, by_channel(out))
+
+
+def pack_words(values: Values, out: Words) -> Call:
+    """To words."""
+    return partial(_core.pack_words, by_channel(values), by_channel(out))
+
+
+def affine(values: Values, scale: Values, shift: Values, out: Values) -> Call:
+    """``scale * values + shift`` of each channel."""
+    return partial(_core.affine, by_channel(values), None, scale, None, shift, by_channel(out))
+
+
+def weighted_sum(values: Values, weights: Values, out: Values) -> Call:
+    """Over time, to values (C, H, W, B)."""
+    return partial(_core.weighted_sum, merge_pixels(values, 2), weights, merge_pixels(out, 1))
+
+
+def pool_planes(words: Words, windows: Windows, out: Words) -> Call:
+    """To words (planes, ceil(C / 32), H', W', T, B)."""
+    return partial(_core.pool_planes, _lanes(words), *_numbers(windows), out.reshape(*out.shape[:4], -1))
+
+
+def or_pool(words: Words, windows: Windows, out: Words) -> Call:
+    """To words."""
+    return partial(_core.or_pool, _lanes(words), *_numbers(windows), _lanes(out))
+
+
+def avg_pool(values: Values, windows: Windows, out: Values) -> Call:
+    """To values (C, H', W', T, B)."""
+    return partial(_core.avg_pool, _lanes(values), *_numbers(windows), _lanes(out))
+
+
+def max_pool(values: Values, windows: Windows, out: Values) -> Call:
+    """To values (C, H', W', T, B)."""
+    return partial(_core.max_pool, _lanes(values), *_numbers(windows), _lanes(out))
+
+
+def _lanes(array: np.ndarray) -> np.ndarray:
+    """Time and batch on one axis."""
+    return array.reshape(*array.shape[:3], -1)
+
+
+def _numbers(windows: Windows) -> tuple[int, int, int, int, int, int]:
+    kernel_size, stride, padding = windows
+    return *kernel_size, *stride, *padding

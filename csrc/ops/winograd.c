@@ -3,8 +3,6 @@
 #include "winograd.h"
 #include "blas.h"
 
-#include <stdlib.h>
-
 /* Columns of a block: sums and products of 256 channels, 4 MB each, stay in the cache between the phases. */
 enum { MOST_COLUMNS = 256, GEMM_ROWS = 128, MOST_PLACES = 16 };
 
@@ -148,9 +146,9 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
             }
         }
     }
-    free(weights);
-    free(sums);
-    free(products);
-    free(zeros);
+    dsr_release(weights);
+    dsr_release(sums);
+    dsr_release(products);
+    dsr_release(zeros);
     return status;
 }

@@ -46,17 +46,20 @@ def openmp_flags(
 ) -> tuple[list[str], list[str]]:
     """Flags for the compiler and for the linker; without OpenMP, those of a build for one thread."""
     without = ["-Wno-unknown-pragmas", "-Wno-source-uses-openmp"], []
-    if os.environ.get("DSR_OPENMP") == "0":
+    wanted = os.environ.get("DSR_OPENMP", "1")
+    if wanted not in ("0", "1"):
+        sys.exit(f"dsr: DSR_OPENMP: expected 0 or 1, got {wanted}")
+    if wanted == "0":
         return without
     if platform != "darwin":
         return ["-fopenmp"], ["-fopenmp"]
-    wanted = os.environ.get("DSR_LIBOMP")
-    for folder in (wanted,) if wanted else folders:
+    given = os.environ.get("DSR_LIBOMP")
+    for folder in (given,) if given else folders:
         if Path(folder, "include", "omp.h").exists() and Path(folder, "lib", "libomp.dylib").exists():
             link = [f"-L{folder}/lib", "-lomp", f"-Wl,-rpath,{folder}/lib"]
             return ["-Xpreprocessor", "-fopenmp", f"-I{folder}/include"], link
-    if wanted:
-        sys.exit(f"dsr: DSR_LIBOMP: expected a folder with include/omp.h and lib/libomp.dylib, got {wanted}")
+    if given:
+        sys.exit(f"dsr: DSR_LIBOMP: expected a folder with include/omp.h and lib/libomp.dylib, got {given}")
     print(NO_OPENMP, file=sys.stderr)
     return without
 

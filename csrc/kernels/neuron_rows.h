@@ -1,8 +1,8 @@
 /* Neurons on rows (rows.h): the 32 channels of a word side by side, so that a step of 32 neurons writes one word and
  * their potentials stay in registers. For a convolution whose current nothing else needs.
  *
- * Checked in the machine code (gcc 12, AVX2 and AVX-512): nothing is spilled; bias, scale and shift are memory
- * operands.
+ * Checked in the machine code (gcc 12, AVX2, AVX-512 and NEON): no potential is spilled; on x86 bias, scale and shift
+ * are memory operands. Instructions per step of 32 IF neurons with a shortcut: AVX2 89, NEON 171 (without: 116).
  *
  * The same arithmetic in the same order as rows_to_lanes, add_words and neuron_spikes one after the other: the same
  * bits. */

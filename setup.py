@@ -2,16 +2,19 @@
 
 OpenBLAS comes from the PyPI package `scipy-openblas32`: its shared library is copied into `dsr/_libs`
 and found through an rpath, so neither apt nor pkg-config is needed. `DSR_BLAS=system` takes the
-OpenBLAS that pkg-config knows instead. `DSR_SANITIZE=1` builds with ASan and UBSan, `DSR_WERROR=1`
-makes warnings errors (CI sets both).
+OpenBLAS that pkg-config knows instead. `DSR_OPENMP=0` builds for one thread, `DSR_LIBOMP=FOLDER` says
+where LLVM's OpenMP is on macOS. `DSR_SANITIZE=1` builds with ASan and UBSan, `DSR_WERROR=1` makes
+warnings errors (CI sets both).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy
@@ -24,8 +27,41 @@ HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 
 # -ffp-contract=off: a fused multiply-add on one level only would change the bits of potentials.
 # -fno-trapping-math: without it gcc does not vectorise the threshold compare (7 times slower).
-FLAGS = ["-std=c11", "-O3", "-fopenmp", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wundef", "-Wvla"]
+
+# Homebrew's folders on Arm and on Intel; its libomp stays out of the folders that compilers look into.
+LIBOMP_FOLDERS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")
+NO_OPENMP = """\
+dsr: OpenMP was not found, so this build uses ONE THREAD.
+dsr: Apple's compiler comes without it. Install it with 'brew install libomp' and build dsr again; DSR_LIBOMP=FOLDER
+dsr: says where it is if it is elsewhere (FOLDER/include/omp.h, FOLDER/lib/libomp.dylib). DSR_OPENMP=0 silences this."""
+
+# The stable ABI is that of Pythons with the GIL.
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def openmp_flags(
+    platform: str = sys.platform, folders: tuple[str, ...] = LIBOMP_FOLDERS
+) -> tuple[list[str], list[str]]:
+    """Flags for the compiler and for the linker; without OpenMP, those of a build for one thread."""
+    without = ["-Wno-unknown-pragmas", "-Wno-source-uses-openmp"], []
+    wanted = os.environ.get("DSR_OPENMP", "1")
+    if wanted not in ("0", "1"):
+        sys.exit(f"dsr: DSR_OPENMP: expected 0 or 1, got {wanted}")
+    if wanted == "0":
+        return without
+    if platform != "darwin":
+        return ["-fopenmp"], ["-fopenmp"]
+    given = os.environ.get("DSR_LIBOMP")
+    for folder in (given,) if given else folders:
+        if Path(folder, "include", "omp.h").exists() and Path(folder, "lib", "libomp.dylib").exists():
+            link = [f"-L{folder}/lib", "-lomp", f"-Wl,-rpath,{folder}/lib"]
+            return ["-Xpreprocessor", "-fopenmp", f"-I{folder}/include"], link
+    if given:
+        sys.exit(f"dsr: DSR_LIBOMP: expected a folder with include/omp.h and lib/libomp.dylib, got {given}")
+    print(NO_OPENMP, file=sys.stderr)
+    return without
 
 
 def pkg_config(option: str) -> list[str]:
@@ -44,12 +80,14 @@ class BuildWithOpenBLAS(build_ext):
             extension.extra_link_args += pkg_config("--libs")
             super().build_extension(extension)
             return
-        import scipy_openblas32  # build time only: at run time its loader would take over the symbols
-
-        source = Path(scipy_openblas32.get_lib_dir(), LIBRARY)
+        # not imported: that loads the library, which may be of another processor than this one
+        package = importlib.util.find_spec("scipy_openblas32")
+        if package is None or package.origin is None:
+            sys.exit("dsr: scipy-openblas32 is not installed; pip install it, or set DSR_BLAS=system")
+        source = Path(package.origin).with_name("lib") / LIBRARY
         origin = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
         extension.define_macros.append(("DSR_BLAS_PREFIXED", "1"))
-        extension.extra_compile_args += ["-isystem", scipy_openblas32.get_include_dir()]
+        extension.extra_compile_args += ["-isystem", str(source.parents[1] / "include")]
         extension.extra_link_args += [str(source), f"-Wl,-rpath,{origin}/_libs"]
         super().build_extension(extension)
         self.carry_library(source)
@@ -69,32 +107,40 @@ class BuildWithOpenBLAS(build_ext):
         shutil.copy2(source, target / LIBRARY)
 
 
-compile_args = [*FLAGS, *WARNINGS]
-link_args = ["-fopenmp"]
-if os.environ.get("DSR_WERROR") == "1":
-    compile_args.append("-Werror")
-if os.environ.get("DSR_SANITIZE") == "1":
-    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
-    compile_args += [*sanitizers, "-O1"]
-    link_args += sanitizers
+def core() -> Extension:
+    """The extension, with flags as the environment asks for."""
+    compile_args, link_args = openmp_flags()
+    compile_args = [*FLAGS, *WARNINGS, *compile_args]
+    if os.environ.get("DSR_WERROR") == "1":
+        compile_args.append("-Werror")
+    if os.environ.get("DSR_SANITIZE") == "1":
+        sanitizers = [
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-fno-omit-frame-pointer",
+            "-g",
+        ]
+        compile_args += [*sanitizers, "-O1"]
+        link_args = [*link_args, *sanitizers]
+    return Extension(
+        "dsr._core",
+        sources=SOURCES,
+        depends=HEADERS,
+        include_dirs=["csrc"],
+        define_macros=[
+            *([("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else []),
+            ("NPY_NO_DEPRECATED_API", "NPY_1_25_API_VERSION"),
+            ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
+        ],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        py_limited_api=LIMITED_API,
+    )
 
-core = Extension(
-    "dsr._core",
-    sources=SOURCES,
-    depends=HEADERS,
-    include_dirs=["csrc"],
-    define_macros=[
-        ("Py_LIMITED_API", "0x030B0000"),
-        ("NPY_NO_DEPRECATED_API", "NPY_1_25_API_VERSION"),
-        ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
-    ],
-    extra_compile_args=compile_args,
-    extra_link_args=link_args,
-    py_limited_api=True,
-)
 
-setup(
-    ext_modules=[core],
-    cmdclass={"build_ext": BuildWithOpenBLAS},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
-)
+if __name__ == "__main__":
+    setup(
+        ext_modules=[core()],
+        cmdclass={"build_ext": BuildWithOpenBLAS},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
+    )

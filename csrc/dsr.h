@@ -2,7 +2,7 @@
  *
  * Rooms: kernels <- levels <- ops <- python; nothing points back.
  *   kernels/  pure loops, no Python, BLAS, threads, allocation or errors; compiled once per instruction level
- *   levels/   scalar, avx2, avx512: a table of kernels each; select.c picks one at import
+ *   levels/   scalar, avx2, avx512, neon: a table of kernels each; select.c picks one at import
  *   ops/      whole operations: tiling that depends on shapes only, OpenMP, scratch memory, BLAS
  *   python/   the only room with Python in it: argument checks, bindings
  *
@@ -228,19 +228,19 @@ enum { DSR_TAP_SUMS = 16 }; /* sums of a tap: lane l is added to sum l % 16 */
 
 typedef struct {
     const char *level;
+    size_t vector_bytes;
 #define DSR_SLOT(type, name, arguments) type(*name) arguments;
     DSR_KERNELS(DSR_SLOT)
 #undef DSR_SLOT
 } dsr_kernels;
 
 /* ---- levels --------------------------------------------------------------------------------------------------- */
-/* X(name, whether this processor has it), the lowest first: a level is a row here and a file in levels/, which
- * compiles the kernels for it. */
+/* X(name, whether this processor has it, as select.c finds out), the lowest first: a level is a row here and a file in
+ * levels/, which compiles the kernels for it. */
 #if defined(__x86_64__)
-    #define DSR_HAS_AVX512                                                                                             \
-        (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                                    \
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    #define DSR_LEVELS(X) X(scalar, 1) X(avx2, __builtin_cpu_supports("avx2")) X(avx512, DSR_HAS_AVX512)
+    #define DSR_LEVELS(X) X(scalar, 1) X(avx2, has_avx2()) X(avx512, has_avx512())
+#elif defined(__aarch64__)
+    #define DSR_LEVELS(X) X(scalar, 1) X(neon, 1)
 #else
     #define DSR_LEVELS(X) X(scalar, 1)
 #endif
@@ -410,6 +410,8 @@ enum { DSR_MOST_THREADS = 1024 };
 /* Threads of the regions that follow, in every thread of the process; without a number set, what OpenMP says. */
 void dsr_set_threads(int threads);
 int dsr_get_threads(void);
+int dsr_openmp_version(void);         /* of the specification, as a date: 201511; 0: built without, for one thread */
+const char *dsr_openmp_library(void); /* the file of the run-time library, NULL where that is not known */
 void dsr_threads_setup(void); /* BLAS: always one thread, since GEMMs run inside our own tiles; forks: no threads */
 const char *dsr_blas_config(void);
 const char *dsr_blas_kernel(void);

@@ -14,7 +14,7 @@ at which a neuron fires, `tau` the membrane time constant and `delta_t` the leng
 
 from __future__ import annotations
 
-from math import exp, prod
+from math import prod
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsr import _core
 from dsr.ops.arguments import Output, as_array, as_count, as_flag, as_positive, common_real, contiguous
+from dsr.ops.exponential import exp
 from dsr.ops.neurons import NeuronModel, if_model, lif_model
 
 __all__ = [
@@ -791,7 +792,6 @@ def _time_first(function: str, name: str, train: NDArray[Any]) -> tuple[int, int
 def _weights(function: str, train: NDArray[Any], tau: float, delta_t: float) -> NDArray[np.float64] | None:
     """The weights of the representation of LIF trains; None where there is nothing to weigh."""
     step, last = as_positive(function, "delta_t", delta_t) / as_positive(function, "tau", tau), len(train) - 1
-    # math.exp: NumPy's own may differ in the last bit from processor to processor
     return np.array([exp(-step * (last - t)) for t in range(len(train))]) if train.size else None
 
 

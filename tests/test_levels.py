@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 from functools import cache
@@ -106,6 +108,20 @@ def test_a_level_that_the_processor_lacks_falls_back_to_the_next():
     for wanted, got in zip(LEVELS, chosen, strict=True):
         assert LEVELS.index(got) <= LEVELS.index(wanted)
     assert chosen == sorted(chosen, key=LEVELS.index)
+
+
+def test_the_best_level_of_the_processor_is_taken():
+    """What the system says of the processor, beside what the extension finds out by itself."""
+    if platform.machine() == "x86_64":
+        try:
+            flags = set(re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1].split())
+        except OSError:
+            pytest.skip("no /proc/cpuinfo")
+        wide = {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
+        best = "avx512" if wide <= flags else "avx2" if "avx2" in flags else "scalar"
+    else:
+        best = LEVELS[-1]
+    assert run_python("", "-P", "-c", "from dsr import _core; print(_core.level())").stdout.strip() == best
 
 
 def test_levels_begin_with_the_one_of_every_processor():

@@ -54,7 +54,7 @@ def test_types(name):
 
 def test_docstrings_name_the_results():
     """What takes no arguments says what it returns, in its stub and when called."""
-    for name in ("level", "levels", "threads", "blas", "kernels"):
+    for name in ("level", "levels", "vectors", "compiler", "openmp", "threads", "blas", "kernels"):
         returned = getattr(_core, name)()
         stated = ast.unparse(FUNCTIONS[name].returns)
         assert stated.startswith(type(returned).__name__)

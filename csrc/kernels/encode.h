@@ -18,7 +18,7 @@ static void NAME(encode_latency)(const REAL *value, REAL *train, size_t timestep
         /* round(value * last) == wanted, without a call to floor */
         for (size_t i = 0; i < n; i++) {
             REAL scaled = value[i] * last + (REAL)0.5;
-            out[i] = (scaled >= wanted) & (scaled < wanted + 1) ? 1 : 0;
+            out[i] = ((scaled >= wanted) & (scaled < wanted + 1)) ? 1 : 0;
         }
     }
 }

@@ -61,12 +61,12 @@ static void NAME(rate_backward)(const REAL *grad, const REAL *mean_current, REAL
     if (neuron->closed)
         for (size_t i = 0; i < n; i++) {
             REAL z = mean_current[i], share = grad[i] / divisor;
-            grad_current[i] = (z >= 0) & (z <= top) ? share : 0;
+            grad_current[i] = ((z >= 0) & (z <= top)) ? share : 0;
         }
     else
         for (size_t i = 0; i < n; i++) {
             REAL z = mean_current[i], share = grad[i] / divisor;
-            grad_current[i] = (z > 0) & (z < top) ? share : 0;
+            grad_current[i] = ((z > 0) & (z < top)) ? share : 0;
         }
     NAME(sum_above)(grad, mean_current, n, top, above);
 }

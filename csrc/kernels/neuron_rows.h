@@ -1,32 +1,13 @@
 /* Neurons on rows (rows.h): the 32 channels of a word side by side, so that a step of 32 neurons writes one word and
  * their potentials stay in registers. For a convolution whose current nothing else needs.
  *
- * Checked in the machine code (gcc 12, AVX2 and AVX-512): nothing is spilled; bias, scale and shift are memory
- * operands.
+ * Checked in the machine code (gcc 12, AVX2, AVX-512 and NEON): no potential is spilled; on x86 bias, scale and shift
+ * are memory operands. Instructions per step of 32 IF neurons with a shortcut: AVX2 89, NEON 171 (without: 116).
  *
  * The same arithmetic in the same order as rows_to_lanes, add_words and neuron_spikes one after the other: the same
  * bits. */
 
 typedef int32_t row_mask __attribute__((vector_size(ROW_LANES * 4), may_alias));
-
-/* Bit i is set where lane i of the mask is not zero (it is -1 then). */
-static inline uint32_t mask_bits(row_mask mask) {
-#if defined(__AVX512DQ__)
-    typedef int ints __attribute__((vector_size(64)));
-    return (uint16_t)__builtin_ia32_cvtd2mask512((ints)mask);
-#elif defined(__AVX__)
-    typedef float floats __attribute__((vector_size(32)));
-    return (uint32_t)__builtin_ia32_movmskps256((floats)mask);
-#elif defined(__SSE__)
-    typedef float floats __attribute__((vector_size(16)));
-    return (uint32_t)__builtin_ia32_movmskps((floats)mask);
-#else
-    uint32_t bits = 0;
-    for (int i = 0; i < ROW_LANES; i++)
-        bits |= (uint32_t)(mask[i] != 0) << i;
-    return bits;
-#endif
-}
 
 static inline row_mask lane_bits(void) {
     row_mask bits;
@@ -34,6 +15,50 @@ static inline row_mask lane_bits(void) {
         bits[i] = 1 << i;
     return bits;
 }
+
+/* The word of a step grows by vector k, whose lanes are -1 where there is a spike, else 0. x86 has an instruction that
+ * makes bits of a mask. Elsewhere each lane gathers its bits, and lanes are put together at the end of a word. */
+#if defined(__x86_64__)
+typedef uint32_t word_bits;
+
+static inline uint32_t mask_bits(row_mask mask) {
+    #if VECTOR_BYTES == 64
+    typedef int ints __attribute__((vector_size(64)));
+    return (uint16_t)__builtin_ia32_cvtd2mask512((ints)mask);
+    #elif VECTOR_BYTES == 32
+    typedef float floats __attribute__((vector_size(32)));
+    return (uint32_t)__builtin_ia32_movmskps256((floats)mask);
+    #else
+    typedef float floats __attribute__((vector_size(16)));
+    return (uint32_t)__builtin_ia32_movmskps((floats)mask);
+    #endif
+}
+
+static inline word_bits add_bits(word_bits word, row_mask fires, int k) {
+    return word | mask_bits(fires) << (k * ROW_LANES);
+}
+
+static inline uint32_t word_of(word_bits word) {
+    return word;
+}
+#else
+typedef row_mask word_bits;
+
+static inline word_bits add_bits(word_bits word, row_mask fires, int k) {
+    return word | (fires & (lane_bits() << (k * ROW_LANES)));
+}
+
+static inline uint32_t word_of(word_bits word) {
+    #ifdef WORD_OF_LANES
+    return WORD_OF_LANES(word);
+    #else
+    uint32_t bits = 0;
+    for (int i = 0; i < ROW_LANES; i++)
+        bits |= (uint32_t)word[i];
+    return bits;
+    #endif
+}
+#endif
 
 #define SELECT_ROW(fires, value) ((row_vector)((row_mask)((value) - (row_vector){0}) & (fires)))
 
@@ -61,7 +86,8 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
             v[k] = potentials ? potentials[i * ROW_VECTORS + (size_t)k] : (row_vector){0};
         for (size_t t = 0; t < timesteps; t++) {
             const row_vector *sum = (const row_vector *)(sums + (t * n + i) * DSR_ROW);
-            uint32_t word = 0, added = current->shortcut ? current->shortcut[t * stride + i] : 0;
+            word_bits word = {0};
+            uint32_t added = current->shortcut ? current->shortcut[t * stride + i] : 0;
             for (int k = 0; k < ROW_VECTORS; k++) {
                 row_vector x = amplitude * sum[k] + bias[k];
                 if (current->shortcut) {
@@ -75,9 +101,9 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
                     NEURON_STEP(leaky, channels, v[k], x, fires, SELECT_ROW);
                 } else
                     NEURON_STEP(leaky, numbers, v[k], x, fires, SELECT_ROW);
-                word |= mask_bits(fires) << (k * ROW_LANES);
+                word = add_bits(word, fires, k);
             }
-            words[t * stride + i] = word & current->exists;
+            words[t * stride + i] = word_of(word) & current->exists;
         }
         for (int k = 0; potentials && k < ROW_VECTORS; k++)
             potentials[i * ROW_VECTORS + (size_t)k] = v[k];

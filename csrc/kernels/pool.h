@@ -95,7 +95,7 @@ static void max_pool(const float *input, float *output, dsr_pool pool) {
                 for (size_t in_x = part.x0; in_x < part.x1; in_x++, first = 0) {
                     const float *in = input + (in_y * pool.width + in_x) * pool.lanes;
                     for (size_t l = 0; l < pool.lanes; l++)
-                        out[l] = first | (in[l] > out[l]) ? in[l] : out[l];
+                        out[l] = (first | (in[l] > out[l])) ? in[l] : out[l];
                 }
         }
 }

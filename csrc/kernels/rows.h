@@ -87,8 +87,8 @@ static uint32_t build_lists(const dsr_row_source *sources, size_t count, uint16_
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 /* sums[i][DSR_ROW] += the rows of list i, for n lists, of which the first begins at `start`. rows and sums are aligned
- * to 64 bytes. Four accumulators of AVX2 (two of AVX-512) stay in registers; the row is the memory operand of the
- * addition. */
+ * to 64 bytes. Four accumulators of AVX2 (two of AVX-512, eight of NEON) stay in registers; on x86 the row is the
+ * memory operand of the addition. Instructions per row (gcc 12): AVX2 7, NEON 16.5. */
 static void sum_rows(const float *rows, const uint16_t *lists, uint32_t start, const uint32_t *ends, size_t n,
                      float *sums) {
     const uint16_t *list = lists + start;

@@ -6,6 +6,8 @@
         #pragma GCC target("avx2")
     #endif
     #define LEVEL avx2
+    #define VECTOR_BYTES 32
+    #define VECTOR_REGISTER "x"
     #include "../kernels/table.h"
     #if defined(__clang__)
         #pragma clang attribute pop

@@ -7,6 +7,8 @@
         #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,prefer-vector-width=512")
     #endif
     #define LEVEL avx512
+    #define VECTOR_BYTES 64
+    #define VECTOR_REGISTER "x"
     #include "../kernels/table.h"
     #if defined(__clang__)
         #pragma clang attribute pop

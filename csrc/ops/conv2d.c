@@ -4,7 +4,6 @@
 #include "depthwise.h"
 #include "winograd.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Columns of a tile: enough to hide OpenBLAS's packing of the weights, few enough to share among threads. */
@@ -107,7 +106,7 @@ static dsr_status transposed_forward(const float *input, const float *weight, co
     for (size_t c = 0; bias && c < conv->out_channels; c++)
         for (size_t i = 0; i < plane; i++)
             output[c * plane + i] += bias[c];
-    free(turned);
+    dsr_release(turned);
     return status;
 }
 
@@ -117,7 +116,7 @@ static dsr_status transposed_input_gradient(const float *grad_output, const floa
     if (!turned)
         return DSR_NO_MEMORY;
     dsr_status status = dsr_conv2d(grad_output, turned, NULL, grad_input, mirrored(conv));
-    free(turned);
+    dsr_release(turned);
     return status;
 }
 
@@ -130,7 +129,7 @@ static dsr_status transposed_weight_gradient(const float *grad_output, const flo
     dsr_status status = dsr_conv2d_weight_gradient(input, grad_output, turned, other);
     if (status == DSR_OK)
         turn_weights(turned, &other, grad_weight);
-    free(turned);
+    dsr_release(turned);
     return status;
 }
 
@@ -190,7 +189,7 @@ static dsr_status forward(const float *input, const float *weight, const float *
                             (int)depth, 1, weight, (int)depth, tile ? tile : input + at, (int)(tile ? columns : plane),
                             1, output + at, (int)plane);
         }
-        free(tile);
+        dsr_release(tile);
     }
     return status;
 }
@@ -319,10 +318,10 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
                            result + c * width + (p - first_pixel) * lanes, lanes * sizeof *result);
                 }
         }
-        free(tile);
-        free(result);
+        dsr_release(tile);
+        dsr_release(result);
     }
-    free(turned);
+    dsr_release(turned);
     return status;
 }
 
@@ -393,7 +392,7 @@ static dsr_status weight_gradient(const float *grad_output, const float *input, 
                             (int)columns, 1, grad, (int)plane, tile, (int)columns, 1, result, (int)depth);
             }
         }
-        free(tile);
+        dsr_release(tile);
     }
     return status;
 }

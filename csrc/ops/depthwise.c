@@ -1,7 +1,6 @@
 /* Depthwise convolutions: see kernels/depthwise.h. */
 #include "depthwise.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Channels of a block share the words of their spikes, which lie side by side, and a thread. */
@@ -32,8 +31,8 @@ static int make_map(pixel_map *map, const gather_axis *y, const gather_axis *x) 
 }
 
 static void free_map(pixel_map *map) {
-    free(map->rows);
-    free(map->columns);
+    dsr_release(map->rows);
+    dsr_release(map->columns);
 }
 
 /* What a target pixel reads: how many. */
@@ -74,8 +73,8 @@ static dsr_status convolve(const float *source, const float *weight, const float
                                      target + ((size_t)i * columns + column) * lanes);
             }
         }
-        free(found);
-        free(read);
+        dsr_release(found);
+        dsr_release(read);
     }
     free_map(&map);
     return status;
@@ -123,11 +122,11 @@ static int make_workspace(workspace *w, const dsr_conv *conv) {
 }
 
 static void free_workspace(workspace *w) {
-    free(w->grad);
-    free(w->sums);
-    free(w->found);
-    free(w->places);
-    free(w->into);
+    dsr_release(w->grad);
+    dsr_release(w->sums);
+    dsr_release(w->found);
+    dsr_release(w->places);
+    dsr_release(w->into);
 }
 
 /* Adds output pixel `at` of all channels, which reads `count` pixels of its channel, whose first is `plane` of all. */

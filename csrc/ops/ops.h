@@ -18,7 +18,8 @@ static inline size_t dsr_block_size(size_t n, size_t size, size_t index) {
     return rest < size ? rest : size;
 }
 
-/* 64-byte aligned memory, or NULL; size 0 gives memory too. Freed with free. */
+/* 64-byte aligned memory, or NULL; size 0 gives memory too. */
 void *dsr_scratch(size_t count, size_t size);
+void dsr_release(void *memory);
 
 #endif

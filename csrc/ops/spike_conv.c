@@ -1,8 +1,6 @@
 /* Convolution over spikes as sums of rows (kernels/rows.h), to a current or through neurons to spikes. */
 #include "row_code.h"
 
-#include <stdlib.h>
-
 /* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache per core): squares of 4x4 output pixels with about 1,280
  * lanes in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
 enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
@@ -177,14 +175,14 @@ static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_
 }
 
 static void free_workspace(workspace *w) {
-    free(w->rows);
-    free(w->counts);
-    free(w->lists);
-    free(w->ends);
-    free(w->sources);
-    free(w->masks);
-    free(w->sums);
-    free(w->table);
+    dsr_release(w->rows);
+    dsr_release(w->counts);
+    dsr_release(w->lists);
+    dsr_release(w->ends);
+    dsr_release(w->sources);
+    dsr_release(w->masks);
+    dsr_release(w->sums);
+    dsr_release(w->table);
 }
 
 /* Output pixels of a tile, and `piece` lanes of each run from lane l0 of it on: nl lanes in all. */
@@ -433,7 +431,7 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
         }
         free_workspace(&w);
     }
-    free(own);
+    dsr_release(own);
     return status;
 }
 
@@ -498,8 +496,8 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, 
         tile_output to = {.spikes = output, .rows = rows, .after = &after};
         status = convolve(words, weights, &p, table_bits, &to);
     }
-    free(rows);
-    free(padded);
+    dsr_release(rows);
+    dsr_release(padded);
     return status;
 }
 
@@ -536,9 +534,9 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
                 dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes + run * shape.batch, shape.timesteps / runs,
                                         shape.batch, shape.batch, &current, &neuron);
         }
-        free(rows);
+        dsr_release(rows);
     }
-    free(currents);
-    free(padded);
+    dsr_release(currents);
+    dsr_release(padded);
     return status;
 }

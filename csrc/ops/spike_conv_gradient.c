@@ -3,8 +3,6 @@
 #include "depthwise.h"
 #include "row_code.h"
 
-#include <stdlib.h>
-
 /* Lanes of 8 words per table; tables of a band of output rows in 2 MiB, at least 16 pixels. Measured on Zen 3. */
 enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 
@@ -199,15 +197,15 @@ dsr_status dsr_conv2d_spikes_weight_gradient(dsr_gradient gradient, const uint32
 #pragma omp for schedule(static)
             for (ptrdiff_t c = 0; c < (ptrdiff_t)conv.out_channels; c++)
                 write_gradient(&p, (float)amplitude, (size_t)c, grad_weight);
-            free(rows);
-            free(counts);
-            free(dense);
-            free(singles);
+            dsr_release(rows);
+            dsr_release(counts);
+            dsr_release(dense);
+            dsr_release(singles);
         }
     }
-    free(p.tables);
-    free(p.sums);
-    free(p.lists);
-    free(p.ends);
+    dsr_release(p.tables);
+    dsr_release(p.sums);
+    dsr_release(p.lists);
+    dsr_release(p.ends);
     return status;
 }

@@ -1,7 +1,6 @@
 /* Operations on time-first trains, float32 and float64. */
 #include "ops.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define REAL float

@@ -42,7 +42,7 @@ static dsr_status NAME(firing_rate)(const REAL *train, const double *weights, RE
         KERNEL(time_mean)
         (train + at, rate + at, timesteps, dsr_block_size(n, DSR_CHUNK, (size_t)chunk), n, rounded, norm, 1);
     }
-    free(rounded);
+    dsr_release(rounded);
     return DSR_OK;
 }
 
@@ -74,7 +74,7 @@ static dsr_status NAME(backward)(const REAL *grad, const REAL *current, const do
     double *sums = dsr_scratch((size_t)chunks, sizeof *sums);
     dsr_status status = sums ? NAME(representation)(weights, &rounded, &norm, timesteps) : DSR_NO_MEMORY;
     if (status != DSR_OK) {
-        free(sums);
+        dsr_release(sums);
         return status;
     }
     /* method: g is the sum of the gradients, or T times their weighted mean; every step receives g / (divisor T). */
@@ -97,8 +97,8 @@ static dsr_status NAME(backward)(const REAL *grad, const REAL *current, const do
     for (ptrdiff_t chunk = 0; chunk < chunks; chunk++)
         sum += sums[chunk];
     *grad_threshold = sum;
-    free(sums);
-    free(rounded);
+    dsr_release(sums);
+    dsr_release(rounded);
     return DSR_OK;
 }
 

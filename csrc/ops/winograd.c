@@ -3,7 +3,6 @@
 #include "winograd.h"
 #include "blas.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { GEMM_ROWS = 128, MOST_PLACES = 36, MOST_OUTPUTS = 16 };
@@ -195,9 +194,9 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
             }
         }
     }
-    free(weights);
-    free(sums);
-    free(products);
-    free(zeros);
+    dsr_release(weights);
+    dsr_release(sums);
+    dsr_release(products);
+    dsr_release(zeros);
     return status;
 }

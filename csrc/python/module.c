@@ -100,9 +100,42 @@ static PyObject *get_levels(PyObject *module, PyObject *unused) {
     return tuple_of(names, sizeof names / sizeof *names);
 }
 
+static PyObject *get_vectors(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#define VECTOR_BYTES_OF_LEVEL(name, supported) dsr_##name.vector_bytes,
+    const size_t bytes[] = {DSR_LEVELS(VECTOR_BYTES_OF_LEVEL)};
+    Py_ssize_t count = sizeof bytes / sizeof *bytes;
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple && i < count; i++) {
+        PyObject *number = PyLong_FromSize_t(bytes[i]);
+        if (!number || PyTuple_SetItem(tuple, i, number) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyObject *get_compiler(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#if defined(__clang__)
+    return PyUnicode_FromString("clang " __clang_version__);
+#else
+    return PyUnicode_FromString("gcc " __VERSION__);
+#endif
+}
+
+static PyObject *get_openmp(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return Py_BuildValue("(iz)", dsr_openmp_version(), dsr_openmp_library());
+}
+
 static PyMethodDef methods[] = {
     {"level", get_level, METH_NOARGS, "level()\n--\n\nstr: the instruction level in use"},
     {"levels", get_levels, METH_NOARGS, "levels()\n--\n\nthe instruction levels of this build, the lowest first"},
+    {"vectors", get_vectors, METH_NOARGS, "vectors()\n--\n\nthe bytes of the vectors of each level, in this order"},
+    {"compiler", get_compiler, METH_NOARGS, "compiler()\n--\n\nstr: name and version of the compiler of this build"},
+    {"openmp", get_openmp, METH_NOARGS,
+     "openmp()\n--\n\nthe date of OpenMP's specification, 0 where this build has none, and the library's file if "
+     "known"},
     {"threads", get_threads, METH_NOARGS, "threads()\n--\n\nint: threads of the regions that follow"},
     {"set_threads", set_threads, METH_O, "set_threads(threads, /)\n--\n\nFor every thread of the process."},
     {"blas", get_blas, METH_NOARGS, "blas()\n--\n\nthe configuration and the kernel of OpenBLAS"},
@@ -178,7 +211,14 @@ static int execute(PyObject *module) {
 
 /* Slot 3 is Py_mod_multiple_interpreters, of Python 3.12; its value 0 says that sub-interpreters are not supported
  * (NumPy's are not). Older versions refuse the slot, so it is left out there. */
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}, {0, NULL}};
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+    {0, NULL},
+};
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "dsr._core", .m_doc = "The compiled part of dsr; see dsr.functional.",
@@ -187,6 +227,6 @@ static PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__core(void) {
     if (Py_Version >= 0x030C0000)
-        slots[1] = (PyModuleDef_Slot){3, NULL};
+        slots[sizeof slots / sizeof *slots - 2] = (PyModuleDef_Slot){3, NULL};
     return PyModuleDef_Init(&definition);
 }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -31,12 +29,3 @@ def in_process(program: str, **environment: str) -> Any:
     command = [sys.executable, "-P", "-c", f"{program}; import json; print(json.dumps(result))"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
     return json.loads(done.stdout)
-
-
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss also counts the process that this one was forked from
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        return int(lines["VmHWM"].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dsr import _core
-from dsr.bench import in_process, peak_memory, seconds
+from dsr import _core, system
+from dsr.bench import in_process, seconds
 from dsr.nn.network import spike_rates
 from dsr.nn.registry import TYPICAL
 from dsr.optim.optimizers import SGD
@@ -35,7 +35,7 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
     labels = rng.integers(10, size=batch)
 
     training = seconds(lambda: train_step(network, optimizer, images, labels), repeats)
-    memory = peak_memory()
+    memory = system.peak_memory()
     evaluation = seconds(lambda: network.forward(images), repeats)
     rates = list(spike_rates(network, images).values())
     return {

@@ -20,17 +20,18 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
+from dsr import system
 from dsr.files.errors import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_Worker = tuple[SpawnProcess, "Connection[Any, Any]"]
+_Worker = tuple[SpawnProcess, Any]
+"""A process and the end of its pipe here, a `Connection`, or of another class on Windows."""
 
 
 def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
@@ -90,18 +91,18 @@ def _start(function: Callable[[Any], Any]) -> _Worker:
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Delay Ctrl-C until the block ends, and keep it from a process started in it until that process ignores it."""
-    resource_tracker.ensure_running()  # otherwise the start of a process does it, and unblocks interrupts after that
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what the new process inherits
-    # the mask is of this thread only: another thread may get the signal, and then this process runs its handler
+    # they are blocked in this thread only: another thread may get the signal, and then this process runs its handler
     main = threading.current_thread() is threading.main_thread()
     waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number)) if main else None
     try:
-        yield
+        with system.interrupts_blocked():
+            before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number)) if main else None
+            try:
+                yield
+            finally:
+                if main:
+                    signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
     finally:
-        if main:
-            signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if waiting:
             signal.raise_signal(signal.SIGINT)
 
@@ -109,7 +110,7 @@ def _without_interrupts() -> Iterator[None]:
 def _work(function: Callable[[Any], Any], connection: Connection[Any, Any]) -> None:
     """What a worker process runs, until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    system.unblock_interrupts()
     try:
         while True:
             task = connection.recv()
@@ -148,7 +149,7 @@ def _death(process: SpawnProcess) -> ChildProcessError:
     code = process.exitcode or 0
     how = f"killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit status {code}"
     hints = {
-        -signal.SIGKILL: "; perhaps memory ran out",
+        -9: "; perhaps memory ran out",  # SIGKILL, which Windows does not have
         1: "; a script that starts worker processes must do so below a line: if __name__ == '__main__':",
     }
     return ChildProcessError(f"a worker process died: {how}{hints.get(code, '')}")

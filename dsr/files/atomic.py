@@ -16,7 +16,6 @@ by another process. Where the file system has no locks, such files stay.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -25,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-_NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+from dsr import system
 
 
 def write(path: str | Path, data: bytes) -> None:
@@ -74,17 +73,8 @@ def place(file: BinaryIO, target: Path) -> None:
         As for `writing`.
     """
     file.flush()
-    os.fsync(file.fileno())
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.replace(file.name, target)
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            if error.errno not in _NO_SYNC_OF_FOLDERS:
-                raise
-    finally:
-        os.close(folder)
+    system.sync(file.fileno())
+    system.rename(file, target)
 
 
 @contextmanager
@@ -135,9 +125,6 @@ def _is_temporary(name: object, target: Path) -> bool:
 def _lock(file: BinaryIO) -> bool | None:
     """Whether this process has the lock now; None where there are no locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return system.lock(file)
     except OSError:
         return None
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -15,6 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dsr import system
 from dsr.files import atomic
 from dsr.files.errors import DataError
 from dsr.files.progress import progress
@@ -93,13 +93,8 @@ def download(
 def _locked(part: Path) -> Iterator[BinaryIO]:
     """The file, open at its end and locked against other processes that would write it."""
     with open(part, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # the process that had the lock before may have moved the file to its place
-            mine = part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))
-        except BlockingIOError:
-            mine = False
-        if not mine:
+        # the process that had the lock before may have moved the file to its place
+        if not (system.lock(file) and part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))):
             raise OSError(f"download: {part} is being written by another process")
         yield file
 
@@ -140,7 +135,7 @@ def _receive(url: str, target: Path, file: BinaryIO, size: int | None, say: Call
             broken = f"broke after {file.tell():,} bytes ({error})"
         finally:
             file.flush()
-            os.fsync(file.fileno())
+            system.sync(file.fileno())
     if broken:
         raise OSError(f"download: {url}: the connection {broken}; call again to continue from there, {by_hand}")
 

@@ -13,7 +13,6 @@ starts again (NFSv3). Where a file system has no locks, a warning says so, and n
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import warnings
@@ -22,6 +21,7 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
+from dsr import system
 from dsr.files.atomic import naming
 
 NAME = ".lock"
@@ -93,18 +93,19 @@ class FolderLock:
     def _locked(self, file: FileIO) -> bool:
         """Lock the file; False if it was removed by the process that had it until now."""
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read(200).decode("utf-8", "replace") or "another process"
-            raise FolderInUseError(
-                f"{self.folder} is in use: {owner} is writing a run into it; wait for its end, or choose another folder"
-            ) from None
+            mine = system.lock(file)
         except OSError as error:
+            mine = True
             warnings.warn(
                 f"{self.folder}: its file system has no locks ({error.strerror}), so nothing keeps a second run out",
                 RuntimeWarning,
                 stacklevel=5,
+            )
+        if not mine:
+            file.seek(0)
+            owner = file.read(200).decode("utf-8", "replace") or "another process"
+            raise FolderInUseError(
+                f"{self.folder} is in use: {owner} is writing a run into it; wait for its end, or choose another folder"
             )
         with suppress(FileNotFoundError):
             return os.path.samestat(os.stat(file.name), os.fstat(file.fileno()))

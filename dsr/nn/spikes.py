@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import exp, prod
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dsr import ops
 from dsr.ops import PerChannel, Values, Words
 from dsr.ops.arguments import LARGEST, SMALLEST, as_array, as_number
+from dsr.ops.exponential import exp
 
 
 def uniform_weights(timesteps: int) -> Values:
@@ -20,7 +21,6 @@ def uniform_weights(timesteps: int) -> Values:
 
 def decaying_weights(timesteps: int, tau: float, delta_t: float) -> Values:
     """Time weights of a LIF train, ``exp(-(delta_t / tau) (T - 1 - t))``, scaled to the sum T."""
-    # math.exp: NumPy's own may differ in the last bit from processor to processor
     weights = np.array([exp(-(delta_t / tau) * (timesteps - 1 - t)) for t in range(timesteps)])
     return (timesteps * weights / weights.sum()).astype(np.float32)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import exp
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from dsr import _core
 from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive, as_positives
+from dsr.ops.exponential import exp
 from dsr.ops.layout import (
     PerChannel,
     Sums,

@@ -63,6 +63,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr import system
 from dsr.nn.describe import description
 from dsr.nn.layer import Parameter
 from dsr.nn.network import Network
@@ -303,7 +304,7 @@ def join(expected: bool = False) -> Iterator[Group]:
         )
     if "OMP_NUM_THREADS" not in os.environ:
         node = mpi.processors()
-        set_num_threads(fair_threads(os.sched_getaffinity(0), node))
+        set_num_threads(fair_threads(system.processors(), node))
         used, there = len(set().union(*node)), os.cpu_count() or 1
         if mpi.rank == 0 and used < there and any(other != node[0] for other in node):
             print(
@@ -371,7 +372,7 @@ class _Mpi:
 
     def processors(self) -> list[set[int]]:
         """Those that each rank of this node may use."""
-        found: list[set[int]] = self._node.allgather(os.sched_getaffinity(0))
+        found: list[set[int]] = self._node.allgather(system.processors())
         return found
 
     def abort(self) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from dsr.system import STOP_SIGNALS
+
 
 class Interrupted(KeyboardInterrupt):
     """A signal asked to stop.
@@ -50,7 +52,7 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         self._held = True  # until all handlers are set: __exit__ is not called after an exception in __enter__
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            for number in STOP_SIGNALS:
                 if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) == signal.SIG_DFL:
                     self._before[number] = signal.signal(number, self._receive)
         self._held = self._noted

@@ -49,8 +49,6 @@ nitpick_ignore_regex = [
     ("py:class", r"(numpy|collections)\..*"),
 ]
 
-PROTOCOL = {name for kind in (Layer, Neuron) for name, member in vars(kind).items() if callable(member)}
-
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -83,10 +81,19 @@ def links_on_site(app: Any, name: str, source: list[str]) -> None:
     source[0] = source[0].replace("](../CONTRIBUTING.md)", "](contributing.md)")
 
 
+def kinds_of(kind: type) -> set[type]:
+    """All classes below one."""
+    return {inner for below in kind.__subclasses__() for inner in {below, *kinds_of(below)}}
+
+
+LAYERS = {kind.__qualname__ for kind in kinds_of(Layer) - {Neuron}}
+PROTOCOL = {name for kind in (Layer, Neuron) for name, member in vars(kind).items() if callable(member)}
+
+
 def said_once(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
     """What every layer has is described at `dsr.Layer` and `Neuron`, not at each of them."""
-    owner, _, method = getattr(member, "__qualname__", "").rpartition(".")
-    return True if owner not in ("", "Layer", "Neuron") and method in PROTOCOL else None
+    owner = getattr(member, "__qualname__", "").rpartition(".")[0]
+    return True if owner in LAYERS and name in PROTOCOL else None
 
 
 def signature(app: Any, what: str, name: str, member: Any, options: Any, given: str, returns: str) -> Any:

@@ -1,8 +1,6 @@
 """CIFAR-10 and CIFAR-100 of ../shared/data, written in the official binary layout.
 
-The TRAINING IMAGES WENT THROUGH JPEG (about 3 grey levels of rms error): accuracies of networks trained on them do not
-compare with published ones. The test images are exact. Images are in the order of the sheets, class after class in
-turn, which is not the official order.
+All images are exact. They are in the order of the sheets, class after class in turn, which is not the official order.
 
     python tests/shared_cifar.py {cifar10|cifar100} OUT
 
@@ -51,7 +49,7 @@ def _records(tar: tarfile.TarFile, name: str, split: str, classes: list[str]) ->
         [
             _images(_member(tar, sheet))
             for sheet in sorted(tar.getnames())
-            if sheet.startswith(f"{name}/{split}_") and sheet.endswith((".jpg", ".webp"))
+            if sheet.startswith(f"{name}/{split}_") and sheet.endswith(".webp")
         ]
     )
     columns = [labels[:, np.newaxis], images.transpose(0, 3, 1, 2).reshape(len(images), -1)]

@@ -1,4 +1,7 @@
-"""What README says works: each command of dsr is one that the command line accepts; blocks are run by .ci/run."""
+"""What README and the pages say works: each command of dsr is one that the command line accepts.
+
+The blocks of README are run by .ci/run, those of the pages by test_guides.py.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +14,39 @@ import pytest
 from dsr.__main__ import _parser
 from dsr.train import recipe
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-STAND_INS = {"T": "5", "KEY=VALUE": "epochs=1", "RECIPE": "digits"}
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("notebooks/*.md")]}
+STAND_INS = {"T": "5", "KEY=VALUE": "epochs=1", "RECIPE": "digits", "NAME": "digits"}
 
 
-def commands() -> list[str]:
+def commands(page: str) -> list[str]:
     """All of `dsr ...`, in running text, tables and blocks."""
-    text = re.sub(r"(?<=\w)\n(?=\w|--)", " ", README)  # a command may be broken over lines of running text
+    text = re.sub(r"(?<=\w)\n(?=\w|--)", " ", page)  # a command may be broken over lines of running text
     quoted = re.findall(r"`([^`\n]*\bdsr [a-z][^`\n]*)`", text)
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"(?:```|~~~)bash\n(.*?)(?:```|~~~)", page, re.DOTALL)
     found = [*quoted, *(line for block in blocks for line in block.splitlines() if re.search(r"\bdsr [a-z]", line))]
     return [command[re.search(r"\bdsr [a-z]", command).start() :] for command in found]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_commands_are_accepted(command):
-    words = [STAND_INS.get(word, word) for word in shlex.split(command)[1:] if word != "..."]
-    if words == ["train"]:  # "mpirun -n 4 dsr train ..."
-        words.append("digits")
-    try:
-        _parser().parse_args(words)
-    except SystemExit:
-        pytest.fail(f"README has: {command}")
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_are_accepted(name):
+    for command in commands(PAGES[name]):
+        words = [STAND_INS.get(word, word) for word in shlex.split(command.partition(" > ")[0])[1:] if word != "..."]
+        if words == ["train"]:  # "mpirun -n 4 dsr train ..."
+            words.append("digits")
+        try:
+            _parser().parse_args(words)
+        except SystemExit:
+            pytest.fail(f"{name} has: {command}")
 
 
 def test_there_are_commands():
-    assert len(commands()) >= 12
+    assert len(commands(PAGES["README.md"])) >= 2 and len(commands(PAGES["commands.md"])) >= 12
 
 
 def test_recipes_of_the_table_exist():
-    text = README[README.index("## Recipes and data") : README.index("## In Python")]
+    page = PAGES["commands.md"]
+    text = page[page.index("## Recipes") : page.index("## Models by name")]
     known = set(recipe.names())
     named = {
         name

@@ -1,4 +1,4 @@
-"""Measurements of `dsr bench`: medians of repetitions, compared side by side in one run on the machine at hand."""
+"""Measurements of ``dsr bench``: medians of repetitions, compared side by side in one run on the machine at hand."""
 
 from __future__ import annotations
 

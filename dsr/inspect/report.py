@@ -32,7 +32,7 @@ class NeuronLayer:
         Share of neurons and samples whose mean current is where the mapping rises, from 0 to V (IF) or to tau V / dt
         (LIF). In training only these send a gradient to their input.
     error : float
-        Representation error: the mean of |r - mapping(z)| as a fraction of what a spike is worth, V (IF) or V / dt
+        Representation error: the mean of ``|r - mapping(z)|`` as a fraction of what a spike is worth, V (IF) or V / dt
         (LIF). r is the (weighted) mean of the output, z that of the input current, and the mapping, ``clip(z, 0, V)``
         or ``clip(z / tau, 0, V / dt)``, is what training takes r for.
     spike_counts : tuple of int

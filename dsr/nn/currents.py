@@ -220,12 +220,12 @@ class Current:
 
     @classmethod
     def from_dense(cls, train: Values, needs_gradient: bool | Asked = False) -> Current:
-        """Data of every time step, (T, B, *features)."""
+        """Data of every time step, ``(T, B, *features)``."""
         return cls((Dense(to_lanes(train)),), train.shape[2:], len(train), needs_gradient=needs_gradient)
 
     @classmethod
     def from_static(cls, sample: Values, timesteps: int, needs_gradient: bool | Asked = False) -> Current:
-        """Data that is the same at every step, (B, *features)."""
+        """Data that is the same at every step, ``(B, *features)``."""
         terms = (Dense(to_lanes(sample[np.newaxis])),)
         return cls(terms, sample.shape[1:], timesteps, needs_gradient=needs_gradient)
 
@@ -303,7 +303,7 @@ class Current:
         return ops.affine(total, scale / np.float32(self.timesteps), shift)
 
     def rate(self) -> Values:
-        """Mean over time, (B, *features)."""
+        """Mean over time, ``(B, *features)``."""
         mean = self.mean(uniform_weights(self.timesteps))
         return from_lanes(mean[:, :, :, np.newaxis], self.features)[0]
 

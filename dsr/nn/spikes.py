@@ -86,7 +86,7 @@ class SpikeTrain:
         return cls(ops.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
 
     def dense(self) -> Values:
-        """Unpack to a time-first float32 array of 0 and `amplitude`, (T, B, *features)."""
+        """Unpack to a time-first float32 array of 0 and `amplitude`, ``(T, B, *features)``."""
         return from_lanes(self.values(), self.features)
 
     def values(self) -> Values:
@@ -146,7 +146,7 @@ class SpikeTrain:
         return float(kept["_firing_rate"])
 
     def rate(self) -> Values:
-        """The representation of the train, (B, *features): its (weighted) mean over time, step by step. EXACT."""
+        """The representation of the train, ``(B, *features)``: its (weighted) mean over time, step by step. EXACT."""
         weights = uniform_weights(self.timesteps) if self.time_weights is None else self.time_weights
         mean = ops.weighted_sum(self.values(), weights) / np.float32(self.timesteps)
         return np.ascontiguousarray(mean.transpose(3, 0, 1, 2)).reshape(self.batch, *self.features)
@@ -179,11 +179,11 @@ def image_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def to_lanes(array: NDArray[np.generic]) -> Values:
-    """Time-first (T, B, *features) as float32 lanes (C, H, W, T, B)."""
+    """Time-first ``(T, B, *features)`` as float32 lanes (C, H, W, T, B)."""
     images = array.reshape(*array.shape[:2], *image_shape(array.shape[2:]))
     return np.ascontiguousarray(images.transpose(2, 3, 4, 0, 1), np.float32)
 
 
 def from_lanes(values: Values, features: tuple[int, ...]) -> Values:
-    """Lanes (C, H, W, T, B) as a time-first array (T, B, *features)."""
+    """Lanes (C, H, W, T, B) as a time-first array ``(T, B, *features)``."""
     return np.ascontiguousarray(values.transpose(3, 4, 0, 1, 2)).reshape(*values.shape[3:], *features)

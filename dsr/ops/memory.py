@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let `malloc` keep freed arrays for new ones, in the whole process and until it ends.
 
     glibc gives each freed array of more than 32 MB back to the system, and each new one is mapped afresh and cleared
-    page by page. A training step frees and takes gigabytes: of `cifar10-fast` steps take 10 % less time so, 24 % with
+    page by page. A training step frees and takes gigabytes: of ``cifar10-fast`` steps take 10 % less time so, 24 % with
     ReLU, and the largest use of memory grows by up to a sixth. The command line calls this. It is not done on import:
     the application, not a library, decides about the memory of its process.
 

@@ -24,7 +24,7 @@ class Muon(SGD):
     ``b = momentum b + (1 - momentum) g``; ``d = momentum b + (1 - momentum) g``; ``p -= lr weight_decay p``;
     ``p -= lr sqrt(max(1, rows / columns)) orthogonalised(d)``, a weight of shape (O, ...) being a matrix of O rows.
     Parameters of one dimension (biases, thresholds) go by SGD with Nesterov's momentum at the same learning rate times
-    their `Parameter.rate`, without weight decay. It needs fewer steps than SGD for the same loss; a step costs
+    their ``Parameter.rate``, without weight decay. It needs fewer steps than SGD for the same loss; a step costs
     ``3 steps O**2 columns`` products a weight more.
 
     Parameters

@@ -70,7 +70,7 @@ class SpikingClassifier(ClassifierMixin, SpikingEstimator):  # type: ignore[misc
         Number of columns of X.
     feature_names_in_ : ndarray of str
         Names of the columns, if X was a data frame whose columns all have one.
-    mean_, scale_ : ndarray, shape (n_features_in_,)
+    mean_, scale_ : ndarray, shape (N,)
         Mean and standard deviation of each feature; `scale_` is 1 where the feature is constant up to rounding.
     network_ : Network
         The trained network.

@@ -82,6 +82,8 @@ def apply(node, x):
         return x @ node.weight.astype(np.float64).T + getattr(node, "bias", 0)
     if isinstance(node, nir.Scale):
         return x * node.scale
+    if isinstance(node, nir.Threshold):
+        return (x > node.threshold).astype(np.float64)
     if isinstance(node, nir.Flatten):
         assert node.start_dim == 0 and node.end_dim in (-1, x.ndim - 2)
         return x.reshape(len(x), -1)

@@ -120,7 +120,12 @@ def save(
 
 
 def from_nir(
-    graph: Any, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
+    graph: Any,
+    timesteps: int | None = None,
+    *,
+    delta_t: float | None = None,
+    euler: bool | None = None,
+    reset: str | None = None,
 ) -> Network:
     """Network of a feed-forward NIR graph.
 
@@ -128,21 +133,26 @@ def from_nir(
     ----------
     graph : nir.NIRGraph
         One Input and one Output; Affine, Linear, Conv1d, Conv2d, AvgPool2d, SumPool2d, Flatten, Scale, IF, LIF, and
-        graphs of these; chains and sums of paths that part at one node.
+        graphs of these; Threshold as part of maximum pooling; chains and sums of paths that part at one node.
     timesteps : int, optional
         T; by default that of the graph's metadata.
     delta_t : float, optional
         Time step, in the unit of the graph's time constants; by default that of the metadata.
     euler : bool, optional
         Whether the graph is meant for Euler steps, see `to_nir`; by default what the metadata say, else False.
+    reset : {"subtract"}, optional
+        How the neurons of the graph reset, which NIR leaves to the program that reads it; needed where the metadata do
+        not say it. Those of dsr subtract ``v_threshold - v_reset``. Programs that set the potential to `v_reset`
+        instead, such as Norse and by default snnTorch, write the same graphs: networks trained there fire at other
+        times here, and may lose accuracy.
 
     Returns
     -------
     Network
         It gives the spikes that the graph gives when resets subtract ``v_threshold - v_reset``. So
         ``V = v_threshold - v_reset`` and ``alpha = v_threshold / V``; a graph with ``v_reset = 0`` is read as
-        ``alpha = 1``, "subtract the threshold", whatever its author's program did (V is then the float32 number next
-        above it). The output is the firing rate of the last neurons times their amplitude.
+        ``alpha = 1``, "subtract the threshold" (V is then the float32 number next above it). The output is the firing
+        rate of the last neurons times the `output_amplitude` of the metadata, or without it times their own.
 
     Raises
     ------
@@ -165,11 +175,18 @@ def from_nir(
         delta_t = as_positive("from_nir", "delta_t", delta_t)
     if euler is not None:
         euler = as_flag("from_nir", "euler", euler)
-    return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler)
+    if reset not in (None, "subtract"):
+        raise ValueError(f"from_nir: argument 'reset': expected \"subtract\", the reset of dsr, got {shown(reset)}")
+    return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler, reset)
 
 
 def load(
-    path: str | Path, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
+    path: str | Path,
+    timesteps: int | None = None,
+    *,
+    delta_t: float | None = None,
+    euler: bool | None = None,
+    reset: str | None = None,
 ) -> Network:
     """Read a NIR file (HDF5), in a process of its own, since HDF5 crashes on some damaged files.
 
@@ -186,7 +203,7 @@ def load(
     """
     graph = read_file(_package("load"), path)
     try:
-        return from_nir(graph, timesteps, delta_t=delta_t, euler=euler)
+        return from_nir(graph, timesteps, delta_t=delta_t, euler=euler, reset=reset)
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise DataError(f"load: {path}: {error}") from None
 

@@ -180,10 +180,6 @@ class AvgPool1d(SignalPooling, AvgPool2d):
         At most half the kernel size.
     """
 
-    def export(self, writer: GraphWriter, wire: Any) -> Any:
-        """NIR has no pooling of signals."""
-        raise ValueError(f"to_nir: layer '{self.path}': NIR has nothing that does what AvgPool1d does")
-
 
 def merge_lanes(values: Values) -> Values:
     """(C, H, W, T, B) as (C, H, W, L)."""

@@ -1,4 +1,4 @@
-"""NIR export and import, against an interpreter of NIR graphs that knows nothing of dsr (nir_interpreter.py).
+"""NIR export and import, against an interpreter of NIR graphs that knows nothing of layers (dsr.nir.interpret).
 
 Two kinds of comparison. EXACT: all weights, statistics, thresholds and inputs are small dyadic fractions, so that every
 sum is exact in float32 in any order, and spikes must be equal, neuron by neuron and step by step. ROUNDED: any weights;
@@ -21,9 +21,8 @@ from dsr import data, models
 
 nir = pytest.importorskip("nir", reason="NIR files need the package nir")
 
-import nir_interpreter  # noqa: E402
-
 import dsr.nir  # noqa: E402
+from dsr.nir import interpret as interpreter  # noqa: E402
 from dsr.nir.potentials import potentials, threshold_and_alpha  # noqa: E402
 from dsr.nn.relu import ReLU  # noqa: E402
 
@@ -103,8 +102,12 @@ def spikes(network, inputs):
     return seen, rates
 
 
+def run_graph(graph, data, timesteps, dt, forced=None, **rules):
+    return interpreter.run(nir, graph, data, timesteps, dt, interpreter.Rules(**rules), forced)
+
+
 def interpret(graph, network, inputs, **options):
-    return nir_interpreter.run(graph, inputs, network.timesteps, graph.metadata["dt"], **options)
+    return run_graph(graph, inputs, network.timesteps, graph.metadata["dt"], **options)
 
 
 def assert_lively(seen):
@@ -482,11 +485,11 @@ def test_folded_batch_norm_is_rounded_once():
     def per_channel(values):
         return values.reshape(-1, 1, 1)
 
-    expected = per_channel(scale) * nir_interpreter.apply(plain, x.astype(np.float64)) + per_channel(shift)
-    actual = nir_interpreter.apply(graph.nodes["0"], x.astype(np.float64))
+    expected = per_channel(scale) * interpreter.apply(nir, plain, x.astype(np.float64)) + per_channel(shift)
+    actual = interpreter.apply(nir, graph.nodes["0"], x.astype(np.float64))
     # weights and bias are rounded once each, after scale and shift of dsr, rounded too: 2 eps of every product
     absolute = nir.Conv2d((6, 6), np.abs(conv2d.weight.value), 1, 1, 1, 1, np.abs(conv2d.bias.value))
-    size = per_channel(np.abs(scale)) * nir_interpreter.apply(absolute, np.abs(x).astype(np.float64))
+    size = per_channel(np.abs(scale)) * interpreter.apply(nir, absolute, np.abs(x).astype(np.float64))
     size += per_channel(np.abs(shift) + np.abs(norm.running_mean * scale))
     assert (np.abs(actual - expected) <= 2.01 * EPS * size).all()
 
@@ -725,7 +728,7 @@ def test_foreign_graphs_exact(name):
     inputs = samples(tuple(graph.nodes["0"].input_type["input"]))
     seen, _ = spikes(network, inputs)
     assert_lively(seen)
-    result = nir_interpreter.run(graph, inputs, 6, 1.0)
+    result = run_graph(graph, inputs, 6, 1.0)
     assert len(seen) == len(result.potentials)
     for path, train in seen.items():
         np.testing.assert_array_equal(result.values[path.rpartition(".")[2]], train, err_msg=path)
@@ -734,7 +737,7 @@ def test_foreign_graphs_exact(name):
 def test_a_scale_before_the_output():
     graph = chain(image(), conv_node((8, 8), W), if_node(C8, 1.0, -1.0), nir.Scale(full(C8, 3)), output(C8))
     rates = dsr.nir.from_nir(graph, 4, delta_t=1.0, reset="subtract").forward(samples((2, 8, 8)))
-    expected = nir_interpreter.run(graph, samples((2, 8, 8)), 4, 1.0).values["4"].mean(0)
+    expected = run_graph(graph, samples((2, 8, 8)), 4, 1.0).values["4"].mean(0)
     np.testing.assert_array_equal(rates, expected)
 
 
@@ -769,10 +772,10 @@ def test_graph_in_a_graph_exact():
     seen, _ = spikes(network, samples((2, 8, 8)))
     assert_lively(seen)
     inner = diamond().nodes["block"]
-    a, b = (nir_interpreter.run(g, samples((2, 8, 8)), 5, 1.0) for g in (prefix(), prefix()))
+    a, b = (run_graph(g, samples((2, 8, 8)), 5, 1.0) for g in (prefix(), prefix()))
     np.testing.assert_array_equal(a.values["2"], seen["spikes"])
-    inside = nir_interpreter.run(inner, b.values["2"], 5, 1.0)
-    last = nir_interpreter.run(chain(image(C8), if_node(C8, 2.0, -2.0), output(C8)), inside.values["out"], 5, 1.0)
+    inside = run_graph(inner, b.values["2"], 5, 1.0)
+    last = run_graph(chain(image(C8), if_node(C8, 2.0, -2.0), output(C8)), inside.values["out"], 5, 1.0)
     np.testing.assert_array_equal(last.values["1"], seen["last"])
     (name,) = (name for name in seen if name.endswith("block.n"))
     np.testing.assert_array_equal(inside.values["n"], seen[name])

@@ -70,16 +70,16 @@ def test_a_network_of_another_paper(name, kind, tmp_path):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_export(name, kind):
     """An interpreter of graphs gives their outputs, but for rounding, and so does the network that is read back."""
-    pytest.importorskip("nir")
+    nir = pytest.importorskip("nir")
     network, data = network_of(name, kind)
     if name not in EXPORTED:
         with pytest.raises(ValueError, match=r"to_nir: layer '.*': NIR has nothing that does what"):
             dsr.nir.to_nir(network, NETWORKS[name][0])
         return
-    import nir_interpreter
+    from dsr.nir import interpret
 
     graph = dsr.nir.to_nir(network, NETWORKS[name][0])
-    result = nir_interpreter.run(graph, data, network.timesteps, graph.metadata["dt"])
+    result = interpret.run(nir, graph, data, network.timesteps, graph.metadata["dt"])
     expected = network.forward(data)
     np.testing.assert_allclose(result.values["output"].mean(0), expected, atol=0.05 * np.abs(expected).max())
     again = dsr.nir.from_nir(graph).forward(data)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dsr.nir.folding import AnyNode, Flatten, Folded, Input, Neurons, Output, Pool, Scale, Step, Style, Weights, fold
 from dsr.nir.potentials import potentials
+from dsr.nir.readers import READERS, fitting
 from dsr.nn.network import Network
 from dsr.ops import PerChannel
 from dsr.ops.arguments import LARGEST, SMALLEST
@@ -19,20 +20,32 @@ FORMAT_VERSION = 1
 
 
 def export_graph(
-    nir: Any, network: Network, features: tuple[int, ...], delta_t: float | None, euler: bool, diagonal: bool
+    nir: Any,
+    network: Network,
+    features: tuple[int, ...],
+    delta_t: float | None,
+    euler: bool,
+    diagonal: bool,
+    reader: str | None,
 ) -> Any:
     """What `dsr.nir.to_nir` does, given the package nir."""
+    if reader is not None:
+        chosen = READERS[reader]
+        folded = fitting(reader, fold("to_nir", network, features, chosen.style(network.timesteps)))
+        return _Writer(nir, chosen.delta_t, chosen.rules.euler, reader).graph(folded, network.timesteps)
     if delta_t is None:
         delta_t = next((neuron.delta_t for _, neuron in network.neurons() if neuron.delta_t is not None), 1.0)
     folded = fold("to_nir", network, features, Style(diagonal=diagonal))
-    return _Writer(nir, float(delta_t), euler).graph(folded, network.timesteps)
+    return _Writer(nir, float(delta_t), euler, None).graph(folded, network.timesteps)
 
 
 class _Writer:
     """Makes NIR nodes of folded ones."""
 
-    def __init__(self, nir: Any, delta_t: float, euler: bool) -> None:
+    def __init__(self, nir: Any, delta_t: float, euler: bool, reader: str | None) -> None:
         self.nir, self.delta_t, self.euler = nir, delta_t, euler
+        self.reader = None if reader is None else READERS[reader]
+        self.name, self.timesteps = reader, 0
         self.makers: dict[type[Any], Callable[[str, Any], Any]] = {
             Input: lambda name, node: nir.Input(input_type=np.array(node.features)),
             Output: lambda name, node: nir.Output(output_type=np.array(node.features)),
@@ -40,12 +53,13 @@ class _Writer:
             Pool: self._pool,
             Flatten: lambda name, node: nir.Flatten({"input": np.array(node.before)}, start_dim=0, end_dim=-1),
             Scale: lambda name, node: nir.Scale(_every(node.scale, node.features)),
-            Step: lambda name, node: nir.Threshold(_every(node.threshold, node.features)),
+            Step: self._step,
             Neurons: self._neurons,
         }
 
     def graph(self, folded: Folded, timesteps: int) -> Any:
         """The whole graph."""
+        self.timesteps = timesteps
         nodes = {name: self._node(name, node) for name, node in folded.nodes.items()}
         neurons = folded.neurons()
         metadata = {
@@ -53,7 +67,7 @@ class _Writer:
             "format_version": FORMAT_VERSION,
             "dt": self.delta_t,
             "timesteps": timesteps,
-            "reset": "subtract",
+            "reset": "subtract" if self.reader is None else self.reader.rules.reset,
             "integration": "euler" if self.euler else "exponential",
             "readout": folded.readout,
             "output_amplitude": folded.output_amplitude,
@@ -61,6 +75,8 @@ class _Writer:
             "alpha": {name: node.alpha for name, node in neurons.items()},
             "amplitude": {name: _told(node.model.amplitude) for name, node in neurons.items()},
         }
+        if self.name is not None:
+            metadata["reader"] = self.name
         return self.nir.NIRGraph(nodes=nodes, edges=list(folded.edges), metadata=metadata)
 
     def _node(self, name: str, node: AnyNode) -> Any:
@@ -91,7 +107,15 @@ class _Writer:
         kind = self.nir.SumPool2d if node.sums else self.nir.AvgPool2d
         return kind(*(np.array(numbers) for numbers in (node.kernel_size, node.stride, node.padding)))
 
+    def _step(self, name: str, node: Step) -> Any:
+        threshold = _every(node.threshold, node.features)
+        if self.reader is None or self.reader.step is None:
+            return self.nir.Threshold(threshold)
+        return self.reader.step(self.nir, threshold)
+
     def _neurons(self, name: str, node: Neurons) -> Any:
+        if self.reader is not None and self.reader.neurons is not None:
+            return self.reader.neurons(self.nir, node, lambda values: _every(values, node.features), self.timesteps)
         threshold, reset = (_every(values, node.features) for values in potentials(node.v_threshold, node.alpha))
         ones = np.ones(node.features, np.float32)
         if not node.leak:

@@ -7,9 +7,9 @@ weights around them. Several edges into a node are a sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import expm1, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -119,18 +119,16 @@ class Style:
         Pooling sums its windows; the mean's factor goes into the weights.
     diagonal : bool
         Weights with a diagonal instead of Scale nodes.
-    starting_charge : int
-        0, or T: neurons are to fire at ``v_threshold`` and subtract it. Those of dsr do so if their potential starts at
-        ``(1 - alpha) v_threshold`` instead of 0; as graphs have no initial state, the input gets a constant that makes
-        this charge in T steps.
-    unit_gain : bool
-        Leaky neurons add their input as it is, not ``1 - decay`` of it: the weights get the factor.
+    shift : callable, optional
+        What is added to the input of neurons, of their `Neurons` node; a number, or one a channel.
+    gain : callable, optional
+        What the input of neurons is multiplied by, after that.
     """
 
     sums: bool = False
     diagonal: bool = False
-    starting_charge: int = 0
-    unit_gain: bool = False
+    shift: Callable[[Neurons], float | Doubles] | None = None
+    gain: Callable[[Neurons], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -360,16 +358,12 @@ class _Folder:
         self, path: str, wire: _Wire, neuron: NeuronModel, v_threshold: PerChannel, alpha: float, leak: float
     ) -> _Wire:
         """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
-        channels = wire.features[0]
-        gain = -expm1(-leak) if leak and self.style.unit_gain else 1.0
-        charge = np.zeros(channels)
-        if steps := self.style.starting_charge:
-            missing = (1 - alpha) * np.full(channels, v_threshold, np.float64)
-            charge = missing / (-expm1(-leak * steps) if leak else steps)
-        if gain != 1 or charge.any():
-            wire = self.affine(wire, np.full(channels, gain), gain * charge)
+        channels, node = wire.features[0], Neurons(wire.features, path, neuron, v_threshold, alpha, leak)
+        shift = np.full(channels, self.style.shift(node) if self.style.shift else 0.0)
+        gain = self.style.gain(node) if self.style.gain else 1.0
+        if gain != 1 or shift.any():
+            wire = self.affine(wire, np.full(channels, gain), gain * shift)
         wire = self._settle(wire, self._name(path))
-        node = Neurons(wire.features, path, neuron, v_threshold, alpha, leak)
         return _wire(
             self._add(self._name(path), node, wire.sources), wire.features, np.full(channels, neuron.amplitude)
         )

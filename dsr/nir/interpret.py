@@ -38,7 +38,7 @@ class Rules:
     starts_at_leak : bool
         Potentials start at `v_leak` instead of 0, also those of synapses, which leak to it as well.
     input_as_it_is : bool
-        `r` is not looked at, and leaky neurons add their input as it is, not ``1 - decay`` of it.
+        `r` is not looked at, and leaky neurons add their input as it is, not ``1 - decay`` of it; synapses decay it.
     several : bool
         A neuron gives as many spikes in a step as thresholds fit in its potential.
     floor : bool
@@ -144,7 +144,10 @@ def _neurons(
         if isinstance(node, nir.CubaLIF):
             leak = node.v_leak if rules.starts_at_leak else np.float32(0)
             keep = _decay(node.tau_syn, dt, rules)
-            synapse = (keep * synapse + (1 - keep) * (leak + node.w_in * now)).astype(np.float32)
+            if rules.input_as_it_is:
+                synapse = (keep * (synapse + node.w_in * now)).astype(np.float32)
+            else:
+                synapse = (keep * synapse + (1 - keep) * (leak + node.w_in * now)).astype(np.float32)
             now = synapse
         u = integrate(nir, node, v, now, dt, rules)
         if rules.floor:

@@ -1,4 +1,4 @@
-"""NIR export and import, against an interpreter of NIR graphs that knows nothing of dsr (nir_interpreter.py).
+"""NIR export and import, against an interpreter of NIR graphs that knows nothing of layers (dsr.nir.interpret).
 
 Two kinds of comparison. EXACT: all weights, statistics, thresholds and inputs are small dyadic fractions, so that every
 sum is exact in float32 in any order, and spikes must be equal, neuron by neuron and step by step. ROUNDED: any weights;
@@ -21,9 +21,8 @@ from dsr import data, models
 
 nir = pytest.importorskip("nir", reason="NIR files need the package nir")
 
-import nir_interpreter  # noqa: E402
-
 import dsr.nir  # noqa: E402
+from dsr.nir import interpret as interpreter  # noqa: E402
 from dsr.nir.potentials import potentials, threshold_and_alpha  # noqa: E402
 from dsr.nn.relu import ReLU  # noqa: E402
 
@@ -103,8 +102,12 @@ def spikes(network, inputs):
     return seen, rates
 
 
+def run_graph(graph, data, timesteps, dt, forced=None, **rules):
+    return interpreter.run(nir, graph, data, timesteps, dt, interpreter.Rules(**rules), forced)
+
+
 def interpret(graph, network, inputs, **options):
-    return nir_interpreter.run(graph, inputs, network.timesteps, graph.metadata["dt"], **options)
+    return run_graph(graph, inputs, network.timesteps, graph.metadata["dt"], **options)
 
 
 def assert_lively(seen):
@@ -272,6 +275,49 @@ def test_odd_networks_exact(name, neuron, diagonal):
         assert not any(isinstance(node, nir.Scale) for node in graph.nodes.values())
 
 
+POOLED = {
+    "images": ((2, 8, 8), lambda n: [
+        conv(2, 4), n(), dsr.MaxPool2d(2), conv(4, 4), dsr.BatchNorm(4), n(), dsr.MaxPool2d(3, 2, 1), dsr.Flatten(),
+        dsr.Linear(16, 3), n(),
+    ]),
+    "heights by channel": ((2, 8, 8), lambda n: [
+        conv(2, 4), dsr.IF(np.array([0.5, 1, 2, 0.75]), 0.5), dsr.MaxPool2d((2, 1)), conv(4, 3), n(),
+    ]),
+    "signals": ((2, 24), lambda n: [
+        dsr.Conv1d(2, 4, 3, padding=1), n(), dsr.MaxPool1d(3, 2, 1), dsr.Conv1d(4, 4, 3), n(), dsr.AvgPool1d(2),
+        dsr.Conv1d(4, 2, 3), n(), dsr.AvgPool1d(3, 1, 1), dsr.Flatten(), dsr.Linear(6, 3), n(),
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("name", POOLED)
+def test_pooling_goes_and_comes_back_exact(name, neuron, tmp_path):
+    """Maximum pooling is a threshold of sums of spikes, and pooling of signals a convolution of each channel."""
+    features, layers = POOLED[name]
+    network, inputs = dyadic(dsr.Sequential(*layers(NEURONS[neuron]))), samples(features)
+    kinds = {type(node).__name__ for node in dsr.nir.to_nir(network, features).nodes.values()}
+    assert "Threshold" in kinds and ("SumPool2d" in kinds) == (len(features) == 3)
+    assert_same_spikes(network, dsr.nir.to_nir(network, features), inputs)
+    dsr.nir.save(network, features, tmp_path / "graph.nir")
+    again = dsr.nir.load(tmp_path / "graph.nir")
+    np.testing.assert_array_equal(again.forward(inputs), network.forward(inputs))
+    pools = [type(layer) for layer in again.body.layers.values() if isinstance(layer, dsr.MaxPool2d)]
+    assert pools == [type(layer) for layer in network.body.layers.values() if isinstance(layer, dsr.MaxPool2d)]
+
+
+@pytest.mark.parametrize("threshold", [1.0, -0.5])
+def test_other_thresholds_of_sums_are_refused(threshold):
+    """Of 4 spikes at least two, or always."""
+    windows = np.array([2, 2])
+    size = (4, 4, 4)
+    nodes = [if_node(C8, 0.5, -0.5), nir.SumPool2d(windows, windows, 0 * windows), nir.Threshold(full(size, threshold))]
+    with pytest.raises(ValueError, match=r"node '4' \(Threshold\): dsr has no threshold of a sum of spikes but one"):
+        dsr.nir.from_nir(chain(image(), conv_node((8, 8), W), *nodes, output(size)), 4, delta_t=1.0, reset="subtract")
+    with pytest.raises(ValueError, match=r"node '1' \(Threshold\): dsr has thresholds without memory only of sums"):
+        dsr.nir.from_nir(chain(image(), nir.Threshold(full((2, 8, 8), 0.5)), output((2, 8, 8))), 4, delta_t=1.0)
+
+
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_thresholds_of_channels_exact(neuron, metadata, tmp_path):
@@ -303,7 +349,7 @@ def test_channels_have_one_alpha():
     node, size = if_node((4, 8, 8)), np.array((4, 8, 8))
     node.v_threshold[0], node.v_reset[0] = 0.25, -0.75
     with pytest.raises(ValueError, match=r"node '1' \(IF\): dsr has one alpha"):
-        dsr.nir.from_nir(chain(nir.Input(size), node, nir.Output(size)), timesteps=2, delta_t=1)
+        dsr.nir.from_nir(chain(nir.Input(size), node, nir.Output(size)), timesteps=2, delta_t=1, reset="subtract")
 
 
 def test_scales_go_through_pooling_and_flattening_into_weights():
@@ -368,9 +414,7 @@ def test_a_scaled_output(weight, spiking):
     amplitude = graph.metadata["output_amplitude"]
     assert amplitude > 0 and (spiking or amplitude == 1)
     np.testing.assert_array_equal(amplitude * result.values["output"].mean(0), rates)
-    plain = spiking and weight == (2, 2, 2, 2)  # there the imported network has the neurons' own amplitude
-    rates_again = dsr.nir.from_nir(graph).forward(samples((2, 8, 8)))
-    np.testing.assert_array_equal(rates_again * (2 if plain else 1), rates)
+    np.testing.assert_array_equal(dsr.nir.from_nir(graph).forward(samples((2, 8, 8))), rates)
 
 
 def test_a_shift_goes_into_whichever_way_has_weights():
@@ -441,11 +485,11 @@ def test_folded_batch_norm_is_rounded_once():
     def per_channel(values):
         return values.reshape(-1, 1, 1)
 
-    expected = per_channel(scale) * nir_interpreter.apply(plain, x.astype(np.float64)) + per_channel(shift)
-    actual = nir_interpreter.apply(graph.nodes["0"], x.astype(np.float64))
+    expected = per_channel(scale) * interpreter.apply(nir, plain, x.astype(np.float64)) + per_channel(shift)
+    actual = interpreter.apply(nir, graph.nodes["0"], x.astype(np.float64))
     # weights and bias are rounded once each, after scale and shift of dsr, rounded too: 2 eps of every product
     absolute = nir.Conv2d((6, 6), np.abs(conv2d.weight.value), 1, 1, 1, 1, np.abs(conv2d.bias.value))
-    size = per_channel(np.abs(scale)) * nir_interpreter.apply(absolute, np.abs(x).astype(np.float64))
+    size = per_channel(np.abs(scale)) * interpreter.apply(nir, absolute, np.abs(x).astype(np.float64))
     size += per_channel(np.abs(shift) + np.abs(norm.running_mean * scale))
     assert (np.abs(actual - expected) <= 2.01 * EPS * size).all()
 
@@ -489,6 +533,20 @@ def test_another_time_step(delta_t, euler):
     decays = [[np.exp(-n.delta_t / n.tau) for _, n in net.neurons()] for net in (network, again)]
     np.testing.assert_allclose(*decays, rtol=4 * EPS)
     assert_same_decisions(again, dsr.nir.to_nir(again, features), inputs)
+
+
+@pytest.mark.parametrize("delta_t", [1e-4, 7.0])
+def test_another_time_step_leaves_the_outputs_as_they_are(delta_t, tmp_path):
+    """A spike of LIF is worth V / delta_t: outputs came back times 1,000."""
+    heights = np.array([0.25, 0.5, 0.75, 1])
+    network = dyadic(dsr.Sequential(dsr.Linear(6, 8), make_lif(), dsr.Linear(8, 4), dsr.LIF(heights, 1.0, 0.25, 0.5)))
+    inputs, path = samples((6,)), tmp_path / "graph.nir"
+    dsr.nir.save(network, (6,), path, delta_t=delta_t)
+    again = dsr.nir.load(path)
+    assert [(n.tau, n.delta_t) for _, n in again.neurons()] == [(pytest.approx(1.0, rel=1e-6), 0.25)] * 2
+    rates = network.forward(inputs)
+    assert rates.any()
+    np.testing.assert_allclose(again.forward(inputs), rates, rtol=1e-6)
 
 
 @pytest.mark.parametrize("delta_t", [0.7, 1e-4])
@@ -666,11 +724,11 @@ FOREIGN = {
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_graphs_exact(name):
     graph = FOREIGN[name]()
-    network = dsr.nir.from_nir(graph, 6, delta_t=1.0)
+    network = dsr.nir.from_nir(graph, 6, delta_t=1.0, reset="subtract")
     inputs = samples(tuple(graph.nodes["0"].input_type["input"]))
     seen, _ = spikes(network, inputs)
     assert_lively(seen)
-    result = nir_interpreter.run(graph, inputs, 6, 1.0)
+    result = run_graph(graph, inputs, 6, 1.0)
     assert len(seen) == len(result.potentials)
     for path, train in seen.items():
         np.testing.assert_array_equal(result.values[path.rpartition(".")[2]], train, err_msg=path)
@@ -678,8 +736,8 @@ def test_foreign_graphs_exact(name):
 
 def test_a_scale_before_the_output():
     graph = chain(image(), conv_node((8, 8), W), if_node(C8, 1.0, -1.0), nir.Scale(full(C8, 3)), output(C8))
-    rates = dsr.nir.from_nir(graph, 4, delta_t=1.0).forward(samples((2, 8, 8)))
-    expected = nir_interpreter.run(graph, samples((2, 8, 8)), 4, 1.0).values["4"].mean(0)
+    rates = dsr.nir.from_nir(graph, 4, delta_t=1.0, reset="subtract").forward(samples((2, 8, 8)))
+    expected = run_graph(graph, samples((2, 8, 8)), 4, 1.0).values["4"].mean(0)
     np.testing.assert_array_equal(rates, expected)
 
 
@@ -710,14 +768,14 @@ def diamond(**changes):
 
 
 def test_graph_in_a_graph_exact():
-    network = dsr.nir.from_nir(diamond(timesteps=5, dt=1.0))
+    network = dsr.nir.from_nir(diamond(timesteps=5, dt=1.0, reset="subtract"))
     seen, _ = spikes(network, samples((2, 8, 8)))
     assert_lively(seen)
     inner = diamond().nodes["block"]
-    a, b = (nir_interpreter.run(g, samples((2, 8, 8)), 5, 1.0) for g in (prefix(), prefix()))
+    a, b = (run_graph(g, samples((2, 8, 8)), 5, 1.0) for g in (prefix(), prefix()))
     np.testing.assert_array_equal(a.values["2"], seen["spikes"])
-    inside = nir_interpreter.run(inner, b.values["2"], 5, 1.0)
-    last = nir_interpreter.run(chain(image(C8), if_node(C8, 2.0, -2.0), output(C8)), inside.values["out"], 5, 1.0)
+    inside = run_graph(inner, b.values["2"], 5, 1.0)
+    last = run_graph(chain(image(C8), if_node(C8, 2.0, -2.0), output(C8)), inside.values["out"], 5, 1.0)
     np.testing.assert_array_equal(last.values["1"], seen["last"])
     (name,) = (name for name in seen if name.endswith("block.n"))
     np.testing.assert_array_equal(inside.values["n"], seen[name])
@@ -737,7 +795,9 @@ def test_names_that_are_taken():
         "n.scale": conv_node((8, 8), W),
         "z": output(C8),
     }
-    network = dsr.nir.from_nir(nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False), 4, delta_t=1.0)
+    network = dsr.nir.from_nir(
+        nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False), 4, delta_t=1.0, reset="subtract"
+    )
     assert list(network.body.layers) == ["y.scale", "y", "n.scale", "n", "n.scale_2"]
     slashed = dsr.Network(dsr.Sequential(**{"a/b": dsr.Linear(3, 2), "a_b": dsr.IF()}), 4)
     assert list(dsr.nir.to_nir(slashed, (3,)).nodes) == ["input", "a_b", "a_b_2", "output"]
@@ -829,21 +889,31 @@ def test_import_refuses_weights_that_are_not_finite():
     weight = W.copy()
     weight[1] = np.inf
     with pytest.raises(FloatingPointError, match="from_nir: weights of layer '1' are not finite"):
-        dsr.nir.from_nir(simple(conv_node((8, 8), weight)), 4, delta_t=1.0)
+        dsr.nir.from_nir(simple(conv_node((8, 8), weight)), 4, delta_t=1.0, reset="subtract")
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_import_names_the_node_and_the_reason(name):
     make, message = REFUSED[name]
     with pytest.raises(ValueError, match=f"^from_nir: .*{message}"):
-        dsr.nir.from_nir(make(), 4, delta_t=1.0)
+        dsr.nir.from_nir(make(), 4, delta_t=1.0, reset="subtract")
 
 
 def test_import_asks_for_what_the_graph_does_not_say():
     with pytest.raises(ValueError, match=r"argument 'timesteps': the graph does not say"):
-        dsr.nir.from_nir(simple(), delta_t=1.0)
+        dsr.nir.from_nir(simple(), delta_t=1.0, reset="subtract")
     with pytest.raises(ValueError, match=r"argument 'delta_t': the graph does not say.*'2'"):
         dsr.nir.from_nir(simple(), 4)
+    with pytest.raises(
+        ValueError, match=r"argument 'reset': the graph does not say that its neurons, such as '2', sub"
+    ):
+        dsr.nir.from_nir(simple(), 4, delta_t=1.0)
+    with pytest.raises(ValueError, match=r"argument 'reset': expected \"subtract\", the reset of dsr, got 'zero'"):
+        dsr.nir.from_nir(simple(), 4, delta_t=1.0, reset="zero")
+    written = dsr.nir.to_nir(dsr.Network(dsr.IF(1.0), 2), (3,))
+    written.metadata["reset"] = "zero"
+    with pytest.raises(ValueError, match="argument 'reset': the graph does not say"):
+        dsr.nir.from_nir(written)
     with pytest.raises(ValueError, match=r"argument 'delta_t': expected a number > 0, got -1"):
         dsr.nir.from_nir(simple(), 4, delta_t=-1)
     with pytest.raises(TypeError, match=r"expected a nir\.NIRGraph, got str"):
@@ -874,9 +944,11 @@ def test_export_refuses_what_nir_cannot_say():
 
     with pytest.raises(ValueError, match="layer '1': NIR has nothing that does what ReLU does"):
         dsr.nir.to_nir(network(dsr.Linear(3, 4), ReLU()), (3,))
-    for layer in (dsr.MaxPool2d(2), dsr.Upsample(2)):
-        with pytest.raises(ValueError, match=f"layer '0': NIR has nothing that does what {type(layer).__name__} does"):
-            dsr.nir.to_nir(network(layer, make_if()), (2, 8, 8))
+    with pytest.raises(ValueError, match="layer '0': NIR has nothing that does what Upsample does"):
+        dsr.nir.to_nir(network(dsr.Upsample(2), make_if()), (2, 8, 8))
+    for layers in ([dsr.MaxPool2d(2)], [conv(2, 2), make_if(), dsr.AvgPool2d(2), dsr.MaxPool2d(2)]):
+        with pytest.raises(ValueError, match=r"layer '[03]': NIR has no maximum pooling but of spikes"):
+            dsr.nir.to_nir(network(*layers, make_if()), (2, 8, 8))
     gated = dsr.SpikeResidual(dsr.Sequential(conv(2, 2), make_if()), "iand", make_if())
     with pytest.raises(ValueError, match="layer '0': NIR has nothing that does what SpikeResidual IAND does"):
         dsr.nir.to_nir(network(gated), (2, 8, 8))

@@ -20,7 +20,7 @@ NETWORKS = {
     "sew_resnet18, iand": ((2, 16, 16), lambda make: zoo.sew_resnet18(make, 2, 3, "iand")),
     "sound": ((1, 128), lambda make: zoo.sound(make, 1, 3)),
 }
-EXPORTED = ("densenet", "mobilenet", "sew_resnet18")
+EXPORTED = ("densenet", "mobilenet", "sew_resnet18", "sound")
 NEURONS = {"if": lambda: dsr.IF(0.5), "lif": lambda: dsr.LIF(0.1, delta_t=0.2)}
 
 
@@ -69,16 +69,18 @@ def test_a_network_of_another_paper(name, kind, tmp_path):
 @pytest.mark.parametrize("kind", NEURONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_export(name, kind):
-    """DenseNet, MobileNet and SEW-ResNet with ADD: an interpreter of graphs gives their outputs, but for rounding."""
-    pytest.importorskip("nir")
+    """An interpreter of graphs gives their outputs, but for rounding, and so does the network that is read back."""
+    nir = pytest.importorskip("nir")
     network, data = network_of(name, kind)
     if name not in EXPORTED:
         with pytest.raises(ValueError, match=r"to_nir: layer '.*': NIR has nothing that does what"):
             dsr.nir.to_nir(network, NETWORKS[name][0])
         return
-    import nir_interpreter
+    from dsr.nir import interpret
 
     graph = dsr.nir.to_nir(network, NETWORKS[name][0])
-    result = nir_interpreter.run(graph, data, network.timesteps, graph.metadata["dt"])
+    result = interpret.run(nir, graph, data, network.timesteps, graph.metadata["dt"])
     expected = network.forward(data)
     np.testing.assert_allclose(result.values["output"].mean(0), expected, atol=0.05 * np.abs(expected).max())
+    again = dsr.nir.from_nir(graph).forward(data)
+    np.testing.assert_allclose(again, expected, atol=0.05 * np.abs(expected).max())

@@ -32,14 +32,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dsr.files import atomic
 from dsr.files.errors import DataError
 from dsr.nir.export import export_graph
 from dsr.nir.hdf5 import read_file
+from dsr.nir.readers import READERS
 from dsr.nir.reading import import_graph
+from dsr.nir.verify import Comparison, compare
 from dsr.nn.network import Network
-from dsr.ops.arguments import as_count, as_flag, as_positive, shown
+from dsr.ops.arguments import as_array, as_count, as_flag, as_positive, require_finite, shown
 
 
 def to_nir(
@@ -49,6 +52,7 @@ def to_nir(
     delta_t: float | None = None,
     euler: bool = False,
     diagonal: bool = False,
+    reader: str | None = None,
 ) -> Any:
     """NIR graph of a network.
 
@@ -66,6 +70,10 @@ def to_nir(
         constants are written such that these decay as much as the network's.
     diagonal : bool
         Write 1x1 convolutions (or Affine) with a diagonal instead of Scale nodes, which many readers do not know.
+    reader : {"nirtorch", "norse", "snntorch", "sinabs", "spyx", "rockpool"}, optional
+        Write what this program can take, as near to the network as its neurons allow; it has a time step of its own,
+        so `delta_t`, `euler` and `diagonal` cannot be given. `dsr.nir.READERS` says what each does, `dsr.nir.verify`
+        what that costs.
 
     Returns
     -------
@@ -77,7 +85,7 @@ def to_nir(
     ImportError
         The package nir is not installed.
     TypeError, ValueError
-        A layer has no counterpart in NIR, or samples of this shape do not fit the network.
+        A layer has no counterpart in NIR or in the reader, or samples of this shape do not fit the network.
     FloatingPointError
         Weights with normalisation and heights of spikes folded in are not finite in float32; the message names them.
     """
@@ -90,7 +98,12 @@ def to_nir(
     if delta_t is not None:
         delta_t = as_positive("to_nir", "delta_t", delta_t)
     euler, diagonal = as_flag("to_nir", "euler", euler), as_flag("to_nir", "diagonal", diagonal)
-    return export_graph(_package("to_nir"), network, features, delta_t, euler, diagonal)
+    if reader is not None:
+        if reader not in READERS:
+            raise ValueError(f"to_nir: argument 'reader': expected one of {', '.join(READERS)}, got {shown(reader)}")
+        if delta_t is not None or euler or diagonal:
+            raise ValueError("to_nir: argument 'reader': expected no delta_t, euler or diagonal, which it decides")
+    return export_graph(_package("to_nir"), network, features, delta_t, euler, diagonal, reader)
 
 
 def save(
@@ -101,6 +114,7 @@ def save(
     delta_t: float | None = None,
     euler: bool = False,
     diagonal: bool = False,
+    reader: str | None = None,
 ) -> None:
     """Write a network as a NIR file (HDF5); arguments and errors as for `to_nir`.
 
@@ -112,7 +126,7 @@ def save(
         The file could not be written; an older one is as it was, see `dsr.files.atomic.writing`.
     """
     package = _package("save")
-    graph = to_nir(network, features, delta_t=delta_t, euler=euler, diagonal=diagonal)
+    graph = to_nir(network, features, delta_t=delta_t, euler=euler, diagonal=diagonal, reader=reader)
     # in memory first: HDF5 does not tell which call of the system failed, and why
     content = BytesIO()
     package.write(content, graph)
@@ -120,7 +134,12 @@ def save(
 
 
 def from_nir(
-    graph: Any, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
+    graph: Any,
+    timesteps: int | None = None,
+    *,
+    delta_t: float | None = None,
+    euler: bool | None = None,
+    reset: str | None = None,
 ) -> Network:
     """Network of a feed-forward NIR graph.
 
@@ -128,21 +147,26 @@ def from_nir(
     ----------
     graph : nir.NIRGraph
         One Input and one Output; Affine, Linear, Conv1d, Conv2d, AvgPool2d, SumPool2d, Flatten, Scale, IF, LIF, and
-        graphs of these; chains and sums of paths that part at one node.
+        graphs of these; Threshold as part of maximum pooling; chains and sums of paths that part at one node.
     timesteps : int, optional
         T; by default that of the graph's metadata.
     delta_t : float, optional
         Time step, in the unit of the graph's time constants; by default that of the metadata.
     euler : bool, optional
         Whether the graph is meant for Euler steps, see `to_nir`; by default what the metadata say, else False.
+    reset : {"subtract"}, optional
+        How the neurons of the graph reset, which NIR leaves to the program that reads it; needed where the metadata do
+        not say it. Those of dsr subtract ``v_threshold - v_reset``. Programs that set the potential to `v_reset`
+        instead, such as Norse and by default snnTorch, write the same graphs: networks trained there fire at other
+        times here, and may lose accuracy.
 
     Returns
     -------
     Network
         It gives the spikes that the graph gives when resets subtract ``v_threshold - v_reset``. So
         ``V = v_threshold - v_reset`` and ``alpha = v_threshold / V``; a graph with ``v_reset = 0`` is read as
-        ``alpha = 1``, "subtract the threshold", whatever its author's program did (V is then the float32 number next
-        above it). The output is the firing rate of the last neurons times their amplitude.
+        ``alpha = 1``, "subtract the threshold" (V is then the float32 number next above it). The output is the firing
+        rate of the last neurons times the `output_amplitude` of the metadata, or without it times their own.
 
     Raises
     ------
@@ -165,11 +189,18 @@ def from_nir(
         delta_t = as_positive("from_nir", "delta_t", delta_t)
     if euler is not None:
         euler = as_flag("from_nir", "euler", euler)
-    return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler)
+    if reset not in (None, "subtract"):
+        raise ValueError(f"from_nir: argument 'reset': expected \"subtract\", the reset of dsr, got {shown(reset)}")
+    return import_graph(_package("from_nir"), graph, timesteps, delta_t, euler, reset)
 
 
 def load(
-    path: str | Path, timesteps: int | None = None, *, delta_t: float | None = None, euler: bool | None = None
+    path: str | Path,
+    timesteps: int | None = None,
+    *,
+    delta_t: float | None = None,
+    euler: bool | None = None,
+    reset: str | None = None,
 ) -> Network:
     """Read a NIR file (HDF5), in a process of its own, since HDF5 crashes on some damaged files.
 
@@ -186,9 +217,60 @@ def load(
     """
     graph = read_file(_package("load"), path)
     try:
-        return from_nir(graph, timesteps, delta_t=delta_t, euler=euler)
+        return from_nir(graph, timesteps, delta_t=delta_t, euler=euler, reset=reset)
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise DataError(f"load: {path}: {error}") from None
+
+
+def verify(network: Network, graph: Any, data: ArrayLike, labels: ArrayLike | None = None) -> Comparison:
+    """Run a graph that `to_nir` wrote, and compare it with its network, spike by spike.
+
+    A graph for a reader is run as that reader does: what comes out is what is lost there, by its reset above all.
+
+    Parameters
+    ----------
+    network : Network
+        That the graph was written from.
+    graph : nir.NIRGraph or path
+        What `to_nir` gave, or the file that `save` wrote.
+    data : array_like
+        Samples as for `Network.forward`.
+    labels : array_like of int, shape (B,), optional
+        Classes of the samples, for accuracies.
+
+    Returns
+    -------
+    Comparison
+        Its text names the first layer that differs.
+
+    Raises
+    ------
+    ImportError
+        The package nir is not installed.
+    TypeError, ValueError
+        This is no such graph, or data and labels do not fit.
+    OSError
+        The file cannot be read.
+    """
+    package = _package("verify")
+    if not isinstance(network, Network):
+        raise TypeError(f"verify: argument 'network': expected a Network, got {type(network).__name__}")
+    if isinstance(graph, str | Path):
+        graph = read_file(package, graph)
+    if not isinstance(graph, package.NIRGraph):
+        raise TypeError(f"verify: argument 'graph': expected a nir.NIRGraph or a path, got {type(graph).__name__}")
+    missing = [key for key in ("v_threshold", "output_amplitude", "dt") if key not in graph.metadata]
+    layers = {path.replace("/", "_") or type(network.body).__name__.lower() for path, _ in network.neurons()}
+    if missing or not layers <= graph.nodes.keys():
+        raise ValueError("verify: argument 'graph': expected what to_nir wrote of this network, got another graph")
+    array = as_array("verify", "data", data, least_axes=2)
+    require_finite("verify", "data", array)
+    samples = array.shape[network.batch_axis(array, "verify")]
+    given = None if labels is None else as_array("verify", "labels", labels)
+    if samples == 0 or (given is not None and given.shape != (samples,)):
+        shape = "no labels" if given is None else f"labels of shape {given.shape}"
+        raise ValueError(f"verify: argument 'data': expected samples with a label each, got {samples} and {shape}")
+    return compare(package, network, graph, array, given)
 
 
 def _package(function: str) -> Any:

@@ -39,6 +39,45 @@ def flat(nir: Any, graph: Any, prefix: str = "") -> tuple[dict[str, Any], list[E
     return nodes, edges
 
 
+class Sum:
+    """A sum of several nodes that is read as a whole, which graphs have no node for."""
+
+
+def with_sums(nodes: Mapping[str, Any], edges: Sequence[Edge]) -> tuple[dict[str, Any], list[Edge]]:
+    """The graph with a node for each sum that several nodes read, or that is part of a larger one.
+
+    Two spiking layers that are summed and read by two others are four edges of which none can be left out; with a node
+    in their middle, paths that part there and paths that meet there are those of a residual block.
+    """
+    sources: dict[str, list[str]] = {name: [] for name in nodes}
+    for source, target in edges:
+        sources[target].append(source)
+    readers: dict[frozenset[str], list[str]] = {}
+    for name, before in sources.items():
+        if len(set(before)) > 1:
+            readers.setdefault(frozenset(before), []).append(name)
+    nodes, made = dict(nodes), dict[frozenset[str], str]()
+    for parts in sorted(readers, key=len):
+        names = readers[parts]
+        left, summed = set(parts), []
+        for smaller in sorted(made, key=len, reverse=True):
+            if smaller <= left:
+                left -= smaller
+                summed.append(made[smaller])
+        summed += [name for name in sources[names[0]] if name in left]
+        if len(names) > 1 or any(parts < other for other in readers):
+            unique, number = f"{names[0]}.input", 1
+            while unique in nodes:
+                number += 1
+                unique = f"{names[0]}.input_{number}"
+            nodes[unique], made[parts], sources[unique] = Sum(), unique, summed
+            summed = [unique]
+        for name in names:
+            if len(sources[name]) == len(parts):  # else an edge occurs twice, which is refused later
+                sources[name] = list(summed)
+    return nodes, [(source, target) for target, before in sources.items() for source in before]
+
+
 class Topology:
     """A directed graph without cycles, from one Input to one Output.
 

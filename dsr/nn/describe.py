@@ -72,7 +72,7 @@ class GraphWriter(Protocol):
     def average_pool(
         self, path: str, wire: Any, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
     ) -> Any:
-        """The mean over windows."""
+        """The mean over windows, of images or of signals (C, L)."""
 
     def global_average_pool(self, path: str, wire: Any) -> Any:
         """The mean over all pixels, as a vector."""

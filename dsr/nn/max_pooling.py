@@ -84,7 +84,7 @@ class MaxPool2d(Pooling):
         """None: comparisons are free, and the spikes that are left count where they are used."""
 
     def export(self, writer: GraphWriter, wire: Any) -> Any:
-        """Maximum pooling."""
+        """Maximum pooling, which graphs have of spikes only."""
         return writer.max_pool(self.path, wire, self.kernel_size, self.stride, self.padding)
 
 

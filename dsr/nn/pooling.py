@@ -183,10 +183,6 @@ class AvgPool1d(SignalPooling, AvgPool2d):
         At most half the kernel size.
     """
 
-    def export(self, writer: GraphWriter, wire: Any) -> Any:
-        """Average pooling."""
-        return writer.average_pool(self.path, wire, self.kernel_size, self.stride, self.padding)
-
 
 def merge_lanes(values: Values) -> Values:
     """(C, H, W, T, B) as (C, H, W, L)."""

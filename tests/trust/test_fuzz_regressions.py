@@ -128,7 +128,7 @@ def nir_chain(**nodes):
         "out": nir.Output({"output": np.array([2, 4, 4])}),
     }
     names = list(whole)
-    about = {"timesteps": 2, "dt": 1.0}
+    about = {"timesteps": 2, "dt": 1.0, "reset": "subtract"}
     edges = list(pairwise(names))
     return nir.NIRGraph(whole, edges, metadata=about, type_check=False)
 

@@ -37,10 +37,12 @@ PACKAGE = {
     "models": {"nn"},
     "inspect": {"ops", "functional", "nn", "files"},
     "nir": {"ops", "nn", "files"},
-    "train": {"ops", "nn", "metrics", "optim", "files", "data", "weights", "models"},
+    "deploy": {"ops", "nn", "files", "data", "weights"},
+    "train": {"ops", "nn", "metrics", "optim", "files", "data", "weights", "models", "deploy"},
     "sklearn": {"ops", "nn", "optim", "models"},
-    "bench": {"_core", "ops", "nn", "optim", "models", "train"},
-    "commands": {"the package itself", "_core", "ops", "nn", "files", "data", "inspect", "nir", "train", "bench"},
+    "bench": {"_core", "ops", "nn", "optim", "models", "deploy", "train"},
+    "commands": {"the package itself", "_core", "ops", "nn", "files", "data", "inspect", "nir", "train", "bench"}
+    | {"deploy"},
 }
 # the faces of the package, which see it as a user does
 FACES = {"dsr", "dsr.__main__"}

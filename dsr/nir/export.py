@@ -221,8 +221,28 @@ class _Exporter:
     def average_pool(
         self, path: str, wire: _Wire, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
     ) -> _Wire:
-        """The mean over windows."""
+        """The mean over windows of images."""
+        if len(wire.features) == 2:
+            raise _nothing(path, "AvgPool1d")
         return self._average(path, wire, (kernel_size, stride, padding), self.features[path])
+
+    def max_pool(
+        self, path: str, wire: _Wire, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    ) -> _Wire:
+        """Refused."""
+        raise _nothing(path, f"MaxPool{len(wire.features) - 1}d")
+
+    def upsample(self, path: str, wire: _Wire, factor: tuple[int, int]) -> _Wire:
+        """Refused."""
+        raise _nothing(path, "Upsample")
+
+    def gate(self, path: str, wire: _Wire, by: _Wire, fires: bool) -> _Wire:
+        """Refused."""
+        raise _nothing(path, f"SpikeResidual {'AND' if fires else 'IAND'}")
+
+    def rectify(self, path: str, wire: _Wire) -> _Wire:
+        """Refused."""
+        raise _nothing(path, "ReLU")
 
     def global_average_pool(self, path: str, wire: _Wire) -> _Wire:
         """The mean over all pixels, as a vector."""
@@ -336,6 +356,10 @@ class _Exporter:
 def _wire(source: str, features: tuple[int, ...], scale: Doubles | None = None) -> _Wire:
     ones = np.ones(features[0])
     return _Wire({source: ones if scale is None else scale}, np.zeros(features[0]), features)
+
+
+def _nothing(path: str, layer: str) -> ValueError:
+    return ValueError(f"to_nir: layer '{path}': NIR has nothing that does what {layer} does")
 
 
 def _told(number: PerChannel) -> float | list[float]:

@@ -46,7 +46,7 @@ class OperationCounter(Protocol):
 
 
 class GraphWriter(Protocol):
-    """Writes a network as a graph, see `dsr.nir`; a wire is what goes from one layer to the next."""
+    """Writes a network as a graph, see `dsr.nir` and `dsr.deploy`; a wire is what goes from one layer to the next."""
 
     def layer(self, layer: Layer, wire: Any) -> Any:
         """The wire behind a layer inside this one."""
@@ -76,6 +76,20 @@ class GraphWriter(Protocol):
 
     def global_average_pool(self, path: str, wire: Any) -> Any:
         """The mean over all pixels, as a vector."""
+
+    def max_pool(
+        self, path: str, wire: Any, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Any:
+        """The largest value of windows; of spikes, which all have heights above 0, their OR."""
+
+    def upsample(self, path: str, wire: Any, factor: tuple[int, int]) -> Any:
+        """Each pixel repeated, vertically and horizontally."""
+
+    def gate(self, path: str, wire: Any, by: Any, fires: bool) -> Any:
+        """The spikes of one wire where those of another one are there (`fires`), or are not."""
+
+    def rectify(self, path: str, wire: Any) -> Any:
+        """The positive part."""
 
     def flatten(self, path: str, wire: Any) -> Any:
         """An image as a vector."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from dsr import ops
 from dsr.nn.currents import Computed, Current, Signal, needs_gradient, signal_values
-from dsr.nn.describe import OperationCounter
+from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted, map_gradient
 from dsr.nn.layer import saved_state
 from dsr.nn.pooling import Pooling, SignalPooling, merge_lanes
@@ -82,6 +82,10 @@ class MaxPool2d(Pooling):
 
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
         """None: comparisons are free, and the spikes that are left count where they are used."""
+
+    def export(self, writer: GraphWriter, wire: Any) -> Any:
+        """Maximum pooling."""
+        return writer.max_pool(self.path, wire, self.kernel_size, self.stride, self.padding)
 
 
 class MaxPool1d(SignalPooling, MaxPool2d):

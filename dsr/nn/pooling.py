@@ -181,8 +181,8 @@ class AvgPool1d(SignalPooling, AvgPool2d):
     """
 
     def export(self, writer: GraphWriter, wire: Any) -> Any:
-        """NIR has no pooling of signals."""
-        raise ValueError(f"to_nir: layer '{self.path}': NIR has nothing that does what AvgPool1d does")
+        """Average pooling."""
+        return writer.average_pool(self.path, wire, self.kernel_size, self.stride, self.padding)
 
 
 def merge_lanes(values: Values) -> Values:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dsr.nn.currents import Current, Dense, Signal, needs_gradient, signal_values
-from dsr.nn.describe import OperationCounter
+from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
 from dsr.nn.layer import Layer, saved_state
 from dsr.nn.run import Run
@@ -53,3 +55,7 @@ class ReLU(Layer):
 
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
         """None: activation functions are free."""
+
+    def export(self, writer: GraphWriter, wire: Any) -> Any:
+        """The positive part."""
+        return writer.rectify(self.path, wire)

@@ -109,12 +109,15 @@ class SpikeResidual(Layer):
             counter.merge([counter.output_of(self.body.path), other], output, lambda parts: parts[0] + parts[1])
 
     def export(self, writer: GraphWriter, wire: Any) -> Any:
-        """A fork and a sum; NIR has no other connection of spikes."""
-        if self.connect != "add":
-            raise ValueError(f"to_nir: layer '{self.path}': NIR has nothing that does what {self.kind()} does")
+        """A fork, and a sum or a gate."""
         wire = writer.fork(self.path, wire)
         body = writer.layer(self.body, wire)
-        return writer.add(body, wire if self.shortcut is None else writer.layer(self.shortcut, wire))
+        other = wire if self.shortcut is None else writer.layer(self.shortcut, wire)
+        return (
+            writer.add(body, other)
+            if self.connect == "add"
+            else writer.gate(self.path, other, body, self.connect == "and")
+        )
 
 
 def _rates(train: SpikeTrain) -> Values:

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dsr.nn.currents import Computed, Current, Signal, Spikes, needs_gradient, signal_values, trains_of
-from dsr.nn.describe import OperationCounter
+from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import SignalGradient, map_gradient
 from dsr.nn.layer import Layer, saved_state
 from dsr.nn.run import Run
@@ -71,3 +71,7 @@ class Upsample(Layer):
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
         """None of its own: a repeated spike counts where it is used."""
         counter.pass_on(signal, output, self._repeated)
+
+    def export(self, writer: GraphWriter, wire: Any) -> Any:
+        """Repeated pixels."""
+        return writer.upsample(self.path, wire, self.factor)

@@ -57,8 +57,8 @@ ENTRIES = {
     "neuron:neuron ?thresholds:float32:RO !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
-    "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size out_channels:count "
-    "shift:size table_bits:count !rows:int32:KIJLQ",
+    "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size "
+    "out_channels:count shift:size table_bits:count !rows:int32:KIJLQ",
     "integer_conv2d_neuron_spikes": "words:uint32:WHVTB packed:int16:KNRQ geometry:geometry in_channels:size "
     "out_channels:count shift:size table_bits:count ?current:int32:KIJSBQ ?shortcut:uint32:MIJTB "
     "?shortcut_weight:int32:O bias:int32:O reset:int32:O fire:int32:O decay:size ?!potentials:int16:KIJBQ "

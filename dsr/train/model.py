@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.targets import Task
+from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -212,6 +213,8 @@ def load(
     elif best:
         raise ValueError(f"load: argument 'best': expected a run folder with it, got the file {path}")
     arrays, metadata = checkpoint.load(path)
+    if metadata.get("kind") == INTEGER:
+        raise checkpoint.CheckpointError(f"{path}: an integer network; dsr.IntegerModel.load reads it")
     if metadata.get("kind") == KIND and metadata.get("recipe") is None:
         made = network or _described(path, metadata, timesteps)
         try:

@@ -261,7 +261,7 @@ class IntegerStream:
 def quantize(
     model: Network | HasNetwork,
     data: ArrayLike,
-    bits: int = 8,
+    bits: int | None = None,
     *,
     features: Sequence[int] | None = None,
 ) -> IntegerModel:
@@ -275,8 +275,9 @@ def quantize(
         Some samples, such as 256 of the training set, as `model` takes them: raw ones for a model that has a
         preprocessing, otherwise (B, *features) or (T, B, *features). They give the scale of the input, and correct the
         biases for what rounding adds on average. Only the first 256 are used.
-    bits : int
-        Of the weights of convolutions, 2 to 8. Those that read the data have always 8.
+    bits : int, optional
+        Of the weights of convolutions, 2 to 8; by default those that the network was trained with (`weight_bits`), or
+        8. Weights that read the data have always 8.
     features : sequence of int, optional
         Shape of a sample; by default that of `data`.
 
@@ -294,12 +295,16 @@ def quantize(
 
     Notes
     -----
-    Weights have a scale for each output channel: that of the least squared error. Further training with rounded weights
-    (``dsr quantize RUN --bits 4 --epochs 3``) keeps more of the accuracy where there are few bits.
+    Weights have a scale for each output channel: that of the least squared error. Training with rounded weights, by the
+    key `weight_bits` of a recipe, the argument of `Network`, or ``dsr quantize RUN --bits 4 --epochs 3``, keeps more of
+    the accuracy where there are few bits.
     """
     network = getattr(model, "network", model)
     if not isinstance(network, Network):
         raise TypeError(f"quantize: argument 'model': expected a Network or a Model, got {type(model).__name__}")
+    trained = network.weight_bits
+    if bits is None:
+        bits = trained or 8
     if not isinstance(bits, int | np.integer) or not 2 <= bits <= 8:
         raise ValueError(f"quantize: argument 'bits': expected an integer from 2 to 8, got {shown(bits)}")
     preprocessing: Preprocessing | None = getattr(model, "preprocessing", None)
@@ -314,7 +319,7 @@ def quantize(
     first = batch.take(range(min(CALIBRATION, batch.shape[axis])), axis).astype(np.float32, copy=False)
     program = lower(network, first.shape[axis + 1 :] if features is None else tuple(features))
     return IntegerModel(
-        quantize_program(program, first, int(bits)),
+        quantize_program(program, first, int(bits), trained == bits),
         network.timesteps,
         int(bits),
         program.features,

@@ -19,6 +19,7 @@ from dsr.deploy import program as p
 from dsr.deploy.currents import LARGEST_VALUE, Doubles, FloatCurrent, FloatTaps, IntegerSignals
 from dsr.deploy.integer_checks import require_sound
 from dsr.deploy.integer_engine import Data, Engine, Planes, Signal, State
+from dsr.nn.rounding import CLIPS, DATA_BITS, largest_weight, weight_scales
 from dsr.ops import Integers, Values
 from dsr.ops.integers import LIMIT, NO_DECAY
 
@@ -26,13 +27,9 @@ LARGEST_RESET = 4095
 """So that potentials reach 8 thresholds from 0 before they are cut off."""
 USUAL_RESET = 2047
 LARGEST_SHIFT = 12
-DATA_BITS = 8
-"""Of weights that read the data, whatever the others have: they are few, and the first to lose something."""
-CLIPS = np.linspace(0.3, 1, 36)
-"""Where weights are cut off, as fractions of the largest, of which the one of the least squared error is taken."""
 
 
-def quantize_program(program: p.Program, data: Values, bits: int) -> tuple[i.Step, ...]:
+def quantize_program(program: p.Program, data: Values, bits: int, trained: bool = False) -> tuple[i.Step, ...]:
     """The steps of the integer network.
 
     Parameters
@@ -44,6 +41,8 @@ def quantize_program(program: p.Program, data: Values, bits: int) -> tuple[i.Ste
         taken from its bias.
     bits : int
         Of the weights, 2 to 8.
+    trained : bool
+        The network was trained with rounded weights: biases are left as they are.
 
     Raises
     ------
@@ -51,7 +50,7 @@ def quantize_program(program: p.Program, data: Values, bits: int) -> tuple[i.Ste
         The program does something that integers cannot, or a current could leave 31 bits; the message names the layer.
     """
     follow = IntegerSignals(program)
-    calibration = _Calibration(program, data)
+    calibration = _Calibration(program, data, trained)
     for number, step in enumerate(program.steps):
         if isinstance(step, p.Input):
             most = largest_value(program)
@@ -91,7 +90,7 @@ def largest_value(program: p.Program) -> int:
         if steady and isinstance(step, p.Convolution)
     ]
     widest = max((float((row.sum(axis=1) / np.maximum(row.max(axis=1), 1e-30)).max()) for row in rows), default=1.0)
-    room = i.LARGEST_CURRENT / (widest / CLIPS[0] * 2 ** (DATA_BITS - 1))
+    room = i.LARGEST_CURRENT / (widest / CLIPS.min() * 2 ** (DATA_BITS - 1))
     return int(min(LARGEST_VALUE, 2.0 ** floor(log2(room)) - 1))
 
 
@@ -114,8 +113,9 @@ def as_data(data: Values, source: i.Input, features: int) -> Data:
 class _Calibration:
     """The signals of the steps so far on some samples."""
 
-    def __init__(self, program: p.Program, data: Values) -> None:
+    def __init__(self, program: p.Program, data: Values, trained: bool) -> None:
         self.program, self.engine, self.signals = program, Engine(()), list[Signal]()
+        self.trained = trained
         has_time = data.ndim == len(program.features) + 2
         self.timesteps = len(data) if has_time else program.timesteps
 
@@ -132,6 +132,8 @@ class _Calibration:
 
     def error(self, taps: FloatTaps, rounded: Doubles) -> Doubles:
         """What the rounded weights give too much, (O,), on average over pixels, steps and samples."""
+        if self.trained:
+            return np.zeros(len(rounded))
         signal = self.signals[taps.signal.number]
         if isinstance(signal, Planes):
             places = [words.size // len(words) for words in signal.planes]
@@ -153,7 +155,7 @@ def _neurons(step: p.Neurons, current: FloatCurrent, bits: int, calibration: _Ca
     threshold, fire = (np.broadcast_to(np.asarray(n, np.float64), channels) for n in (model.v_threshold, model.fire))
     leaks = model.decay != 1 or model.gain != 1
     current = current.scaled(np.full(channels, model.gain))
-    scales = [_scales(taps, bits) for taps in current.taps]
+    scales = [weight_scales(taps.weight, _weight_bits(taps, bits)) for taps in current.taps]
     shifts = [_shift(taps, threshold, scale) for taps, scale in zip(current.taps, scales, strict=True)]
     unit = threshold / LARGEST_RESET
     for scale, shift in zip(scales, shifts, strict=True):
@@ -176,7 +178,7 @@ def _neurons(step: p.Neurons, current: FloatCurrent, bits: int, calibration: _Ca
 
 def _read_out(step: p.Step, current: FloatCurrent, bits: int, calibration: _Calibration) -> i.ReadCurrent:
     """Without a threshold the unit of a channel is 2**-4 of that of its weights, or a part of what is added."""
-    scales = [_scales(taps, bits) for taps in current.taps]
+    scales = [weight_scales(taps.weight, _weight_bits(taps, bits)) for taps in current.taps]
     largest = np.maximum(np.abs(current.bias), max((np.abs(a.weight).max() for a in current.added), default=0.0))
     unit = np.where(largest > 0, largest, 1.0) / 2**12
     if scales:
@@ -190,21 +192,6 @@ def _read_out(step: p.Step, current: FloatCurrent, bits: int, calibration: _Cali
 
 def _weight_bits(taps: FloatTaps, bits: int) -> int:
     return DATA_BITS if taps.signal.is_data else bits
-
-
-def _scales(taps: FloatTaps, bits: int) -> Doubles:
-    """What 1 of the rounded weights of each channel is worth, (O,), by the least squared error; 0 where all are 0."""
-    most = 2 ** (_weight_bits(taps, bits) - 1) - 1
-    flat = taps.weight.reshape(len(taps.weight), -1)
-    largest = np.abs(flat).max(axis=1, initial=0)
-    best, least = largest / most, np.full(len(flat), np.inf)
-    for clip in CLIPS:
-        scale = np.where(largest > 0, largest * clip / most, 1.0)
-        rounded = np.clip(np.rint(flat / scale[:, np.newaxis]), -most, most) * scale[:, np.newaxis]
-        error = ((rounded - flat) ** 2).sum(axis=1)
-        better = (error < least) & (largest > 0)
-        best, least = np.where(better, scale, best), np.where(better, error, least)
-    return best
 
 
 def _shift(taps: FloatTaps, threshold: Doubles, scale: Doubles) -> int:
@@ -227,7 +214,7 @@ def _rounded(
                 f"quantize: layer '{step.path}': a kernel of {taps.geometry.taps} taps over spikes, of which an "
                 f"integer network has at most {ops.MOST_TAPS}"
             )
-        most = 2 ** (_weight_bits(taps, bits) - 1) - 1
+        most = largest_weight(_weight_bits(taps, bits))
         of_one = (unit * 2.0**shift).reshape(-1, 1, 1, 1)
         weight = np.clip(np.rint(taps.weight / of_one), -most, most)
         bias -= calibration.error(taps, weight * of_one)

@@ -275,12 +275,14 @@ def save(model: Model | Network, file: str | Path) -> None:
     preprocessing = model.preprocessing and model.preprocessing.to_dict()
     arrays = {f"network.{name}": array for name, array in model.network.arrays()}
     metadata = {"kind": KIND, "network": network, "timesteps": model.network.timesteps, "classes": list(model.classes)}
+    metadata["weight_bits"] = model.network.weight_bits
     checkpoint.save(file, arrays, {**metadata, "task": model.task, "preprocessing": preprocessing, **about})
 
 
 def _described(path: Path, metadata: Mapping[str, Any], timesteps: int | None) -> Network:
     try:
-        return Network(make(metadata["network"]), timesteps or metadata["timesteps"])
+        bits = metadata.get("weight_bits", 0)  # older files have none
+        return Network(make(metadata["network"]), timesteps or metadata["timesteps"], weight_bits=bits)
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path}: {error}") from None
 

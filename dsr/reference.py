@@ -605,13 +605,22 @@ def integer_conv2d_spikes(words: Array, weight: Array, geometry: Any, shift: int
 def integer_neurons(
     current: Array, reset: Array, fire: Array, decay: int = 1 << 15, potentials: Array | None = None
 ) -> tuple[Array, Array]:
-    """Spikes, as words, of integer neurons with this current (O, H, W, T, B), and their potentials (O, H, W, B)."""
+    """Spikes, as words, of integer neurons with this current (O, H, W, T, B), and their potentials (O, H, W, B).
+
+    Modulo 2**32, as everything is that is not the potential itself; potentials are kept modulo 2**16.
+    """
     channels, height, width, timesteps, batch = current.shape
     own = (channels, 1, 1, 1)
     v = np.zeros((channels, height, width, batch), np.int64) if potentials is None else potentials.astype(np.int64)
     spikes = np.empty(current.shape, np.int64)
     for t in range(timesteps):
-        u = np.clip((v * decay + (1 << 14) >> 15) + current[:, :, :, t], -32767, 32767)
+        kept = v if decay == 1 << 15 else _wrapped(v * decay + (1 << 14), 32) >> 15
+        u = np.clip(_wrapped(kept + current[:, :, :, t], 32), -32767, 32767)
         spikes[:, :, :, t] = u >= fire.reshape(own)
-        v = u - spikes[:, :, :, t] * reset.reshape(own)
-    return pack_words(spikes), v
+        v = _wrapped(u - spikes[:, :, :, t] * reset.reshape(own), 32)
+    return pack_words(spikes), _wrapped(v, 16)
+
+
+def _wrapped(numbers: Array, bits: int) -> Array:
+    """As integers of so many bits."""
+    return (numbers + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)

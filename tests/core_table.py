@@ -198,6 +198,8 @@ def make_arguments(
         if argument.axes:
             shape = tuple(sizes[letter] for letter in argument.axes)
             made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
+            if argument.name == "packed":
+                made[-1][:, :, 0] = 0
         elif argument.kind == "neuron":
             made.append(make_neuron(rng, real))
         elif argument.kind == "geometry":

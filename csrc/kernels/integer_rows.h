@@ -105,13 +105,15 @@ static inline __attribute__((always_inline)) void run_integer_rows(const int32_t
                     row_mask set = ((int32_t)(added >> (k * ROW_LANES)) & each) != 0;
                     x += (integer_vector)(set & shortcut_weight[k]);
                 }
-                if (leaky)
-                    v[k] = (v[k] * neurons->decay + (1 << (DSR_DECAY_BITS - 1))) >> DSR_DECAY_BITS;
+                if (leaky) {
+                    integer_vector product = (integer_vector)v[k] * (uint32_t)neurons->decay;
+                    v[k] = (signed_vector)(product + (1u << (DSR_DECAY_BITS - 1))) >> DSR_DECAY_BITS;
+                }
                 signed_vector u = (signed_vector)((integer_vector)v[k] + x);
                 signed_vector most = u > DSR_INTEGER_LIMIT, least = u < -DSR_INTEGER_LIMIT;
                 u = (u & ~(most | least)) | (DSR_INTEGER_LIMIT & most) | (-DSR_INTEGER_LIMIT & least);
                 signed_vector fires = u >= fire[k];
-                v[k] = u - (fires & reset[k]);
+                v[k] = (signed_vector)((integer_vector)u - (integer_vector)(fires & reset[k]));
                 word |= mask_bits(fires) << (k * ROW_LANES);
             }
             words[t * stride + i] = word & neurons->exists;

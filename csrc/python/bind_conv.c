@@ -231,8 +231,18 @@ static dsr_conv integer_conv_of(const dsr_call *c, size_t in_channels, size_t ou
     return conv;
 }
 
-static int check_integer_conv(const dsr_call *c, const dsr_geometry *g, size_t in_channels, size_t out_channels,
-                              size_t shift, size_t table_bits, size_t lanes) {
+/* The first row of each block, which lists are padded with. */
+static int check_zeros(const dsr_call *c, const int16_t *packed) {
+    size_t blocks = AXIS(c, 'K') * AXIS(c, 'N'), length = AXIS(c, 'R') * DSR_INTEGER_ROW;
+    for (size_t block = 0; block < blocks; block++)
+        for (size_t i = 0; i < DSR_INTEGER_ROW; i++)
+            if (packed[block * length + i])
+                return dsr_refuse(c, "packed", "blocks that begin with a row of zeros");
+    return 0;
+}
+
+static int check_integer_conv(const dsr_call *c, const int16_t *packed, const dsr_geometry *g, size_t in_channels,
+                              size_t out_channels, size_t shift, size_t table_bits, size_t lanes) {
     if (check_geometry(c, 'H', 'I', g, 0) < 0 || check_geometry(c, 'V', 'J', g, 1) < 0)
         return -1;
     if (in_channels % g->groups || out_channels % g->groups)
@@ -247,13 +257,14 @@ static int check_integer_conv(const dsr_call *c, const dsr_geometry *g, size_t i
     size_t taps = g->kernel[0] > DSR_MOST_TAPS ? g->kernel[0] : g->kernel[0] * g->kernel[1];
     if (taps > DSR_MOST_TAPS / table_bits)
         return dsr_refuse(c, taps > DSR_MOST_TAPS ? "geometry" : "table_bits", "at most 121 taps times 'table_bits'");
-    if (shift > 15)
-        return dsr_refuse(c, "shift", "an integer in [0, 15]");
+    if (shift > 30)
+        return dsr_refuse(c, "shift", "an integer in [0, 30]");
     size_t block_rows,
         blocks = dsr_integer_blocks(integer_conv_of(c, in_channels, out_channels, lanes, g), &block_rows);
-    return dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0
-               ? -1
-               : dsr_expect_axis(c, 'R', block_rows, "rows of a block");
+    if (dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0 ||
+        dsr_expect_axis(c, 'R', block_rows, "rows of a block") < 0)
+        return -1;
+    return check_zeros(c, packed);
 }
 
 #define INTEGER_CONV2D_SPIKES(A, S)                                                                                    \
@@ -263,7 +274,8 @@ static int check_integer_conv(const dsr_call *c, const dsr_geometry *g, size_t i
 ARGUMENTS(integer_conv2d_spikes, INTEGER_CONV2D_SPIKES)
 
 CHECK(integer_conv2d_spikes) {
-    return check_integer_conv(c, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits, AXIS(c, 'L'));
+    return check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
+                              AXIS(c, 'L'));
 }
 
 OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
@@ -294,7 +306,7 @@ CHECK(integer_conv2d_neuron_spikes) {
     if (a->current && AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "those of 'words', or 1") < 0)
         return -1;
     if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
-        check_integer_conv(c, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
+        check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
                            AXIS(c, 'T') * AXIS(c, 'B')) < 0)
         return -1;
     return dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0

@@ -155,7 +155,7 @@ def rows_of(values: NDArray[np.integer]) -> Integers:
 def values_of(rows: Integers, channels: int) -> Integers:
     """Rows as values (C, H, W, T, B). EXACT."""
     require_array("values_of", 6, rows=rows)
-    flat = np.moveaxis(rows, -1, 1).reshape(-1, *rows.shape[1:-1])
+    flat = np.moveaxis(rows, -1, 1).reshape(len(rows) * ROW, *rows.shape[1:-1])
     return np.ascontiguousarray(flat[:channels])
 
 
@@ -169,7 +169,7 @@ def integer_conv2d_spikes(words: Words, weights: PackedWeights, shift: int, tabl
     weights : PackedWeights
         See `pack_integers`.
     shift : int
-        In [0, 15].
+        In [0, 30].
     table_bits : int
         1, 2 or 4, see `best_table_bits`.
     rows : ndarray of int32, shape (ceil(O / 64), H', W', T, B, 64)

@@ -15,7 +15,7 @@ from dsr.train import run_folder
 
 def test_scales_of_the_least_squared_error():
     """By hand: of 2 bits, -1, 0 and 1; one large weight is not worth the loss of the others."""
-    weight = np.array([[1.0, 0.5, -1.0, 0.1], [0, 0, 0, 0], [1.0, 0.31, -0.31, 0.31]] + [[3.0] + [1.0] * 3])
+    weight = np.array([[1.0, 0.5, -1.0, 0.1], [0, 0, 0, 0], [1.0, 0.31, -0.31, 0.31], [3.0, 1.0, 1.0, 1.0]])
     scales = weight_scales(weight, 2)
     assert scales[1] == 0 and scales[0] == pytest.approx(0.85)
     for row, scale in zip(weight, scales, strict=True):

@@ -131,10 +131,7 @@ def _through_neurons(timesteps: int, batch: int, density: float, repeats: int) -
         packed = ops.pack_integers(np.rint(weight * (127 / np.abs(weight).max())).astype(np.int8), geometry, channels)
         convolution = ops.SpikeConvolution(words, weight, None, 1.0, geometry, table_bits)
         zeros, reset = np.zeros(channels, np.int32), np.full(channels, 1000, np.int32)
-        model, neurons = (
-            ops.if_model(1000 * float(np.abs(weight).max()) / 127),
-            ops.IntegerNeurons(zeros, reset, reset // 2),
-        )
+        neurons, model = ops.IntegerNeurons(zeros, reset, reset // 2), ops.if_model(8 * float(np.abs(weight).max()))
         work = weight.size * size * size * timesteps * batch / 1e9
         calls: dict[str, Callable[[], Any]] = {
             "": partial(ops.conv2d_neuron_spikes, convolution, model),

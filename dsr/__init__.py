@@ -40,6 +40,8 @@ from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
     from dsr import bench, data, inspect, metrics, models, nir, testing, train
+    from dsr.deploy.integer_model import IntegerModel as IntegerModel
+    from dsr.deploy.integer_model import quantize as quantize
     from dsr.deploy.session import Session, compile
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 _MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "testing", "train")
 _PARTS = {
+    "IntegerModel": "dsr.deploy.integer_model",
     "Model": "dsr.train.model",
     "Session": "dsr.deploy.session",
     "SpikingClassifier": "dsr.sklearn.classifier",
@@ -59,6 +62,7 @@ _PARTS = {
     "compile": "dsr.deploy.session",
     "load": "dsr.train.model",
     "load_state": "dsr.weights.loading",
+    "quantize": "dsr.deploy.integer_model",
     "save": "dsr.train.model",
 }
 
@@ -101,6 +105,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "Identity",
+    "IntegerModel",
     "Layer",
     "Linear",
     "MaxPool1d",
@@ -133,6 +138,7 @@ __all__ = [
     "models",
     "mse",
     "nir",
+    "quantize",
     "save",
     "set_num_threads",
     "spike_rates",

@@ -35,6 +35,7 @@
 #include "optim.h"
 #include "rows.h"
 #include "neuron_rows.h"
+#include "integer_rows.h"
 #include "winograd.h"
 #include "depthwise.h"
 

@@ -96,6 +96,8 @@ typedef struct {
     X(conv2d_neuron_spikes)                                                                                            \
     X(neuron_steps)                                                                                                    \
     X(conv2d_spikes_weight_gradient)                                                                                   \
+    X(integer_conv2d_spikes)                                                                                           \
+    X(integer_conv2d_neuron_spikes)                                                                                    \
     X(sgd_update)
 
 #define DSR_DECLARE_ENTRY(name) extern const dsr_entry dsr_entry_##name;

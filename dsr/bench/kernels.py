@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -58,6 +59,7 @@ def measure(density: float = 0.1, batch: int = 128, timesteps: int = 5, repeats:
     results = []
     for case in _cases():
         results += _convolutions(case, timesteps, batch, density, repeats)
+    results += _through_neurons(timesteps, batch, density, repeats)
     results += pooling.measure(density, repeats) + _neurons(repeats)
     return [r | {"threads": _core.threads(), "level": _core.level()} for r in results]
 
@@ -117,6 +119,32 @@ def _convolutions(case: Case, timesteps: int, batch: int, density: float, repeat
         | {who: work / seconds(call, repeats) for who, call in calls.items()}
         for what, calls in (("forward", forward), ("weight gradient", gradient), ("input gradient", below))
     ]
+
+
+def _through_neurons(timesteps: int, batch: int, density: float, repeats: int) -> list[dict[str, Any]]:
+    """A convolution of spikes through neurons to spikes, with float weights and with integers of 8 bits."""
+    rng, geometry, results = np.random.default_rng(0), Geometry((3, 3), padding=(1, 1, 1, 1)), list[dict[str, Any]]()
+    table_bits = ops.best_table_bits(density, geometry.taps)
+    for channels, size in SHAPES:
+        words = ops.pack_words((rng.random((channels, size, size, timesteps, batch), np.float32) < density) + 0.0)
+        weight = rng.normal(size=(channels, channels, 3, 3)).astype(np.float32)
+        packed = ops.pack_integers(np.rint(weight * (127 / np.abs(weight).max())).astype(np.int8), geometry, channels)
+        convolution = ops.SpikeConvolution(words, weight, None, 1.0, geometry, table_bits)
+        zeros, reset = np.zeros(channels, np.int32), np.full(channels, 1000, np.int32)
+        neurons, model = ops.IntegerNeurons(zeros, reset, reset // 2), ops.if_model(8 * float(np.abs(weight).max()))
+        work = weight.size * size * size * timesteps * batch / 1e9
+        calls: dict[str, Callable[[], Any]] = {
+            "": partial(ops.conv2d_neuron_spikes, convolution, model),
+            ", integers": partial(
+                ops.integer_conv2d_neuron_spikes, ops.IntegerInput(words, packed, 0, table_bits), neurons
+            ),
+        }
+        shape = f"{channels}x{size}x{size}, {timesteps * batch} lanes"
+        results += [
+            {"kernel": f"conv3x3 to spikes{what}", "shape": shape, "dsr": work / seconds(call, repeats)}
+            for what, call in calls.items()
+        ]
+    return results
 
 
 def _torch(flat: ops.Values, weight: ops.Values, grad: ops.Values, geometry: Geometry) -> list[Callable[[], Any]]:

@@ -15,6 +15,7 @@ import dsr
 from dsr.deploy.c import Exported, export_c
 from dsr.deploy.c.float_twin import FloatTwin
 from dsr.deploy.c.storage import plan
+from dsr.deploy.c.unflatten import unflatten
 from dsr.deploy.lowering import lower
 from dsr.deploy.program import Neurons
 
@@ -129,6 +130,7 @@ def assert_same_as_network(network, program, sample, frames):
 
     The test in C has compared the compiled code with the twin.
     """
+    program = unflatten(program)
     interpreted = program_interpreter.run(program, sample[:, np.newaxis] if frames else sample[np.newaxis])
     expected = {}
 

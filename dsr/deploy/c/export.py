@@ -17,6 +17,7 @@ from dsr.deploy.c.float_source import float_library
 from dsr.deploy.c.float_twin import FloatTwin
 from dsr.deploy.c.library import plain
 from dsr.deploy.c.storage import plan
+from dsr.deploy.c.unflatten import unflatten
 from dsr.deploy.c.vector import vector
 from dsr.deploy.program import Convolution, Neurons, Program, Rectify
 from dsr.files import atomic
@@ -122,6 +123,7 @@ def export_c(
             raise ValueError(
                 f"export_c: layer '{step.path}': expected arrays that 32 bits index, got one of {largest:,}"
             )
+    program = unflatten(program)
     storage = plan(program, not frames)
     library = float_library(name, program, storage)
     text, rates = vector(library, FloatTwin(program, storage), _sample(program, frames, sample))

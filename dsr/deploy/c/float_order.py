@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dsr.deploy.c import windows
 from dsr.deploy.c.storage import Storage, is_spikes
 from dsr.deploy.program import (
     AveragePool,
@@ -23,7 +24,7 @@ from dsr.deploy.program import (
     Sum,
     Upsample,
 )
-from dsr.ops import Values
+from dsr.ops import Geometry, Values
 
 
 class Kernels(Protocol):
@@ -146,13 +147,9 @@ def rows(step: Convolution, source: Step) -> Values:
     return np.ascontiguousarray(moved, np.float32)
 
 
-def window_axis(step: Step, image: tuple[int, ...], axis: int) -> dict[str, int]:
-    """One direction of the windows of a convolution or pooling, as a ``dsr_axis`` in C."""
+def geometry(step: Step) -> Geometry:
+    """The windows of a convolution or pooling."""
     if isinstance(step, Convolution):
-        g = step.geometry
-        numbers = g.kernel[axis], g.stride[axis], g.dilation[axis], g.spread[axis], g.padding[2 * axis]
-    else:
-        assert isinstance(step, Pool)
-        numbers = step.kernel_size[axis], step.stride[axis], 1, 1, step.padding[axis]
-    names = ("size", "taps", "stride", "dilation", "spread", "before")
-    return dict(zip(names, (image[axis], *numbers), strict=True))
+        return step.geometry
+    assert isinstance(step, Pool)
+    return windows.of_pool(*step.windows)

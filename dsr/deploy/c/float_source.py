@@ -7,7 +7,8 @@ from math import exp, prod
 
 import numpy as np
 
-from dsr.deploy.c.float_order import amplitudes, compute, rows, window_axis
+from dsr.deploy.c import windows
+from dsr.deploy.c.float_order import amplitudes, compute, geometry, rows
 from dsr.deploy.c.library import Library, Member, at, function, identifier, number_text
 from dsr.deploy.c.storage import Storage, is_spikes, words
 from dsr.deploy.program import (
@@ -134,9 +135,7 @@ class _Source:
 
     def _windows(self, number: int) -> str:
         step = self.program.steps[number]
-        channels, *image = self.program.steps[step.inputs[0]].shape
-        axes = [", ".join(map(str, window_axis(step, tuple(image), axis).values())) for axis in (0, 1)]
-        return f"{{{{{axes[0]}}}, {{{axes[1]}}}, {channels}}}"
+        return windows.text(self.program.steps[step.inputs[0]].shape, geometry(step))
 
     # ---- kernels
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.deploy.c.float_order import amplitudes, compute, rows, window_axis
+from dsr.deploy.c.float_order import amplitudes, compute, geometry, rows
 from dsr.deploy.c.storage import Storage, is_spikes
 from dsr.deploy.c.vector import Bits
+from dsr.deploy.c.windows import seen
 from dsr.deploy.program import AveragePool, Convolution, Gate, MaxPool, Neurons, Pool, Program, Step, Sum, Upsample
 from dsr.ops import Values
 
@@ -98,14 +99,14 @@ class FloatTwin:
         inner, outer = step.weight.shape[1], len(step.weight) // step.geometry.groups
         weight = self.rows[number]
         for tap in range(step.geometry.taps):
-            seen, valid = _seen(image, step, tap)
+            values, valid = seen(image, geometry(step), step.shape[1:], tap)
             for c in range(len(image)):
                 part = current[c // inner * outer : (c // inner + 1) * outer]
                 row = weight[tap, c].reshape(-1, 1, 1)
                 if spiking:
-                    np.add(part, row, out=part, where=seen[c] & valid)
+                    np.add(part, row, out=part, where=values[c] & valid)
                 else:
-                    np.add(part, seen[c] * row, out=part, where=(seen[c] != 0) & valid)
+                    np.add(part, values[c] * row, out=part, where=(values[c] != 0) & valid)
 
     def bias(self, number: int, first: int) -> None:
         """By channel."""
@@ -120,23 +121,23 @@ class FloatTwin:
         source = self.program.steps[step.inputs[0]]
         taps = np.float32(step.kernel_size[0] * step.kernel_size[1])
         if is_spikes(source):
-            count = sum(seen & valid for seen, valid in self._windows(step, self.spikes[step.inputs[0]]))
+            count = sum(found & valid for found, valid in self._windows(step, self.spikes[step.inputs[0]]))
             heights = np.broadcast_to(amplitudes(source, None), source.shape[0]).reshape(-1, 1, 1)
             current += np.asarray(count, np.float32) * heights / taps
             return
         windows = list(self._windows(step, self.values[step.inputs[0]]))
         if isinstance(step, AveragePool):
             total = np.zeros(step.shape, np.float32)
-            for seen, valid in windows:
-                np.add(total, seen, out=total, where=np.broadcast_to(valid, total.shape))
+            for found, valid in windows:
+                np.add(total, found, out=total, where=np.broadcast_to(valid, total.shape))
             current += total / taps
         else:
-            current += np.max([np.where(valid, seen, -np.inf) for seen, valid in windows], axis=0).astype(np.float32)
+            current += np.max([np.where(valid, found, -np.inf) for found, valid in windows], axis=0).astype(np.float32)
 
     def _windows(self, step: Pool, image: NDArray[Any]) -> Any:
         kernel_h, kernel_w = step.kernel_size
         for tap in range(kernel_h * kernel_w):
-            yield _seen(image, step, tap)
+            yield seen(image, geometry(step), step.shape[1:], tap)
 
     def repeat(self, number: int, first: int) -> None:
         """Repeated pixels."""
@@ -181,7 +182,7 @@ class FloatTwin:
             self.spikes[number] = np.zeros(step.shape, bool)
         match step:
             case MaxPool():
-                moved = np.any([seen & valid for seen, valid in self._windows(step, spikes)], axis=0)
+                moved = np.any([found & valid for found, valid in self._windows(step, spikes)], axis=0)
             case Upsample():
                 moved = _repeated(step, spikes)
             case Gate():
@@ -189,19 +190,6 @@ class FloatTwin:
             case _:  # Concat and Flatten
                 moved = spikes.reshape(-1, *step.shape[1:])
         self.spikes[number][first : first + len(moved)] = moved
-
-
-def _seen(image: NDArray[Any], step: Step, tap: int) -> tuple[NDArray[Any], Bits]:
-    """What a tap of all windows reads, (C, H', W'), and whether there is a pixel, (H', W')."""
-    axes = [window_axis(step, image.shape[1:], axis) for axis in (0, 1)]
-    taps = tap // axes[1]["taps"], tap % axes[1]["taps"]
-    pixels, valid = [], []
-    for axis, k, size in zip(axes, taps, step.shape[1:], strict=True):
-        place = np.arange(size) * axis["stride"] + k * axis["dilation"] - axis["before"]
-        good = (place >= 0) & (place % axis["spread"] == 0) & (place // axis["spread"] < axis["size"])
-        pixels.append(np.where(good, place // axis["spread"], 0))
-        valid.append(good)
-    return image[:, pixels[0][:, np.newaxis], pixels[1]], valid[0][:, np.newaxis] & valid[1]
 
 
 def _repeated(step: Step, array: NDArray[Any]) -> NDArray[Any]:

@@ -244,6 +244,7 @@ def function(
     body: Sequence[str],
     after: Sequence[str] = (),
     frame: bool = False,
+    prefix: str = "",
 ) -> list[str]:
     """A function that goes over all pixels of a step; `own` are declarations, `after` comes after the pixels."""
     channels, height, width = shape
@@ -252,7 +253,7 @@ def function(
         lines.insert(0, f"const int32_t pixel = y * {width} + x;")
     return [
         f"/* {plain(path) or 'the network'}: {channels} x {height} x {width} */",
-        f"static void {identifier(number, path)}(@name@_state *state{', const float *frame' * frame}) {{",
+        f"static void {prefix}{identifier(number, path)}(@name@_state *state{', const float *frame' * frame}) {{",
         f"    for (int32_t y = 0; y < {height}; y++)",
         f"        for (int32_t x = 0; x < {width}; x++) {{",
         *(f"            {line}" for line in lines),

@@ -73,12 +73,13 @@ def plan(program: Program, static: bool) -> Storage:
     each_step = [i for i in stored if not steady[i]]
     if last not in stored:
         each_step.append(last)
+    lengths = {i: length(steps[i]) for i in stored}
     reads = {i: _stored_inputs(program, i, stored) for i in each_step}
     spikes = [i for i in each_step if i in stored and is_spikes(steps[i])]
     values = [i for i in each_step if i in stored and not is_spikes(steps[i])]
     place, kept = _one_behind_the_other(steps, once)
-    spike_place, word_count = _shared(steps, spikes, each_step, reads, 0)
-    value_place, value_count = _shared(steps, values, each_step, reads, kept)
+    spike_place, word_count = shared(spikes, each_step, reads, lengths, 0)
+    value_place, value_count = shared(values, each_step, reads, lengths, kept)
     neurons = [i for i, step in enumerate(steps) if isinstance(step, Neurons)]
     ends = np.cumsum([0, *(prod(steps[i].shape) for i in neurons)]).tolist()
     return Storage(
@@ -124,8 +125,12 @@ def _one_behind_the_other(steps: Sequence[Step], numbers: Sequence[int]) -> tupl
     return dict(zip(numbers, ends, strict=False)), ends[-1]
 
 
-def _shared(
-    steps: Sequence[Step], numbers: Sequence[int], order: Sequence[int], reads: Mapping[int, Sequence[int]], start: int
+def shared(
+    numbers: Sequence[int],
+    order: Sequence[int],
+    reads: Mapping[int, Sequence[int]],
+    lengths: Mapping[int, int],
+    start: int,
 ) -> tuple[dict[int, int], int]:
     """Places from `start` on, the first that is free from a step to its last reader; and where the last one ends."""
     place: dict[int, int] = {}
@@ -134,9 +139,9 @@ def _shared(
     for i in numbers:
         at = start
         for other in sorted((other for other in place if last[other] >= i), key=place.__getitem__):
-            if place[other] - at >= length(steps[i]):
+            if place[other] - at >= lengths[i]:
                 break
-            at = max(at, place[other] + length(steps[other]))
+            at = max(at, place[other] + lengths[other])
         place[i] = at
-        end = max(end, at + length(steps[i]))
+        end = max(end, at + lengths[i])
     return place, end

@@ -4,6 +4,9 @@ OpenBLAS comes from the PyPI package `scipy-openblas32`: its shared library is c
 and found through an rpath, so neither apt nor pkg-config is needed. `DSR_BLAS=system` takes the
 OpenBLAS that pkg-config knows instead. `DSR_SANITIZE=1` builds with ASan and UBSan, `DSR_WERROR=1`
 makes warnings errors (CI sets both).
+
+`python setup.py build_libdsr` builds the C library under the extension without Python, in `build/libdsr`:
+see csrc/libdsr/dsr_model.h.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import sys
 from pathlib import Path
 
 import numpy
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 
 LIBRARY = "libscipy_openblas.so" if sys.platform != "darwin" else "libscipy_openblas.dylib"
-SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.c"))
-HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+ROOMS = {
+    room: sorted(map(str, Path("csrc", room).glob("*.c"))) for room in ("levels", "ops", "python", "libdsr", "fuzz")
+}
+SOURCES = [*ROOMS["levels"], *ROOMS["ops"], *ROOMS["python"]]
+OTHERS = [*map(str, sorted(Path("csrc").rglob("*.h"))), *ROOMS["libdsr"], *ROOMS["fuzz"]]
 
 # -ffp-contract=off: a fused multiply-add on one level only would change the bits of potentials.
 # -fno-trapping-math: without it gcc does not vectorise the threshold compare (7 times slower).
@@ -69,6 +75,44 @@ class BuildWithOpenBLAS(build_ext):
         shutil.copy2(source, target / LIBRARY)
 
 
+class BuildLibdsr(Command):
+    """Builds libdsr, its header and the OpenBLAS that it needs into a folder."""
+
+    description = "build the C library under the extension, without Python"
+    user_options = [("output=", None, "folder (default: build/libdsr)")]  # noqa: RUF012
+
+    def initialize_options(self) -> None:
+        """Default options."""
+        self.output = "build/libdsr"
+
+    def finalize_options(self) -> None:
+        """Nothing to derive."""
+
+    def run(self) -> None:
+        """Compile and link."""
+        import scipy_openblas32
+
+        folder = Path(self.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        blas = Path(scipy_openblas32.get_lib_dir(), LIBRARY)
+        name, origin = ("libdsr.so", "$ORIGIN") if sys.platform != "darwin" else ("libdsr.dylib", "@loader_path")
+        sources = [*ROOMS["levels"], *ROOMS["ops"], "csrc/libdsr/read.c", "csrc/libdsr/run.c"]
+        command = [os.environ.get("CC", "cc"), *compile_args, "-fPIC", "-shared", "-DDSR_BLAS_PREFIXED=1", *sources]
+        command += [
+            "-isystem",
+            scipy_openblas32.get_include_dir(),
+            str(blas),
+            f"-Wl,-rpath,{origin}",
+            *link_args,
+            "-lm",
+        ]
+        subprocess.run([*command, "-o", str(folder / name)], check=True)
+        shutil.copy2(blas, folder / LIBRARY)
+        for file in ("dsr_model.h", "example.c"):
+            shutil.copy2(Path("csrc/libdsr", file), folder / file)
+        print(f"{folder / name}; its header is {folder / 'dsr_model.h'}")
+
+
 compile_args = [*FLAGS, *WARNINGS]
 link_args = ["-fopenmp"]
 if os.environ.get("DSR_WERROR") == "1":
@@ -81,7 +125,7 @@ if os.environ.get("DSR_SANITIZE") == "1":
 core = Extension(
     "dsr._core",
     sources=SOURCES,
-    depends=HEADERS,
+    depends=OTHERS,
     include_dirs=["csrc"],
     define_macros=[
         ("Py_LIMITED_API", "0x030B0000"),
@@ -95,6 +139,6 @@ core = Extension(
 
 setup(
     ext_modules=[core],
-    cmdclass={"build_ext": BuildWithOpenBLAS},
+    cmdclass={"build_ext": BuildWithOpenBLAS, "build_libdsr": BuildLibdsr},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -105,8 +105,8 @@ typedef struct {
         out_width;
 } dsr_pool;
 
-/* Floats of a row, see kernels/rows.h. */
-enum { DSR_ROW = 32 };
+/* Floats of a row, see kernels/rows.h, and 16-bit integers of a row, kernels/integer_rows.h: both have 128 bytes. */
+enum { DSR_ROW = 32, DSR_INTEGER_ROW = 64 };
 
 /* Which rows a byte of a word selects, of which 1, 2 or 4 bits share a table; `rows` are the rows of a whole word. */
 typedef struct {
@@ -162,6 +162,27 @@ typedef struct {
       (const float *constant, const float *values, float slope, size_t batch, size_t first, size_t lanes,              \
        float *dense))
 
+/* Neurons on integer rows: what the 32 channels of one word have, arrays aligned to 64 bytes. A potential u that the
+ * current has moved is cut off at +-DSR_INTEGER_LIMIT; `decay` is in units of 2^-15, 2^15: there is none. */
+enum { DSR_INTEGER_LIMIT = 32767, DSR_DECAY_BITS = 15 };
+typedef struct {
+    const int32_t *reset, *fire, *shortcut_weight;
+    const uint32_t *shortcut; /* laid out as the output; NULL: none */
+    uint32_t exists;          /* bits of the channels that exist */
+    int32_t decay;
+} dsr_integer_neurons;
+
+/* Integers wrap around instead of overflowing; `shift` is one to the left. */
+#define DSR_INTEGER_KERNELS(X)                                                                                         \
+    X(void, start_integer_rows, (const int32_t *bias, const int32_t *current, size_t n, int32_t *sums))                \
+    X(void, sum_integer_rows,                                                                                          \
+      (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, unsigned shift, int32_t *sums))     \
+    X(void, build_integer_table,                                                                                       \
+      (const int16_t *rows, size_t groups, uint32_t table_bits, size_t phases, int16_t *table))                        \
+    X(void, integer_neuron_rows,                                                                                       \
+      (const int32_t *sums, uint32_t *words, int16_t *potentials, size_t timesteps, size_t n, size_t stride,           \
+       const dsr_integer_neurons *neurons))
+
 /* One step of stochastic gradient descent. first: the momentum buffer is not yet filled. */
 typedef struct {
     float learning_rate, momentum, weight_decay;
@@ -208,6 +229,7 @@ typedef struct {
     DSR_REAL_KERNELS(X, double, f64)                                                                                   \
     DSR_LANE_KERNELS(X)                                                                                                \
     DSR_ROW_KERNELS(X)                                                                                                 \
+    DSR_INTEGER_KERNELS(X)                                                                                             \
     DSR_WINOGRAD_KERNELS(X)
 
 typedef struct {
@@ -355,6 +377,34 @@ typedef struct {
 dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
                                     uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
                                     dsr_after_conv after);
+
+/* Convolutions of integer weights over spikes, EXACT whatever table_bits. The weights are packed (dsr/ops/integers.py):
+ * for each block of DSR_INTEGER_ROW output channels and each of dsr_integer_blocks(conv) blocks of input words, a row
+ * of zeros and a row for each input channel and tap. The sum of any subset of a block's rows must fit int16.
+ *
+ * Currents are rows [ceil(O / 64)][P'][T][B][64]; channels that do not exist are 0. */
+size_t dsr_integer_blocks(dsr_conv conv, size_t *block_rows);
+/* rows += sums 2^shift */
+dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, const int16_t *packed, int32_t *rows, dsr_conv conv,
+                                     unsigned shift, unsigned table_bits);
+
+/* What follows up to the next spikes: the current so far as rows (NULL: 0; one_step: the same at every t), a bias per
+ * channel, a train that is added with a weight per channel (NULL: none), and neurons, whose potentials
+ * [ceil(O / 64)][P'][B][64] go on from those given (NULL: from 0). All per channel, with the decay of all. */
+typedef struct {
+    const int32_t *current;
+    int one_step;
+    const int32_t *bias, *shortcut_weight;
+    const uint32_t *shortcut;
+    const int32_t *reset, *fire;
+    int32_t decay;
+    int16_t *potentials;
+} dsr_after_integer_conv;
+
+/* The same through neurons to spikes. Without input channels: the neurons alone. */
+dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t *packed, uint32_t *output,
+                                            dsr_conv conv, size_t timesteps, unsigned shift, unsigned table_bits,
+                                            dsr_after_integer_conv after);
 
 /* A gradient constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: the constant alone. */
 typedef struct {

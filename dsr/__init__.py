@@ -40,6 +40,8 @@ from dsr.optim.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
     from dsr import bench, data, inspect, metrics, models, nir, testing, train
+    from dsr.deploy.integer_model import IntegerModel as IntegerModel
+    from dsr.deploy.integer_model import quantize as quantize
     from dsr.sklearn.classifier import SpikingClassifier as SpikingClassifier
     from dsr.sklearn.regressor import SpikingRegressor as SpikingRegressor
     from dsr.train.model import Model, load, save
@@ -50,12 +52,14 @@ if TYPE_CHECKING:
 
 _MODULES = ("bench", "data", "inspect", "metrics", "models", "nir", "testing", "train")
 _PARTS = {
+    "IntegerModel": "dsr.deploy.integer_model",
     "Model": "dsr.train.model",
     "SpikingClassifier": "dsr.sklearn.classifier",
     "SpikingRegressor": "dsr.sklearn.regressor",
     "Trainer": "dsr.train.trainer",
     "load": "dsr.train.model",
     "load_state": "dsr.weights.loading",
+    "quantize": "dsr.deploy.integer_model",
     "save": "dsr.train.model",
 }
 
@@ -98,6 +102,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "Identity",
+    "IntegerModel",
     "Layer",
     "Linear",
     "MaxPool1d",
@@ -128,6 +133,7 @@ __all__ = [
     "models",
     "mse",
     "nir",
+    "quantize",
     "save",
     "set_num_threads",
     "spike_rates",

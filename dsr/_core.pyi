@@ -12,6 +12,8 @@ _Real = NDArray[np.floating[Any]]
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
 _U32 = NDArray[np.uint32]
+_I16 = NDArray[np.int16]
+_I32 = NDArray[np.int32]
 _I64 = NDArray[np.int64]
 
 def level() -> str: ...
@@ -187,3 +189,33 @@ def conv2d_spikes_weight_gradient(
 ) -> None: ...
 def conv2d_input_gradient(grad_output: _F32, weight: _F32, geometry: Geometry, out: _F32, /) -> None: ...
 def conv2d_weight_gradient(grad_output: _F32, input: _F32, geometry: Geometry, out: _F32, /) -> None: ...
+def integer_conv2d_spikes(
+    words: _U32,
+    packed: _I16,
+    geometry: Geometry,
+    in_channels: int,
+    out_channels: int,
+    shift: int,
+    table_bits: int,
+    rows: _I32,
+    /,
+) -> None: ...
+def integer_conv2d_neuron_spikes(
+    words: _U32,
+    packed: _I16,
+    geometry: Geometry,
+    in_channels: int,
+    out_channels: int,
+    shift: int,
+    table_bits: int,
+    current: _I32 | None,
+    shortcut: _U32 | None,
+    shortcut_weight: _I32 | None,
+    bias: _I32,
+    reset: _I32,
+    fire: _I32,
+    decay: int,
+    potentials: _I16 | None,
+    out: _U32,
+    /,
+) -> None: ...

@@ -595,3 +595,32 @@ def conv2d_spikes_weight_gradient(
     flat = spikes.reshape(*spikes.shape[:3], -1) * grad_output.dtype.type(amplitude)
     steps = grad_output.reshape(*grad_output.shape[:3], -1)
     return conv2d_weight_gradient(steps, flat, geometry)
+
+
+def integer_conv2d_spikes(words: Array, weight: Array, geometry: Any, shift: int = 0) -> Array:
+    """See `dsr.ops.integer_conv2d_spikes`; the sums (O, H', W', T, B) as int64, of weights that are not packed."""
+    return conv2d_spikes(words, weight.astype(np.int64), None, 1, geometry) << shift
+
+
+def integer_neurons(
+    current: Array, reset: Array, fire: Array, decay: int = 1 << 15, potentials: Array | None = None
+) -> tuple[Array, Array]:
+    """Spikes, as words, of integer neurons with this current (O, H, W, T, B), and their potentials (O, H, W, B).
+
+    Modulo 2**32, as everything is that is not the potential itself; potentials are kept modulo 2**16.
+    """
+    channels, height, width, timesteps, batch = current.shape
+    own = (channels, 1, 1, 1)
+    v = np.zeros((channels, height, width, batch), np.int64) if potentials is None else potentials.astype(np.int64)
+    spikes = np.empty(current.shape, np.int64)
+    for t in range(timesteps):
+        kept = v if decay == 1 << 15 else _wrapped(v * decay + (1 << 14), 32) >> 15
+        u = np.clip(_wrapped(kept + current[:, :, :, t], 32), -32767, 32767)
+        spikes[:, :, :, t] = u >= fire.reshape(own)
+        v = _wrapped(u - spikes[:, :, :, t] * reset.reshape(own), 32)
+    return pack_words(spikes), _wrapped(v, 16)
+
+
+def _wrapped(numbers: Array, bits: int) -> Array:
+    """As integers of so many bits."""
+    return (numbers + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)

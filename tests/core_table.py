@@ -57,6 +57,12 @@ ENTRIES = {
     "neuron:neuron ?thresholds:float32:RO !out:uint32:KIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
+    "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size "
+    "out_channels:count shift:size table_bits:count !rows:int32:KIJLQ",
+    "integer_conv2d_neuron_spikes": "words:uint32:WHVTB packed:int16:KNRQ geometry:geometry in_channels:size "
+    "out_channels:count shift:size table_bits:count ?current:int32:KIJSBQ ?shortcut:uint32:MIJTB "
+    "?shortcut_weight:int32:O bias:int32:O reset:int32:O fire:int32:O decay:size ?!potentials:int16:KIJBQ "
+    "!out:uint32:MIJTB",
 }
 # these return a number, the others None
 NUMBERS = {"backward", "rate_backward", "count_bits"}
@@ -107,9 +113,21 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
     elif "words" in entry or "spikes" in entry:
         sizes["W"] = words(sizes["C"])
+        if entry.startswith("integer"):
+            settle_blocks(sizes)
         if entry == "conv2d_neuron_spikes":
             sizes["K"] = words(sizes["O"])
     return sizes
+
+
+def settle_blocks(sizes: dict[str, int]) -> None:
+    """How integer weights are packed: blocks of 64 output channels, and of words with their taps."""
+    taps, sizes["Q"] = sizes["Y"] * sizes["X"], 64
+    sizes["O"] = max(sizes["O"], sizes["groups"])
+    block = min(max(sizes["W"], 1), max(9 // taps, 1))
+    sizes["K"], sizes["M"] = -(-sizes["O"] // 64), -(-sizes["O"] // 32)
+    sizes["N"], sizes["R"] = -(-sizes["W"] // block), 1 + 32 * block * taps
+    sizes |= {"in_channels": sizes["C"], "out_channels": sizes["O"], "shift": 3, "decay": 20000}
 
 
 def geometry_of(sizes: dict[str, int]) -> ops.Geometry:
@@ -180,6 +198,8 @@ def make_arguments(
         if argument.axes:
             shape = tuple(sizes[letter] for letter in argument.axes)
             made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
+            if argument.name == "packed":
+                made[-1][:, :, 0] = 0
         elif argument.kind == "neuron":
             made.append(make_neuron(rng, real))
         elif argument.kind == "geometry":

@@ -51,7 +51,7 @@ LANE_KERNELS = {
     "max_pool_backward": "max_pool_backward",
     "or_pool": "or_pool",
 }
-# tested in test_spike_conv and test_sgd_update
+# tested in test_spike_conv, test_integer_conv and test_sgd_update
 OTHER_KERNELS = {
     "expand_words": "conv2d_spikes",
     "build_lists": "conv2d_spikes",
@@ -64,6 +64,10 @@ OTHER_KERNELS = {
     "lanes_to_rows": "conv2d_spikes_weight_gradient",
     "gradient_lanes": "conv2d_spikes_weight_gradient",
     "neuron_rows": "conv2d_neuron_spikes",
+    "start_integer_rows": "integer_conv2d_neuron_spikes",
+    "sum_integer_rows": "integer_conv2d_spikes",
+    "build_integer_table": "integer_conv2d_spikes",
+    "integer_neuron_rows": "integer_conv2d_neuron_spikes",
     "sgd_update": "sgd_update",
     "winograd_spread": "conv2d_input_gradient",
     "winograd_gather": "conv2d_input_gradient",

@@ -19,6 +19,8 @@ TYPES = {
     "float32": "_F32",
     "float64": "_F64",
     "uint32": "_U32",
+    "int16": "_I16",
+    "int32": "_I32",
     "int64": "_I64",
     "count": "int",
     "size": "int",

@@ -11,6 +11,7 @@ import numpy as np
 import ops_table
 
 from dsr import _core, functional, ops
+from dsr.ops import integers
 
 
 def digest(*arrays: object) -> str:
@@ -67,6 +68,19 @@ def digests() -> dict[str, str]:
             np.ascontiguousarray(spikes[:, :, :, 0]), None, None, words, weight.shape, 0.3, geometry, 1
         )
         found[f"conv2d_spikes, {groups} groups"] = digest(spikes, gradient)
+    for table_bits in (1, 4):
+        rng = np.random.default_rng(7)
+        words, weight = ops_table.bits(rng, 70, 9, 7, 3, 33), rng.integers(-127, 128, (67, 70, 3, 3))
+        packed = ops.pack_integers(weight, ops.Geometry((3, 3), (2, 2), (1, 1, 1, 1)), 70)
+        rows = integers.rows_of(rng.integers(-999, 999, (67, 5, 4, 3, 33)))
+        ops.integer_conv2d_spikes(words, packed, 1, table_bits, rows)
+        found[f"integer_conv2d_spikes_{table_bits}"] = digest(rows)
+        bias, reset = rng.integers(-99, 99, 67).astype(np.int32), rng.integers(1, 4096, 67).astype(np.int32)
+        for decay in (20000, integers.NO_DECAY):
+            neurons = ops.IntegerNeurons(bias, reset, reset // 2 + 1, decay)
+            kept, read = neurons.new_potentials(5, 4, 33), ops.IntegerInput(words, packed, 0, table_bits)
+            spikes = ops.integer_conv2d_neuron_spikes(read, neurons, rows, kept)
+            found[f"integer_conv2d_neuron_spikes {decay}_{table_bits}"] = digest(spikes, kept)
     for kernel, stride in ((3, 1), (4, 2)):  # one OpenBLAS for all levels: its products have the same bits
         rng = np.random.default_rng(7)
         grad, weight = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 33, 32, kernel, kernel)

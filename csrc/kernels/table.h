@@ -40,6 +40,7 @@ enum { VECTOR_BYTES = 16 };
 #include "optim.h"
 #include "rows.h"
 #include "neuron_rows.h"
+#include "integer_rows.h"
 #include "winograd.h"
 
 #define DSR_PASTE(a, b) a##b

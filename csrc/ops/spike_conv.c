@@ -1,95 +1,5 @@
 /* Convolution over spikes as sums of rows (kernels/rows.h), to a current or through neurons to spikes. */
-#include "row_code.h"
-
-#include <stdlib.h>
-
-/* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache per core): squares of 4x4 output pixels with about 1,280
- * lanes in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
-enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
-enum { MOST_HALO = TILE_SIDE * DSR_MOST_TAPS };
-
-/* How a convolution is cut. A block is some words of input channels with all their taps, for DSR_ROW output channels:
- * what the first two caches hold while a tile of targets passes by. A tile is a rectangle of output pixels and `piece`
- * lanes out of each of `steps` runs of lanes: one run of all lanes, or, for neurons, the samples of every time step.
- * Its input pixels are the halo, a rectangle of `halo_y` rows and `halo_x` columns that lie anywhere. */
-typedef struct {
-    size_t places[MOST_HALO], count;       /* of a halo along one direction, from the tile's first output on */
-    uint16_t at[TILE_SIDE][DSR_MOST_TAPS]; /* which of them an output and a tap read */
-} halo_line;
-
-typedef struct {
-    dsr_conv conv;
-    size_t taps, words, block_words, blocks, block_rows, out_blocks;
-    size_t steps, run, piece, tile_y, tile_x, tiles_y, tiles_x, tiles_l;
-    halo_line halo_y, halo_x;
-    size_t group_in, group_out; /* channels of a group */
-    size_t passes;              /* of sum_masked for an out block; 0: sum_rows */
-} spike_conv_plan;
-
-/* Input channels from .. to reach the output channels of a block. */
-typedef struct {
-    size_t from, to;
-} channel_range;
-
-static channel_range channels_of(const spike_conv_plan *p, size_t out) {
-    size_t last = least(p->conv.out_channels, (out + 1) * DSR_ROW) - 1;
-    return (channel_range){out * DSR_ROW / p->group_out * p->group_in, (last / p->group_out + 1) * p->group_in};
-}
-
-static size_t words_of(channel_range c) {
-    return c.to == c.from ? 0 : (c.to - 1) / DSR_WORD - c.from / DSR_WORD + 1;
-}
-
-/* An output channel of few input channels (depthwise: one) is added up for DSR_ROW channels side by side: a pass adds,
- * of one word, one input channel to each of them. Rows would be zeros for the most part. */
-enum { MOST_PASSES = 2, MASKED_TARGETS = 1280 };
-
-static size_t count_passes(const spike_conv_plan *p) {
-    size_t most = 0;
-    for (size_t out = 0; out < p->out_blocks && p->group_in <= MOST_PASSES; out++) {
-        size_t passes = words_of(channels_of(p, out)) * p->group_in;
-        most = passes > most ? passes : most;
-    }
-    return most <= MOST_PASSES && p->conv.groups > 1 ? most : 0;
-}
-
-/* Neighbouring outputs share most of their places where the stride is small. */
-static void make_halo(halo_line *h, const dsr_conv_axis *axis, size_t outputs) {
-    h->count = 0;
-    for (size_t i = 0; i < outputs; i++)
-        for (size_t tap = 0; tap < axis->taps; tap++) {
-            size_t place = i * axis->stride + tap * axis->dilation, found = 0;
-            while (found < h->count && h->places[found] != place)
-                found++;
-            if (found == h->count)
-                h->places[h->count++] = place;
-            h->at[i][tap] = (uint16_t)found;
-        }
-}
-
-static void make_plan(spike_conv_plan *p, dsr_conv conv, size_t steps) {
-    *p = (spike_conv_plan){.conv = conv, .taps = conv.y.taps * conv.x.taps, .steps = steps, .run = conv.lanes / steps};
-    p->words = dsr_blocks(conv.in_channels, DSR_WORD);
-    p->block_words = least(p->words ? p->words : 1, WORD_TAPS / p->taps ? WORD_TAPS / p->taps : 1);
-    p->blocks = dsr_blocks(p->words, p->block_words);
-    p->block_rows = 1 + DSR_WORD * p->block_words * p->taps;
-    p->out_blocks = dsr_blocks(conv.out_channels, DSR_ROW);
-    p->group_in = conv.in_channels / conv.groups;
-    p->group_out = conv.out_channels / conv.groups;
-    p->passes = count_passes(p);
-    size_t side = TILE_SIDE;
-    while (side > 1 && side * side * steps > TILE_TARGETS)
-        side--;
-    p->tile_y = p->passes ? 1 : least(conv.y.out, side);
-    p->tile_x = least(conv.x.out, p->passes ? 4 : side);
-    size_t piece = (p->passes ? MASKED_TARGETS : TILE_TARGETS) / (p->tile_y * p->tile_x) / steps;
-    p->piece = least(p->run, piece >= 16 ? piece / 16 * 16 : piece ? piece : 1);
-    p->tiles_y = dsr_blocks(conv.y.out, p->tile_y);
-    p->tiles_x = dsr_blocks(conv.x.out, p->tile_x);
-    p->tiles_l = dsr_blocks(p->run, p->piece);
-    make_halo(&p->halo_y, &conv.y, p->tile_y);
-    make_halo(&p->halo_x, &conv.x, p->tile_x);
-}
+#include "spike_tiles.h"
 
 /* Weights as rows, [1 + 32 block_words * taps][DSR_ROW]: first a row of zeros; missing channels are zeros too. */
 static void pack_rows(const float *weight, const spike_conv_plan *p, size_t out_block, size_t block, float *rows) {
@@ -99,12 +9,6 @@ static void pack_rows(const float *weight, const spike_conv_plan *p, size_t out_
     dsr_kernel->lanes_to_rows(weight + out_block * DSR_ROW * depth + at, n,
                               dsr_block_size(p->conv.out_channels, DSR_ROW, out_block), depth, rows + DSR_ROW);
     memset(rows + (1 + n) * DSR_ROW, 0, (p->block_rows - 1 - n) * DSR_ROW * sizeof *rows);
-}
-
-/* Words from .. to have channels that the out block needs. */
-static int reaches(const spike_conv_plan *p, size_t out, size_t from, size_t to) {
-    channel_range c = channels_of(p, out);
-    return c.from < to * DSR_WORD && from * DSR_WORD < c.to;
 }
 
 /* The same where output channels have input channels of their own. */
@@ -148,112 +52,25 @@ static void pack_pass(const float *weight, const spike_conv_plan *p, size_t out_
 
 /* Memory of one thread. */
 typedef struct {
-    uint8_t *rows, *counts; /* expanded words, [word of a block][halo pixel][lane] */
-    uint16_t *lists;
-    uint32_t *ends;
-    dsr_row_source *sources;
+    tile_lists lists;
     dsr_mask_source *masks;
-    float *sums, *table;                      /* sums [out block][target][DSR_ROW] */
-    size_t row[MOST_HALO], column[MOST_HALO]; /* pixels of the halo; SIZE_MAX: outside the image, or between pixels */
+    float *sums, *table; /* sums [out block][target][DSR_ROW] */
 } workspace;
 
-/* Offsets in the list of one target at most, padding included. */
-static size_t longest_list(const spike_conv_plan *p, const dsr_row_code *code) {
-    return p->block_words * p->taps * (DSR_WORD / code->table_bits) + 4;
-}
-
 static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code) {
-    size_t lanes = p->steps * p->piece, targets = p->tile_y * p->tile_x * lanes, listed = p->passes ? 0 : targets;
-    size_t halo = p->passes ? 0 : p->block_words * p->halo_y.count * p->halo_x.count * lanes;
-    *w = (workspace){.rows = dsr_scratch(halo + 2, 32),
-                     .counts = dsr_scratch(halo, 1),
-                     .lists = dsr_scratch(listed * longest_list(p, code) + 64, sizeof *w->lists),
-                     .ends = dsr_scratch(listed, sizeof *w->ends),
-                     .sources = dsr_scratch(p->block_words * p->taps, sizeof *w->sources),
-                     .masks = dsr_scratch(p->passes * p->taps, sizeof *w->masks),
-                     .sums = dsr_scratch((p->passes ? lanes : p->out_blocks * targets) * DSR_ROW, sizeof *w->sums),
-                     .table = dsr_scratch((1 + p->block_words * p->taps * code->rows) * DSR_ROW, sizeof *w->table)};
-    return w->rows && w->counts && w->lists && w->ends && w->sources && w->masks && w->sums && w->table;
+    size_t lanes = p->steps * p->piece, targets = p->tile_y * p->tile_x * lanes;
+    int listed = make_lists(&w->lists, p, code);
+    w->masks = dsr_scratch(p->passes * p->taps, sizeof *w->masks);
+    w->sums = dsr_scratch((p->passes ? lanes : p->out_blocks * targets) * DSR_ROW, sizeof *w->sums);
+    w->table = dsr_scratch((1 + p->block_words * p->taps * code->rows) * DSR_ROW, sizeof *w->table);
+    return listed && w->masks && w->sums && w->table;
 }
 
 static void free_workspace(workspace *w) {
-    free(w->rows);
-    free(w->counts);
-    free(w->lists);
-    free(w->ends);
-    free(w->sources);
+    free_lists(&w->lists);
     free(w->masks);
     free(w->sums);
     free(w->table);
-}
-
-/* Output pixels of a tile, and `piece` lanes of each run from lane l0 of it on: nl lanes in all. */
-typedef struct {
-    size_t y0, x0, l0, ny, nx, piece, nl;
-} tile;
-
-static void find_pixels(const dsr_conv_axis *axis, const halo_line *h, size_t first, size_t *pixels) {
-    for (size_t i = 0; i < h->count; i++) {
-        size_t place = first * axis->stride + h->places[i] - axis->before;
-        int inside = first * axis->stride + h->places[i] >= axis->before && place % axis->spread == 0;
-        pixels[i] = inside && place / axis->spread < axis->size ? place / axis->spread : SIZE_MAX;
-    }
-}
-
-static tile make_tile(const spike_conv_plan *p, size_t index, workspace *w) {
-    tile t = {.l0 = index % p->tiles_l * p->piece,
-              .x0 = index / p->tiles_l % p->tiles_x * p->tile_x,
-              .y0 = index / p->tiles_l / p->tiles_x * p->tile_y};
-    t.piece = least(p->piece, p->run - t.l0);
-    t.nl = p->steps * t.piece;
-    t.nx = least(p->tile_x, p->conv.x.out - t.x0);
-    t.ny = least(p->tile_y, p->conv.y.out - t.y0);
-    find_pixels(&p->conv.y, &p->halo_y, t.y0, w->row);
-    find_pixels(&p->conv.x, &p->halo_x, t.x0, w->column);
-    return t;
-}
-
-/* Input pixel of a halo position, or SIZE_MAX. */
-static size_t input_pixel(const spike_conv_plan *p, const workspace *w, size_t halo_y, size_t halo_x) {
-    size_t y = w->row[halo_y], x = w->column[halo_x];
-    return y == SIZE_MAX || x == SIZE_MAX ? SIZE_MAX : y * p->conv.x.size + x;
-}
-
-/* Lists of all targets of a tile for the words from .. to. */
-static void list_rows(const uint32_t *words, const spike_conv_plan *p, const tile *t, const dsr_row_code *code,
-                      workspace *w, size_t from, size_t to) {
-    const dsr_conv *conv = &p->conv;
-    size_t pixels = conv->y.size * conv->x.size, width = p->halo_x.count, halo = p->halo_y.count * width * t->nl;
-    for (size_t word = from; word < to; word++)
-        for (size_t hy = 0; hy < p->halo_y.count; hy++)
-            for (size_t hx = 0; hx < width; hx++) {
-                size_t pixel = input_pixel(p, w, hy, hx);
-                if (pixel == SIZE_MAX)
-                    continue;
-                size_t at = (word - from) * halo + (hy * width + hx) * t->nl;
-                const uint32_t *lanes = words + (word * pixels + pixel) * conv->lanes + t->l0;
-                /* runs in order: a call writes a few bytes beyond its own, which the next one overwrites */
-                for (size_t i = 0; i < p->steps; i++, lanes += p->run, at += t->piece)
-                    dsr_kernel->expand_words(code, lanes, t->piece, w->rows + 32 * at, w->counts + at);
-            }
-    uint32_t end = 0;
-    for (size_t i = 0; i < t->ny * t->nx; i++) {
-        size_t count = 0;
-        for (size_t word = from; word < to; word++)
-            for (size_t tap = 0; tap < p->taps; tap++) {
-                size_t hy = p->halo_y.at[i / t->nx][tap / conv->x.taps];
-                size_t hx = p->halo_x.at[i % t->nx][tap % conv->x.taps];
-                if (input_pixel(p, w, hy, hx) == SIZE_MAX)
-                    continue;
-                size_t at = (word - from) * halo + (hy * width + hx) * t->nl;
-                w->sources[count++] =
-                    (dsr_row_source){.rows = w->rows + 32 * at,
-                                     .counts = w->counts + at,
-                                     .first = row_offset(1 + (word - from) * p->taps * code->rows + tap)};
-            }
-        end =
-            dsr_kernel->build_lists(w->sources, count, row_offset(p->taps), t->nl, w->lists, end, w->ends + i * t->nl);
-    }
 }
 
 /* Sums of the rows that the spikes of a tile select, in w->sums. */
@@ -263,7 +80,7 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
     memset(w->sums, 0, p->out_blocks * targets * DSR_ROW * sizeof *w->sums);
     for (size_t block = 0; block < p->blocks; block++) {
         size_t from = block * p->block_words, to = least(p->words, from + p->block_words);
-        list_rows(words, p, t, code, w, from, to);
+        list_rows(words, p, t, code, &w->lists, from, to);
         for (size_t out = 0; out < p->out_blocks; out++) {
             const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
             if (!reaches(p, out, from, to))
@@ -273,7 +90,7 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
                                         p->taps, w->table);
                 rows = w->table;
             }
-            dsr_kernel->sum_rows(rows, w->lists, 0, w->ends, targets, w->sums + out * targets * DSR_ROW);
+            dsr_kernel->sum_rows(rows, w->lists.lists, 0, w->lists.ends, targets, w->sums + out * targets * DSR_ROW);
         }
     }
 }
@@ -285,7 +102,7 @@ static size_t find_masks(const uint32_t *words, const float *packed, const spike
     size_t pixels = conv->y.size * conv->x.size, count = 0;
     for (size_t tap = 0; tap < p->taps; tap++) {
         size_t pixel =
-            input_pixel(p, w, p->halo_y.at[i / t->nx][tap / conv->x.taps], p->halo_x.at[i % t->nx][tap % conv->x.taps]);
+            input_pixel(p, t, p->halo_y.at[i / t->nx][tap / conv->x.taps], p->halo_x.at[i % t->nx][tap % conv->x.taps]);
         for (size_t pass = 0; pixel != SIZE_MAX && pass < p->passes; pass++) {
             const float *rows = packed + (out * p->passes + pass) * pass_length(p);
             size_t word = pass_word(p, out, pass);
@@ -315,7 +132,7 @@ static void write_sums(const tile_output *o, const spike_conv_plan *p, const flo
                        size_t i) {
     const dsr_conv *conv = &p->conv;
     size_t pixels = conv->y.out * conv->x.out, c = out * DSR_ROW;
-    size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
+    size_t pixel = output_pixel(p, t, i);
     if (o->spikes) {
         size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
         dsr_row_current row = o->rows[out];
@@ -335,7 +152,7 @@ static void convolve_masked(const uint32_t *words, const float *packed, const sp
     for (size_t out = 0; out < p->out_blocks; out++)
         for (size_t i = 0; i < t->ny * t->nx; i++) {
             size_t count = find_masks(words, packed, p, w, t, out, i), c = out * DSR_ROW;
-            size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
+            size_t pixel = output_pixel(p, t, i);
             if (to->spikes) {
                 for (size_t step = 0; step < p->steps; step++)
                     dsr_kernel->sum_masked(w->masks, count, step * p->run, t->piece,
@@ -367,7 +184,7 @@ static dsr_status convolve(const uint32_t *words, const float *weight, const spi
     dsr_row_code code;
     make_row_code(&code, table_bits);
     const dsr_conv *conv = &p->conv;
-    if (!ends_fit(p->tile_y * p->tile_x * p->steps * p->piece, longest_list(p, &code)))
+    if (!lists_fit(p, &code))
         return DSR_TOO_LARGE;
     size_t length = p->passes ? pass_length(p) : p->block_rows * DSR_ROW, parts = p->passes ? p->passes : p->blocks;
     size_t tiles = p->tiles_y * p->tiles_x * p->tiles_l;
@@ -392,7 +209,8 @@ static dsr_status convolve(const uint32_t *words, const float *weight, const spi
         if (status == DSR_OK) {
 #pragma omp for schedule(dynamic)
             for (ptrdiff_t i = 0; i < (ptrdiff_t)tiles; i++) {
-                tile t = make_tile(p, (size_t)i, &w);
+                tile t;
+                make_tile(p, (size_t)i, &t);
                 convolve_tile(words, packed, p, &code, &w, &t, to);
             }
         }
@@ -402,16 +220,12 @@ static dsr_status convolve(const uint32_t *words, const float *weight, const spi
     return status;
 }
 
-static int is_empty(const dsr_conv *conv) {
-    return !conv->out_channels || !conv->y.out || !conv->x.out || !conv->lanes;
-}
-
 dsr_status dsr_conv2d_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
                              float *output, dsr_conv conv, unsigned table_bits, int accumulate) {
     if (is_empty(&conv))
         return DSR_OK;
     spike_conv_plan p;
-    make_plan(&p, conv, 1);
+    make_plan(&p, conv, 1, DSR_ROW);
     tile_output to = {.current = output, .bias = bias, .amplitude = (float)amplitude, .accumulate = accumulate};
     return convolve(words, weight, &p, table_bits, &to);
 }
@@ -431,7 +245,7 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
     if (is_empty(&conv))
         return DSR_OK;
     spike_conv_plan p;
-    make_plan(&p, conv, timesteps);
+    make_plan(&p, conv, timesteps, DSR_ROW);
     dsr_row_current *rows = dsr_scratch(p.out_blocks, sizeof *rows);
     float *channels = dsr_scratch(p.out_blocks * ROWS * DSR_ROW, sizeof *channels);
     dsr_status status = rows && channels ? DSR_OK : DSR_NO_MEMORY;

@@ -12,7 +12,12 @@ int dsr_load_numpy(void) {
 }
 
 static int numpy_type(dsr_arg_kind kind) {
-    return kind == ARG_F32 ? NPY_FLOAT32 : kind == ARG_F64 ? NPY_FLOAT64 : kind == ARG_U32 ? NPY_UINT32 : NPY_INT64;
+    return kind == ARG_F32   ? NPY_FLOAT32
+           : kind == ARG_F64 ? NPY_FLOAT64
+           : kind == ARG_U32 ? NPY_UINT32
+           : kind == ARG_I16 ? NPY_INT16
+           : kind == ARG_I32 ? NPY_INT32
+                             : NPY_INT64;
 }
 
 static const char *describe(dsr_arg_kind kind) {
@@ -25,6 +30,10 @@ static const char *describe(dsr_arg_kind kind) {
         return "float64";
     case ARG_U32:
         return "uint32";
+    case ARG_I16:
+        return "int16";
+    case ARG_I32:
+        return "int32";
     case ARG_I64:
         return "int64";
     case ARG_POSITIVE:

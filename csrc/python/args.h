@@ -18,6 +18,8 @@ typedef enum {
     ARG_F32,      /* float32 array */
     ARG_F64,      /* float64 array */
     ARG_U32,      /* uint32 array */
+    ARG_I16,      /* int16 array */
+    ARG_I32,      /* int32 array */
     ARG_I64,      /* int64 array */
     ARG_POSITIVE, /* finite number > 0 */
     ARG_NUMBER,   /* finite number */
@@ -38,6 +40,8 @@ typedef void *DSR_C_REAL;
 typedef float *DSR_C_F32;
 typedef double *DSR_C_F64;
 typedef uint32_t *DSR_C_U32;
+typedef int16_t *DSR_C_I16;
+typedef int32_t *DSR_C_I32;
 typedef int64_t *DSR_C_I64;
 typedef double DSR_C_POSITIVE, DSR_C_NUMBER, DSR_C_CHANCE;
 typedef size_t DSR_C_COUNT, DSR_C_SIZE;

@@ -93,6 +93,8 @@ typedef struct {
     X(conv2d_spikes)                                                                                                   \
     X(conv2d_neuron_spikes)                                                                                            \
     X(conv2d_spikes_weight_gradient)                                                                                   \
+    X(integer_conv2d_spikes)                                                                                           \
+    X(integer_conv2d_neuron_spikes)                                                                                    \
     X(sgd_update)
 
 #define DSR_DECLARE_ENTRY(name) extern const dsr_entry dsr_entry_##name;

@@ -1,11 +1,9 @@
 /* Convolutions of dense values and of spikes, and their gradients. */
 #include "bind.h"
 
-/* image, windows, taps: the letters of one direction's axes. */
-static int check_axis(const dsr_call *c, char image, char windows, char taps, const dsr_geometry *g, int i) {
+/* image, windows: the letters of one direction's axes. */
+static int check_geometry(const dsr_call *c, char image, char windows, const dsr_geometry *g, int i) {
     size_t size = AXIS(c, image);
-    if (dsr_expect_axis(c, taps, g->kernel[i], "the kernel of 'geometry'") < 0)
-        return -1;
     if (g->spread[i] > 1 && size > 0x7fffffff)
         return dsr_refuse(c, AXIS_OF(c, image), "an image of fewer than 2**31 pixels a side");
     size_t line = (size ? (size - 1) * g->spread[i] + 1 : 0) + g->padding[2 * i] + g->padding[2 * i + 1];
@@ -15,6 +13,13 @@ static int check_axis(const dsr_call *c, char image, char windows, char taps, co
     if (line < reach)
         return dsr_refuse(c, AXIS_OF(c, image), "an image at least as large as the window (with its padding)");
     return dsr_expect_axis(c, windows, (line - reach) / g->stride[i] + 1, "what 'geometry' makes of the image");
+}
+
+/* taps: the letter of the kernel's axis. */
+static int check_axis(const dsr_call *c, char image, char windows, char taps, const dsr_geometry *g, int i) {
+    return dsr_expect_axis(c, taps, g->kernel[i], "the kernel of 'geometry'") < 0
+               ? -1
+               : check_geometry(c, image, windows, g, i);
 }
 
 /* width: the letter of the image's width. The kernel is the argument with the axes Y and X, whichever that is. */
@@ -208,4 +213,119 @@ OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RE
     return dsr_conv2d_spikes_weight_gradient(gradient, a->transposed, a->amplitude, a->out,
                                              conv_of(c, 'V', a->timesteps * AXIS(c, 'B'), &a->geometry), AXIS(c, 'B'),
                                              (unsigned)a->table_bits);
+}
+
+/* Letters: K blocks of output channels, N blocks of input words, R rows of a block, Q integers of a row. */
+#define INTEGER_CONV(A, S)                                                                                             \
+    A(S, I16, packed, "KNRQ", IN)                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, SIZE, in_channels, NULL, IN)                                                                                  \
+    A(S, COUNT, out_channels, NULL, IN)                                                                                \
+    A(S, SIZE, shift, NULL, IN)                                                                                        \
+    A(S, COUNT, table_bits, NULL, IN)
+
+static dsr_conv integer_conv_of(const dsr_call *c, size_t in_channels, size_t out_channels, size_t lanes,
+                                const dsr_geometry *g) {
+    dsr_conv conv = conv_of(c, 'V', lanes, g);
+    conv.in_channels = in_channels, conv.out_channels = out_channels;
+    return conv;
+}
+
+/* The first row of each block, which lists are padded with. */
+static int check_zeros(const dsr_call *c, const int16_t *packed) {
+    size_t blocks = AXIS(c, 'K') * AXIS(c, 'N'), length = AXIS(c, 'R') * DSR_INTEGER_ROW;
+    for (size_t block = 0; block < blocks; block++)
+        for (size_t i = 0; i < DSR_INTEGER_ROW; i++)
+            if (packed[block * length + i])
+                return dsr_refuse(c, "packed", "blocks that begin with a row of zeros");
+    return 0;
+}
+
+static int check_integer_conv(const dsr_call *c, const int16_t *packed, const dsr_geometry *g, size_t in_channels,
+                              size_t out_channels, size_t shift, size_t table_bits, size_t lanes) {
+    if (check_geometry(c, 'H', 'I', g, 0) < 0 || check_geometry(c, 'V', 'J', g, 1) < 0)
+        return -1;
+    if (in_channels % g->groups || out_channels % g->groups)
+        return dsr_refuse(c, "geometry", "groups that divide 'in_channels' and 'out_channels'");
+    if (expect_words(c, 'W', in_channels) < 0 ||
+        dsr_expect_axis(c, 'K', out_channels / DSR_INTEGER_ROW + (out_channels % DSR_INTEGER_ROW != 0),
+                        "64 of 'out_channels' per block") < 0 ||
+        dsr_expect_axis(c, 'Q', DSR_INTEGER_ROW, "integers of a row") < 0)
+        return -1;
+    if (table_bits != 1 && table_bits != 2 && table_bits != 4)
+        return dsr_refuse(c, "table_bits", "1, 2 or 4");
+    size_t taps = g->kernel[0] > DSR_MOST_TAPS ? g->kernel[0] : g->kernel[0] * g->kernel[1];
+    if (taps > DSR_MOST_TAPS / table_bits)
+        return dsr_refuse(c, taps > DSR_MOST_TAPS ? "geometry" : "table_bits", "at most 121 taps times 'table_bits'");
+    if (shift > 30)
+        return dsr_refuse(c, "shift", "an integer in [0, 30]");
+    size_t block_rows,
+        blocks = dsr_integer_blocks(integer_conv_of(c, in_channels, out_channels, lanes, g), &block_rows);
+    if (dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0 ||
+        dsr_expect_axis(c, 'R', block_rows, "rows of a block") < 0)
+        return -1;
+    return check_zeros(c, packed);
+}
+
+#define INTEGER_CONV2D_SPIKES(A, S)                                                                                    \
+    A(S, U32, words, "WHVL", IN)                                                                                       \
+    INTEGER_CONV(A, S)                                                                                                 \
+    A(S, I32, rows, "KIJLQ", OUT)
+ARGUMENTS(integer_conv2d_spikes, INTEGER_CONV2D_SPIKES)
+
+CHECK(integer_conv2d_spikes) {
+    return check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
+                              AXIS(c, 'L'));
+}
+
+OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
+    return dsr_integer_conv2d_spikes(a->words, a->packed, a->rows,
+                                     integer_conv_of(c, a->in_channels, a->out_channels, AXIS(c, 'L'), &a->geometry),
+                                     (unsigned)a->shift, (unsigned)a->table_bits);
+}
+
+#define INTEGER_CONV2D_NEURON_SPIKES(A, S)                                                                             \
+    A(S, U32, words, "WHVTB", IN)                                                                                      \
+    INTEGER_CONV(A, S)                                                                                                 \
+    A(S, I32, current, "KIJSBQ", MAYBE)                                                                                \
+    A(S, U32, shortcut, "MIJTB", MAYBE)                                                                                \
+    A(S, I32, shortcut_weight, "O", MAYBE)                                                                             \
+    A(S, I32, bias, "O", IN)                                                                                           \
+    A(S, I32, reset, "O", IN)                                                                                          \
+    A(S, I32, fire, "O", IN)                                                                                           \
+    A(S, SIZE, decay, NULL, IN)                                                                                        \
+    A(S, I16, potentials, "KIJBQ", MAYBE_OUT)                                                                          \
+    A(S, U32, out, "MIJTB", OUT)
+ARGUMENTS(integer_conv2d_neuron_spikes, INTEGER_CONV2D_NEURON_SPIKES)
+
+CHECK(integer_conv2d_neuron_spikes) {
+    if ((a->shortcut == NULL) != (a->shortcut_weight == NULL))
+        return dsr_refuse(c, "shortcut_weight", "an array where 'shortcut' is one, None where it is None");
+    if (a->decay > (size_t)1 << DSR_DECAY_BITS)
+        return dsr_refuse(c, "decay", "an integer in [0, 2**15]");
+    if (a->current && AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "those of 'words', or 1") < 0)
+        return -1;
+    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
+        check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
+                           AXIS(c, 'T') * AXIS(c, 'B')) < 0)
+        return -1;
+    return dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0
+               ? -1
+               : expect_words(c, 'M', a->out_channels);
+}
+
+OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETURNS_NOTHING) {
+    dsr_after_integer_conv after = {.current = a->current,
+                                    .one_step = a->current && AXIS(c, 'S') == 1,
+                                    .bias = a->bias,
+                                    .shortcut_weight = a->shortcut_weight,
+                                    .shortcut = a->shortcut,
+                                    .reset = a->reset,
+                                    .fire = a->fire,
+                                    .decay = (int32_t)a->decay,
+                                    .potentials = a->potentials};
+    size_t lanes = AXIS(c, 'T') * AXIS(c, 'B');
+    return dsr_integer_conv2d_neuron_spikes(a->words, a->packed, a->out,
+                                            integer_conv_of(c, a->in_channels, a->out_channels, lanes, &a->geometry),
+                                            AXIS(c, 'T'), (unsigned)a->shift, (unsigned)a->table_bits, after);
 }

@@ -18,10 +18,12 @@ from dsr.nn.currents import (
     Signal,
     Spikes,
     Term,
+    needs_gradient,
     signal_values,
     trains_of,
 )
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
+from dsr.nn.rounding import DATA_BITS, rounded
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, image_shape, uniform_weights
 from dsr.ops import NeuronModel, Sums, Values, Words
@@ -116,6 +118,9 @@ class Convolution:
     def of(cls, signal: Signal, kernel: Values, geometry: ops.Geometry, path: str, run: Run) -> Convolution:
         """The convolution, on bits where the signal consists of spikes and the kernel is not too large for it."""
         trains = trains_of(signal) if geometry.taps <= ops.MOST_TAPS else ()
+        if run.weight_bits:
+            # data are told by their gradient, which is computed only if somebody asks; spikes pass through pooling
+            kernel = rounded(kernel, run.weight_bits if needs_gradient(signal) is True else DATA_BITS)
         return cls(signal, trains, kernel, geometry, path, run)
 
     def terms(self, bias: Values | None) -> tuple[Term, ...]:

@@ -37,6 +37,9 @@ class Network:
         Axes of a batch without time: vectors, signals (C, L) or images. Data with one axis more has time first. By
         default what the first layer takes that is made for one of them; if no layer says it, (B, C, H, W), (B, N) and
         (T, B, C, H, W) are taken, and three or four axes that could mean several things are refused.
+    weight_bits : int
+        Evaluate, and train, with weights rounded to so many bits (2 to 8), as `dsr.quantize` rounds them: the gradients
+        are those of the rounded weights, and change the ones that are not rounded. 0: without rounding.
 
     Examples
     --------
@@ -46,7 +49,13 @@ class Network:
     """
 
     def __init__(
-        self, body: Layer, timesteps: int, seed: int = 0, keep_bytes: int = 128 << 20, inputs: str | None = None
+        self,
+        body: Layer,
+        timesteps: int,
+        seed: int = 0,
+        keep_bytes: int = 128 << 20,
+        inputs: str | None = None,
+        weight_bits: int = 0,
     ) -> None:
         if not isinstance(body, Layer):
             raise TypeError(f"Network: argument 'body': expected a layer, got {type(body).__name__}")
@@ -57,6 +66,9 @@ class Network:
         if inputs not in (None, *_AXES):
             raise ValueError(f"Network: argument 'inputs': expected one of {', '.join(_AXES)}, got {shown(inputs)}")
         self.inputs = inputs or _first_axes(body)
+        self.weight_bits = as_count("Network", "weight_bits", weight_bits, 0)
+        if self.weight_bits not in (0, *range(2, 9)):
+            raise ValueError(f"Network: argument 'weight_bits': expected 0 or 2 to 8, got {weight_bits}")
         rng = np.random.default_rng(seed)
         seen: set[int] = set()
         for path, layer in body.walk():
@@ -103,7 +115,8 @@ class Network:
         name = "Network.forward"
         training, for_backward = as_flag(name, "training", training), as_flag(name, "for_backward", for_backward)
         budget = Budget(self.keep_bytes)
-        return self.evaluate(data, Run(training or for_backward, observer, budget, frozen=not training))
+        bits = self.weight_bits
+        return self.evaluate(data, Run(training or for_backward, observer, budget, None, not training, bits))
 
     def __call__(self, data: ArrayLike) -> Values:
         """Output rates of a batch in evaluation, as `forward`."""

@@ -66,6 +66,9 @@ class Run:
         Gets how each layer was evaluated, see `dsr.inspect.plan`.
     frozen : bool
         In training: state for `backward` alone; statistics and dropout are as in evaluation.
+    weight_bits : int
+        Kernels of convolutions are rounded to so many bits, see `dsr.nn.rounding`; 0: they are not. Gradients pass
+        through the rounding as if it were not there.
     """
 
     training: bool = False
@@ -73,6 +76,7 @@ class Run:
     budget: Budget = field(default_factory=lambda: Budget(0))
     choices: list[tuple[str, str]] | None = None
     frozen: bool = False
+    weight_bits: int = 0
 
     def note(self, path: str, choice: str) -> None:
         """Note how the layer at `path` was evaluated."""

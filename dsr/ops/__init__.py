@@ -7,6 +7,16 @@ and within the stated bound on each level; eps is 2**-24.
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
 from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from dsr.ops.geometry import Geometry, mirrored_weight
+from dsr.ops.integers import (
+    IntegerInput,
+    IntegerNeurons,
+    Integers,
+    PackedWeights,
+    Potentials,
+    integer_conv2d_neuron_spikes,
+    integer_conv2d_spikes,
+    pack_integers,
+)
 from dsr.ops.layout import PerChannel, Sums, Values, Words, output_size, word_count
 from dsr.ops.neurons import NeuronModel, if_model, lif_model, neuron_spikes, neuron_spikes_backward
 from dsr.ops.pooling import Pair, avg_pool, avg_pool_backward, max_pool, max_pool_backward, or_pool, pool_planes
@@ -34,9 +44,14 @@ __all__ = [
     "MOST_PRODUCTS",
     "MOST_TAPS",
     "Geometry",
+    "IntegerInput",
+    "IntegerNeurons",
+    "Integers",
     "NeuronModel",
+    "PackedWeights",
     "Pair",
     "PerChannel",
+    "Potentials",
     "SpikeConvolution",
     "Sums",
     "Values",
@@ -58,6 +73,8 @@ __all__ = [
     "dropout_words",
     "expand_gradient",
     "if_model",
+    "integer_conv2d_neuron_spikes",
+    "integer_conv2d_spikes",
     "lif_model",
     "max_pool",
     "max_pool_backward",
@@ -67,6 +84,7 @@ __all__ = [
     "neuron_spikes_backward",
     "or_pool",
     "output_size",
+    "pack_integers",
     "pack_words",
     "pool_planes",
     "product_moments",

@@ -56,7 +56,7 @@ def build_network(recipe: Recipe, features: tuple[int, ...], classes: int, build
         not take these arguments or gives no layer.
     """
     body = body_of(recipe, features, classes, build)
-    return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20)
+    return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20, weight_bits=recipe.weight_bits)
 
 
 def body_of(recipe: Recipe, features: tuple[int, ...], classes: int, build: Build | None = None) -> Layer:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.targets import Task
+from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -212,6 +213,8 @@ def load(
     elif best:
         raise ValueError(f"load: argument 'best': expected a run folder with it, got the file {path}")
     arrays, metadata = checkpoint.load(path)
+    if metadata.get("kind") == INTEGER:
+        raise checkpoint.CheckpointError(f"{path}: an integer network; dsr.IntegerModel.load reads it")
     if metadata.get("kind") == KIND and metadata.get("recipe") is None:
         made = network or _described(path, metadata, timesteps)
         try:
@@ -272,12 +275,14 @@ def save(model: Model | Network, file: str | Path) -> None:
     preprocessing = model.preprocessing and model.preprocessing.to_dict()
     arrays = {f"network.{name}": array for name, array in model.network.arrays()}
     metadata = {"kind": KIND, "network": network, "timesteps": model.network.timesteps, "classes": list(model.classes)}
+    metadata["weight_bits"] = model.network.weight_bits
     checkpoint.save(file, arrays, {**metadata, "task": model.task, "preprocessing": preprocessing, **about})
 
 
 def _described(path: Path, metadata: Mapping[str, Any], timesteps: int | None) -> Network:
     try:
-        return Network(make(metadata["network"]), timesteps or metadata["timesteps"])
+        bits = metadata.get("weight_bits", 0)  # older files have none
+        return Network(make(metadata["network"]), timesteps or metadata["timesteps"], weight_bits=bits)
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path}: {error}") from None
 

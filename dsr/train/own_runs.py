@@ -20,7 +20,9 @@ from dsr.train.architecture import NotDescribedError, describe
 from dsr.train.build import references
 from dsr.train.recipe import Recipe, from_dict
 
-_OF_NETWORK = {"data", "data_options", "model", "model_options", "neuron", "timesteps", "width", "dropout"}
+_OF_NETWORK = {"data", "data_options", "model", "model_options", "neuron", "timesteps", "width", "dropout"} | {
+    "weight_bits"
+}
 _REPLACED = {
     "loss": ("loss", "loss_options", "label_smoothing"),
     "optimizer": ("momentum", "nesterov", "weight_decay"),
@@ -60,6 +62,7 @@ def recipe_of(
             raise TypeError(f"Trainer: unexpected argument {shown(min(ignored))}: '{name}' is given as an object")
     optimizer = objects.get("optimizer")
     values: dict[str, Any] = {"data": samples.name, "model": MODEL, "timesteps": run.timesteps, "task": samples.task}
+    values |= {"weight_bits": run.weight_bits}
     kinds = {kind: name for name, kind in NEURONS.items()}
     first = next((kinds[type(neuron)] for _, neuron in run.neurons() if type(neuron) in kinds), None)
     if isinstance(optimizer, Optimizer) and "learning_rate" not in settings:

@@ -65,6 +65,7 @@ REFERENCES = ("data", "model", "loss", "augment", "callbacks")
 _SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
 _MOMENTUM = With("optimizer", kinds_with("momentum", OPTIMIZERS))
 _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
+_WEIGHT_BITS = Range("0 or an integer from 2 to 8", lambda value: value == 0 or 2 <= value <= 8)
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
 
@@ -122,6 +123,9 @@ class Recipe(SampleOptions):
         1.0
     )
     start_batches: Annotated[int, COUNT, "With --from ReLU: training batches to measure these activations on."] = 4
+    weight_bits: Annotated[
+        int, _WEIGHT_BITS, "Train with weights rounded to so many bits, for `dsr quantize`; 0: without rounding."
+    ] = 0
     seed: Annotated[int, SEED, "Of initial weights, dropout, augmentation and the order of samples."] = 0
 
     def __post_init__(self) -> None:

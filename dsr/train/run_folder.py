@@ -167,7 +167,7 @@ def _network_of(
         return _understood(path, lambda: build_network(recipe, *_shape(metadata)))
     if described is not None and "layer" in described:
         body = _understood(path, lambda: architecture.make(described))
-        return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20)
+        return Network(body, recipe.timesteps, recipe.seed, recipe.keep_mb << 20, weight_bits=recipe.weight_bits)
     why = described["missing"] if described else f"its model is {recipe.model}"
     if not reference.is_reference(recipe.model):
         raise checkpoint.CheckpointError(

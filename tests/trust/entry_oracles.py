@@ -7,6 +7,7 @@ size of the terms, of which the documented bound is a multiple.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,6 +158,72 @@ def fused(*arguments: Any) -> list[Any]:
     return [found.reshape(out.shape)]
 
 
+def integer_sums(
+    words: Any, packed: Any, geometry: Any, inputs: Any, outputs: Any, shift: Any, table_bits: Any
+) -> np.ndarray:
+    """(64 K, H', W', T, B): those of each block modulo 2**16; blocks of groups that do not meet are left out."""
+    count, blocks, rows, _ = packed.shape
+    block_words = (rows - 1) // 32 // (geometry.kernel[0] * geometry.kernel[1])
+    whole, total = replace(geometry, groups=1), 0
+    for block in range(blocks):
+        part = words[block * block_words : (block + 1) * block_words]
+        weight = packed[:, block, 1:].reshape(count, block_words * 32, *geometry.kernel, 64)[:, : 32 * len(part)]
+        weight = weight.transpose(0, 4, 1, 2, 3).reshape(64 * count, 32 * len(part), *geometry.kernel)
+        sums = reference.integer_conv2d_spikes(part, weight, whole).astype(np.int16).astype(np.int64)
+        for k in range(count):
+            inner, outer = inputs // geometry.groups, outputs // geometry.groups
+            first, last = 64 * k // outer * inner, ((min(outputs, 64 * k + 64) - 1) // outer + 1) * inner
+            if not (first < 32 * (block * block_words + len(part)) and 32 * block * block_words < last):
+                sums[64 * k : 64 * k + 64] = 0
+        total = total + (sums << shift)
+    return total
+
+
+def integer_rows(values: np.ndarray) -> np.ndarray:
+    """(64 K, H, W, T, B) as (K, H, W, T, B, 64)."""
+    return np.moveaxis(values.reshape(len(values) // 64, 64, *values.shape[1:]), 1, -1)
+
+
+def integer_values(rows: np.ndarray) -> np.ndarray:
+    """The other way."""
+    return np.moveaxis(rows, -1, 1).reshape(64 * len(rows), *rows.shape[1:-1]).astype(np.int64)
+
+
+def integer_convolution(words: Any, *packed: Any) -> list[Any]:
+    *weights, rows = packed
+    sums = integer_sums(words[..., np.newaxis], *weights)
+    total = integer_values(rows[..., np.newaxis, :]) + sums
+    return [integer_rows(total)[..., 0, :].astype(np.int32)]
+
+
+def integer_fused(words: Any, *arguments: Any) -> list[Any]:
+    *weights, current, shortcut, heights, bias, reset, fire, decay, potentials, out = arguments
+    outputs = len(bias)
+    sums = integer_sums(words, *weights)
+    x = np.zeros((outputs, *out.shape[1:]), np.int64) + bias.reshape(-1, 1, 1, 1, 1)
+    x += 0 if np.ndim(sums) == 0 else sums[:outputs]
+    if current is not None:
+        x += integer_values(current)[:outputs]
+    if shortcut is not None:
+        x += reference.unpack_words(shortcut, outputs).astype(np.int64) * heights.reshape(-1, 1, 1, 1, 1)
+    start = None if potentials is None else integer_values(potentials)[:outputs]
+    spikes, v = reference.integer_neurons(x, reset, fire, int(decay), start)
+    if potentials is None:
+        return [None, spikes]
+    kept = integer_values(potentials)
+    kept[:outputs] = v
+    rest = slice(outputs, 32 * len(out))  # of the last word, channels that do not exist: without bias and thresholds
+    beyond = kept[rest]
+    for t in range(out.shape[3]):
+        more = 0 if np.ndim(sums) == 0 else sums[rest, :, :, t]
+        if current is not None:
+            more = more + integer_values(current)[rest, :, :, t if current.shape[3] > 1 else 0]
+        held = beyond if decay == 1 << 15 else beyond * int(decay) + (1 << 14) >> 15
+        beyond = np.clip((held + more).astype(np.int32).astype(np.int64), -32767, 32767)
+    kept[rest] = beyond
+    return [integer_rows(kept[:, :, :, np.newaxis])[:, :, :, 0].astype(np.int16), spikes]
+
+
 def sgd(
     value: Any, grad: Any, buffer: Any, rate: Any, momentum: Any, decay: Any, nesterov: Any, first: Any
 ) -> list[Any]:
@@ -228,6 +295,8 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "conv2d_spikes": spike_convolution,
     "conv2d_neuron_spikes": fused,
     "conv2d_spikes_weight_gradient": spike_weight_gradient,
+    "integer_conv2d_spikes": integer_convolution,
+    "integer_conv2d_neuron_spikes": integer_fused,
 }
 
 

@@ -308,6 +308,25 @@ static void conv2d_neuron(const shape *s) {
     check(dsr_conv2d_neuron_spikes(spikes, weight, NULL, 0.9, out_words(s->outputs, n), conv, s->timesteps, 1, after));
 }
 
+static void integer_conv(const shape *s) {
+    dsr_conv conv = conv_of(s);
+    size_t n = outputs_of(&conv), rows, blocks = dsr_integer_blocks(conv, &rows), outs = (s->outputs + 63) / 64;
+    const uint32_t *spikes = words_of(s->channels, per_channel(s));
+    int16_t *packed = new_buffer(outs * blocks * rows * 64 * sizeof *packed, 0);
+    for (size_t i = 0; i < outs * blocks * rows * 64; i++)
+        packed[i] = i / 64 % rows ? (int16_t)(i * 37 % 255) - 127 : 0;
+    int32_t *current = out(outs * n * 64 * sizeof *current);
+    check(dsr_integer_conv2d_spikes(spikes, packed, current, conv, 1, group_of(s)));
+    int32_t *bias = new_buffer(s->outputs * sizeof *bias, 0), *reset = new_buffer(s->outputs * sizeof *reset, 0);
+    for (size_t i = 0; i < s->outputs; i++)
+        bias[i] = (int32_t)(i % 9) - 4, reset[i] = 500 + (int32_t)i;
+    int16_t *potentials = out(outs * (n / s->timesteps) * 64 * sizeof *potentials);
+    dsr_after_integer_conv after = {.bias = bias, .reset = reset, .fire = reset, .decay = 30000};
+    after.potentials = potentials;
+    check(dsr_integer_conv2d_neuron_spikes(spikes, packed, out_words(s->outputs, n), conv, s->timesteps, 0, group_of(s),
+                                           after));
+}
+
 static void conv2d_spikes_gradient(const shape *s) {
     dsr_conv conv = conv_of(s);
     size_t pixels = conv.y.out * conv.x.out, n = outputs_of(&conv);
@@ -370,6 +389,7 @@ static const operation OPERATIONS[] = {
     ONE(conv2d),
     ONE(conv2d_spikes),
     ONE(conv2d_neuron),
+    ONE(integer_conv),
     ONE(conv2d_spikes_gradient),
     ONE(sgd_update),
 };

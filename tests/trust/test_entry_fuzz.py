@@ -236,11 +236,16 @@ def test_every_function_of_lanes_is_called():
         if callable(f) and getattr(f, "__module__", "").startswith("dsr.ops.") and not name.endswith("_model")
     }
     called = {name.split()[0] for name in LANES}
-    assert {name for name in functions if not name.startswith("_")} == {*called, *OTHERS, "SpikeConvolution"}
+    assert {name for name in functions if not name.startswith("_")} == {*called, *OTHERS, *INTEGERS, "SpikeConvolution"}
 
 
 OTHERS = {"word_count", "Geometry", "mirrored_weight", "output_size", "best_table_bits", "NeuronModel", "concat_words"}
 """Arithmetic on plain numbers, for layers that have checked them, and what calls NumPy alone."""
+INTEGERS = {"PackedWeights", "IntegerInput", "IntegerNeurons", "pack_integers"} | {
+    "integer_conv2d_spikes",
+    "integer_conv2d_neuron_spikes",
+}
+"""What hands arrays on to compiled entries, which `test_core` calls; tests/test_integer_conv.py has their results."""
 
 
 def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:

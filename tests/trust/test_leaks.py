@@ -202,6 +202,8 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
     shortcut = ops_table.bits(rng, 6, 4, 4, 3, 5)
     geometry = ops.Geometry((3, 3), padding=(1, 1, 1, 1))
     convolution = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, 4, shortcut, 0.5)
+    integers = rng.integers(-99, 99, weight.shape)
+    packed, ones = ops.pack_integers(integers, geometry, 33), np.ones(6, np.int32)
     return calls | {
         "word_count": [33],
         "output_size": [5, 3, 1, 1],
@@ -212,6 +214,13 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "conv2d_weight_gradient": [grad, flat, geometry],
         "conv2d_spikes": [words, weight, bias, 0.5, geometry, 4],
         "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
+        "pack_integers": [integers, geometry, 33],
+        "integer_conv2d_spikes": [words, packed, 0, 1, np.zeros((1, 4, 4, 3, 5, 64), np.int32)],
+        "integer_conv2d_neuron_spikes": [
+            ops.IntegerInput(words, packed),
+            ops.IntegerNeurons(ones, ones, ones),
+            np.zeros((1, 4, 4, 3, 5, 64), np.int32),
+        ],
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
         "concat_words": [[words, words], [33, 33]],

@@ -1,0 +1,134 @@
+/* Convolutions of integer weights over spikes: as kernels/rows.h, with twice as many channels in a vector.
+ *
+ * A row is DSR_INTEGER_ROW 16-bit weights side by side, 128 bytes as a row of floats, so that lists of rows are the
+ * same; only here they may lie at any address. The sum of the rows of a list stays in registers of 16 bits (whoever
+ * packs the rows sees to it that it fits) and is added to sums of 32 bits once. All is modulo 2^16 and 2^32: EXACT, in
+ * any order. */
+
+enum { SHORT_LANES = VECTOR_BYTES / 2, SHORT_VECTORS = DSR_INTEGER_ROW / SHORT_LANES };
+enum { INTEGER_VECTORS = DSR_INTEGER_ROW / ROW_LANES };
+typedef uint16_t short_vector __attribute__((vector_size(VECTOR_BYTES), may_alias));
+typedef uint16_t any_shorts __attribute__((vector_size(VECTOR_BYTES), may_alias, aligned(2)));
+typedef int16_t half_vector __attribute__((vector_size(VECTOR_BYTES / 2), may_alias));
+typedef int32_t signed_vector __attribute__((vector_size(VECTOR_BYTES), may_alias));
+typedef uint32_t integer_vector __attribute__((vector_size(VECTOR_BYTES), may_alias));
+
+/* sums[i] = bias + current[i], rows of 32-bit integers; current NULL: 0. */
+static void start_integer_rows(const int32_t *bias, const int32_t *current, size_t n, int32_t *sums) {
+    const integer_vector *start = (const integer_vector *)bias;
+    for (size_t i = 0; i < n; i++, sums += DSR_INTEGER_ROW)
+        for (int v = 0; v < INTEGER_VECTORS; v++) {
+            integer_vector x = start[v];
+            if (current) {
+                integer_vector more;
+                memcpy(&more, current + i * DSR_INTEGER_ROW + v * ROW_LANES, sizeof more);
+                x += more;
+            }
+            ((integer_vector *)sums)[v] = x;
+        }
+}
+
+/* sums[i] += the rows of list i, times 2^shift, for n lists, of which the first begins at `lists`. */
+static void sum_integer_rows(const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, unsigned shift,
+                             int32_t *sums) {
+    const uint16_t *list = lists;
+    for (size_t i = 0; i < n; i++, sums += DSR_INTEGER_ROW) {
+        const uint16_t *end = lists + ends[i];
+        if (list == end)
+            continue;
+        short_vector sum[SHORT_VECTORS];
+        for (int v = 0; v < SHORT_VECTORS; v++)
+            sum[v] = (short_vector){0};
+        do {
+            uint64_t offsets;
+            memcpy(&offsets, list, 8);
+            for (int k = 0; k < 4; k++) {
+                const char *row = (const char *)rows + 8 * (size_t)(uint16_t)(offsets >> 16 * k);
+                for (int v = 0; v < SHORT_VECTORS; v++)
+                    sum[v] += *(const any_shorts *)(row + (size_t)v * sizeof(short_vector));
+            }
+            list += 4;
+        } while (list != end);
+        half_vector narrow[INTEGER_VECTORS];
+        memcpy(narrow, sum, sizeof narrow);
+        for (int v = 0; v < INTEGER_VECTORS; v++)
+            ((integer_vector *)sums)[v] += (integer_vector) __builtin_convertvector(narrow[v], signed_vector) << shift;
+    }
+}
+
+/* As build_table of rows.h. */
+static void build_integer_table(const int16_t *rows, size_t groups, uint32_t table_bits, size_t phases,
+                                int16_t *table) {
+    size_t length = phases * DSR_INTEGER_ROW, sums = ((size_t)1 << table_bits) - 1;
+    memset(table, 0, DSR_INTEGER_ROW * sizeof *table);
+    table += DSR_INTEGER_ROW;
+    for (size_t g = 0; g < groups; g++, rows += table_bits * length, table += sums * length)
+        for (size_t m = 1; m <= sums; m++) {
+            size_t lowest = 0, rest = m & (m - 1);
+            while (!(m >> lowest & 1))
+                lowest++;
+            const int16_t *row = rows + lowest * length;
+            int16_t *sum = table + (m - 1) * length;
+            if (!rest) {
+                memcpy(sum, row, length * sizeof *sum);
+                continue;
+            }
+            const int16_t *others = table + (rest - 1) * length;
+            for (size_t i = 0; i < length; i += SHORT_LANES)
+                *(short_vector *)(sum + i) = *(const short_vector *)(others + i) + *(const any_shorts *)(row + i);
+        }
+}
+
+/* Neurons whose currents are one half of integer rows, the 32 channels of a word; potentials, [n][DSR_INTEGER_ROW], the
+ * same half, NULL: 0. Sums, words and potentials of a step are `n`, `stride` and 0 apart. */
+static inline __attribute__((always_inline)) void run_integer_rows(const int32_t *sums, uint32_t *words,
+                                                                   int16_t *potentials, size_t timesteps, size_t n,
+                                                                   size_t stride, const dsr_integer_neurons *neurons,
+                                                                   int leaky) {
+    const signed_vector *reset = (const signed_vector *)neurons->reset, *fire = (const signed_vector *)neurons->fire;
+    const signed_vector *shortcut_weight = (const signed_vector *)neurons->shortcut_weight;
+    const row_mask each = lane_bits();
+    for (size_t i = 0; i < n; i++) {
+        signed_vector v[ROW_VECTORS];
+        for (int k = 0; k < ROW_VECTORS; k++) {
+            half_vector kept = {0};
+            if (potentials)
+                memcpy(&kept, potentials + i * DSR_INTEGER_ROW + k * ROW_LANES, sizeof kept);
+            v[k] = __builtin_convertvector(kept, signed_vector);
+        }
+        for (size_t t = 0; t < timesteps; t++) {
+            const integer_vector *sum = (const integer_vector *)(sums + (t * n + i) * DSR_INTEGER_ROW);
+            uint32_t word = 0, added = neurons->shortcut ? neurons->shortcut[t * stride + i] : 0;
+            for (int k = 0; k < ROW_VECTORS; k++) {
+                integer_vector x = sum[k];
+                if (neurons->shortcut) {
+                    row_mask set = ((int32_t)(added >> (k * ROW_LANES)) & each) != 0;
+                    x += (integer_vector)(set & shortcut_weight[k]);
+                }
+                if (leaky) {
+                    integer_vector product = (integer_vector)v[k] * (uint32_t)neurons->decay;
+                    v[k] = (signed_vector)(product + (1u << (DSR_DECAY_BITS - 1))) >> DSR_DECAY_BITS;
+                }
+                signed_vector u = (signed_vector)((integer_vector)v[k] + x);
+                signed_vector most = u > DSR_INTEGER_LIMIT, least = u < -DSR_INTEGER_LIMIT;
+                u = (u & ~(most | least)) | (DSR_INTEGER_LIMIT & most) | (-DSR_INTEGER_LIMIT & least);
+                signed_vector fires = u >= fire[k];
+                v[k] = (signed_vector)((integer_vector)u - (integer_vector)(fires & reset[k]));
+                word |= mask_bits(fires) << (k * ROW_LANES);
+            }
+            words[t * stride + i] = word & neurons->exists;
+        }
+        for (int k = 0; potentials && k < ROW_VECTORS; k++) {
+            half_vector kept = __builtin_convertvector(v[k], half_vector);
+            memcpy(potentials + i * DSR_INTEGER_ROW + k * ROW_LANES, &kept, sizeof kept);
+        }
+    }
+}
+
+static void integer_neuron_rows(const int32_t *sums, uint32_t *words, int16_t *potentials, size_t timesteps, size_t n,
+                                size_t stride, const dsr_integer_neurons *neurons) {
+    if (neurons->decay != 1 << DSR_DECAY_BITS)
+        run_integer_rows(sums, words, potentials, timesteps, n, stride, neurons, 1);
+    else
+        run_integer_rows(sums, words, potentials, timesteps, n, stride, neurons, 0);
+}

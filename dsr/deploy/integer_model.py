@@ -1,0 +1,330 @@
+"""Integer models: networks whose weights, potentials and thresholds are integers, so that all machines agree.
+
+>>> model = dsr.quantize(dsr.load("runs/digits"), images, bits=8)
+>>> model.predict(images)
+>>> model.save("digits-8bit.safetensors")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsr.data.preprocessing import Preprocessing
+from dsr.deploy import integer_steps as i
+from dsr.deploy.integer_engine import Data, Engine, State
+from dsr.deploy.integer_file import load_steps, save_steps
+from dsr.deploy.lowering import lower
+from dsr.deploy.quantization import as_data, quantize_program
+from dsr.files.checkpoint import CheckpointError
+from dsr.nn.network import Network
+from dsr.nn.spikes import image_shape
+from dsr.ops import Values
+from dsr.ops.arguments import as_array, as_count, require_finite, shown
+
+BATCH = 64
+"""Samples at a time."""
+CALIBRATION = 256
+"""Samples by which `quantize` goes, at most."""
+
+
+class HasNetwork(Protocol):
+    """A `dsr.Model`."""
+
+    network: Network
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing | None
+    task: Any
+    about: dict[str, Any]
+
+
+class IntegerModel:
+    """A network of integers, with the preprocessing of raw samples and the names of its classes; see `quantize`.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+        What it does, see `dsr.deploy.integer_steps`.
+    timesteps, bits : int
+        T, and the bits of its weights.
+    features, output_features : tuple of int
+        Shapes of a sample, ``(N,)``, ``(C, L)`` or ``(C, H, W)``, and of its output.
+    classes : tuple of str
+        Names of the outputs.
+    task : str
+        As of `dsr.Model`.
+    preprocessing : Preprocessing or None
+        Of raw samples; None: samples are given as the network takes them.
+
+    Notes
+    -----
+    Spikes, and everything else but the last division, are integers: EXACT, the same on each instruction level, for any
+    number of threads, on every processor, and in C (``dsr export --format c``). Threads may share a model.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[i.Step],
+        timesteps: int,
+        bits: int,
+        features: Sequence[int],
+        output_features: Sequence[int],
+        classes: Sequence[str] = (),
+        task: str = "classification",
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        self.steps, self.timesteps, self.bits = tuple(steps), timesteps, bits
+        self.features, self.output_features = tuple(features), tuple(output_features)
+        self.classes, self.task, self.preprocessing = tuple(classes), task, preprocessing
+        self._engine = Engine(self.steps)
+
+    def run(self, data: ArrayLike, timesteps: int | None = None) -> Values:
+        """Output rates of samples as the network takes them.
+
+        Parameters
+        ----------
+        data : array_like, shape (B, *features) or (T, B, *features)
+            Static samples, given to every step, or one frame a step.
+        timesteps : int, optional
+            Another T for static samples; for frames it is their number.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, *output_features)
+
+        Raises
+        ------
+        TypeError, ValueError
+            `data` is not of one of these shapes, or has a value that is not finite.
+        """
+        array = self._checked("IntegerModel.run", data)
+        has_time = array.ndim == len(self.features) + 2
+        steps = self.timesteps if timesteps is None else as_count("IntegerModel.run", "timesteps", timesteps)
+        if has_time:
+            if timesteps is not None and steps != len(array):
+                raise ValueError(
+                    f"IntegerModel.run: argument 'timesteps': expected {len(array)} as in 'data', got {steps}"
+                )
+            steps = len(array)
+        count = array.shape[int(has_time)]
+        parts = [array[:, k : k + BATCH] if has_time else array[k : k + BATCH] for k in range(0, count, BATCH)]
+        rates = [self._rates(self._data(part), steps, State()) for part in parts]
+        return np.concatenate(rates) if rates else np.empty((0, *self.output_features), np.float32)
+
+    __call__ = run
+
+    def start(self, batch: int = 1) -> IntegerStream:
+        """Begin a stream of so many samples, whose frames come one after the other."""
+        return IntegerStream(self, as_count("IntegerModel.start", "batch", batch))
+
+    def outputs(self, x: Any, batch_size: int = 256) -> Values:
+        """Output rates of raw samples or files, (B, outputs); arguments and errors are those of `Model.outputs`."""
+        function, size = "IntegerModel.predict", as_count("IntegerModel.predict", "batch_size", batch_size)
+        if isinstance(x, str | Path):
+            x = [x]
+        if isinstance(x, Sequence) and len(x) and all(isinstance(item, str | Path) for item in x):
+            if self.preprocessing is None:
+                raise ValueError(
+                    f"{function}: argument 'x': expected an array: the model does not know how to read files"
+                )
+            files = self.preprocessing.files
+            return np.concatenate([self.run(files(x[k : k + size])) for k in range(0, len(x), size)])
+        batch = self.preprocessing.batch(x, function) if self.preprocessing is not None else x
+        return self.run(batch)
+
+    def predict(self, x: Any, batch_size: int = 256) -> NDArray[Any]:
+        """The class of each sample by its name or number, as `Model.predict`."""
+        rates = self.outputs(x, batch_size)
+        if self.task == "multilabel":
+            return rates > 0
+        if self.task != "classification":
+            return rates
+        numbers = rates.argmax(axis=1)
+        return np.array(self.classes)[numbers] if self.classes and rates.ndim == 2 else numbers
+
+    def save(self, file: str | Path) -> None:
+        """Write it into one file, which `IntegerModel.load` reads; OSError if that fails, an older one is as it was."""
+        about = {"bits": self.bits, "timesteps": self.timesteps, "features": self.features}
+        about |= {"output_features": self.output_features, "classes": self.classes, "task": self.task}
+        preprocessing = self.preprocessing and self.preprocessing.to_dict()
+        save_steps(file, self.steps, {**about, "preprocessing": preprocessing})
+
+    @classmethod
+    def load(cls, file: str | Path) -> IntegerModel:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, of another kind, or of a version that is not known; the message says what.
+        OSError
+            The file cannot be read.
+        """
+        steps, about = load_steps(file)
+        try:
+            values = about["preprocessing"]
+            taken, given = (
+                tuple(as_count("file", name, n) for n in about[name]) for name in ("features", "output_features")
+            )
+            if image_shape(taken) != steps[0].features or image_shape(given) != steps[-1].features:
+                raise ValueError(f"features {taken} and {given} are not those of its steps")
+            classes = about["classes"]
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise TypeError("'classes': expected names")
+            return cls(
+                steps,
+                as_count("file", "timesteps", about["timesteps"]),
+                as_count("file", "bits", about["bits"]),
+                taken,
+                given,
+                classes,
+                str(about["task"]),
+                None if values is None else Preprocessing.from_dict(values),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{file}: {error}") from None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights, biases and thresholds, as in a file."""
+        total = 0
+        for step in self.steps:
+            if isinstance(step, i.Neurons | i.ReadCurrent):
+                total += sum(term.weight.nbytes for term in step.terms) + step.bias.nbytes
+            if isinstance(step, i.Neurons):
+                total += 4 * len(step.reset)
+        return total
+
+    def __repr__(self) -> str:
+        """What it is, and its steps."""
+        lines = [
+            f"  {n}  {type(s).__name__}  {'x'.join(map(str, s.features))}  {s.path}" for n, s in enumerate(self.steps)
+        ]
+        head = f"IntegerModel, {self.bits} bits, T = {self.timesteps}, {self.weight_bytes:,} bytes"
+        return "\n".join([head, *lines])
+
+    def _checked(self, function: str, data: ArrayLike) -> NDArray[Any]:
+        array = as_array(function, "data", data)
+        axes = len(self.features)
+        if array.ndim not in (axes + 1, axes + 2) or array.shape[array.ndim - axes :] != self.features:
+            tail = ", ".join(map(str, self.features))
+            raise ValueError(
+                f"{function}: argument 'data': expected shape (B, {tail}) or (T, B, {tail}), got {array.shape}"
+            )
+        if array.ndim == axes + 2 and len(array) == 0:
+            raise ValueError(f"{function}: argument 'data': expected at least one time step, got shape {array.shape}")
+        require_finite(function, "data", array)
+        return array
+
+    def _data(self, array: NDArray[Any]) -> Data:
+        source = self.steps[0]
+        assert isinstance(source, i.Input)
+        with np.errstate(over="ignore"):  # what is beyond float32 is cut off, as all that is too large
+            return as_data(array.astype(np.float32, copy=False), source, len(self.features))
+
+    def _rates(self, data: Data, timesteps: int, state: State) -> Values:
+        self._engine.run(data, timesteps, state)
+        rates = self._engine.rates(state)
+        return rates.reshape(len(rates), *self.output_features)
+
+
+class IntegerStream:
+    """Frames one after the other: potentials are kept from each to the next. For one thread at a time.
+
+    Any way of cutting time gives the bits of `IntegerModel.run` over the whole.
+    """
+
+    def __init__(self, model: IntegerModel, batch: int) -> None:
+        self.model, self.batch, self._state = model, batch, State()
+
+    def step(self, frame: ArrayLike) -> Values:
+        """The rates after one more frame, (B, *features) or for one sample (*features): over all frames so far."""
+        function = "IntegerStream.step"
+        array = as_array(function, "frame", frame)
+        if self.batch == 1 and array.shape == self.model.features:
+            array = array[np.newaxis]
+        expected = (self.batch, *self.model.features)
+        if array.shape != expected:
+            raise ValueError(f"{function}: argument 'frame': expected shape {expected}, got {array.shape}")
+        require_finite(function, "frame", array)
+        return self.model._rates(self.model._data(array), 1, self._state)
+
+    def reset(self) -> None:
+        """Begin anew: all potentials are 0, and no frame has been seen."""
+        self._state = State()
+
+
+def quantize(
+    model: Network | HasNetwork,
+    data: ArrayLike,
+    bits: int | None = None,
+    *,
+    features: Sequence[int] | None = None,
+) -> IntegerModel:
+    """An integer network from a trained one: weights of a few bits, 32-bit currents, 16-bit potentials.
+
+    Parameters
+    ----------
+    model : Network or Model
+        Trained.
+    data : array_like, shape (B, ...)
+        Some samples, such as 256 of the training set, as `model` takes them: raw ones for a model that has a
+        preprocessing, otherwise (B, *features) or (T, B, *features). They give the scale of the input, and correct the
+        biases for what rounding adds on average. Only the first 256 are used.
+    bits : int, optional
+        Of the weights of convolutions, 2 to 8; by default those that the network was trained with (`weight_bits`), or
+        8. Weights that read the data have always 8.
+    features : sequence of int, optional
+        Shape of a sample; by default that of `data`.
+
+    Returns
+    -------
+    IntegerModel
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no such thing; or a layer does what integers cannot, such as a maximum of currents, or its
+        current could leave 32 bits; the message names it.
+    FloatingPointError
+        A weight or threshold is not finite.
+
+    Notes
+    -----
+    Weights have a scale for each output channel: that of the least squared error. Training with rounded weights, by the
+    key `weight_bits` of a recipe, the argument of `Network`, or ``dsr quantize RUN --bits 4 --epochs 3``, keeps more of
+    the accuracy where there are few bits.
+    """
+    network = getattr(model, "network", model)
+    if not isinstance(network, Network):
+        raise TypeError(f"quantize: argument 'model': expected a Network or a Model, got {type(model).__name__}")
+    trained = network.weight_bits
+    if bits is None:
+        bits = trained or 8
+    if not isinstance(bits, int | np.integer) or not 2 <= bits <= 8:
+        raise ValueError(f"quantize: argument 'bits': expected an integer from 2 to 8, got {shown(bits)}")
+    preprocessing: Preprocessing | None = getattr(model, "preprocessing", None)
+    array = as_array("quantize", "data", data)
+    batch = preprocessing.batch(array, "quantize") if preprocessing is not None else array
+    require_finite("quantize", "data", batch)
+    axis = network.batch_axis(batch, "quantize") if features is None else batch.ndim - 1 - len(features)
+    if axis not in (0, 1) or 0 in batch.shape:
+        raise ValueError(
+            f"quantize: argument 'data': expected at least one sample, of features {features}, got {batch.shape}"
+        )
+    first = batch.take(range(min(CALIBRATION, batch.shape[axis])), axis).astype(np.float32, copy=False)
+    program = lower(network, first.shape[axis + 1 :] if features is None else tuple(features))
+    return IntegerModel(
+        quantize_program(program, first, int(bits), trained == bits),
+        network.timesteps,
+        int(bits),
+        program.features,
+        program.output_features,
+        getattr(model, "classes", ()),
+        getattr(model, "task", "classification"),
+        preprocessing,
+    )

@@ -1,0 +1,311 @@
+"""Integer networks: they compute what their steps say, stay near the float ones, and come back from files."""
+
+from __future__ import annotations
+
+import integer_interpreter
+import numpy as np
+import pytest
+
+import dsr
+from dsr.deploy import integer_steps as i
+from dsr.deploy.integer_model import IntegerModel, quantize
+from dsr.files import checkpoint
+
+
+def blocks(*layers):
+    return dsr.Sequential(*layers)
+
+
+NETWORKS = {
+    "images, pooled, read as current": (
+        (2, 6, 6),
+        lambda n: blocks(
+            dsr.Conv2d(2, 5, 3, padding=1),
+            dsr.BatchNorm(5),
+            n(),
+            dsr.Conv2d(5, 70, 3, 2, 1, bias=False),
+            dsr.BatchNorm(70),
+            n(),
+            dsr.AvgPool2d(2, padding=1),
+            dsr.Flatten(),
+            dsr.Linear(280, 4),
+            dsr.BatchNorm(4),
+        ),
+    ),
+    "shortcuts": (
+        (3, 5, 4),
+        lambda n: blocks(
+            dsr.Conv2d(3, 6, 3, padding=1),
+            n(),
+            dsr.Residual(blocks(dsr.Conv2d(6, 6, 3, padding=1), dsr.BatchNorm(6), n(), dsr.Conv2d(6, 6, 1))),
+            dsr.BatchNorm(6),
+            n(),
+            dsr.Residual(dsr.Conv2d(6, 8, 3, 2, 1), dsr.Conv2d(6, 8, 1, 2)),
+            n(),
+            dsr.AvgPool2d(2, 1),
+            n(),
+            dsr.GlobalAvgPool2d(),
+        ),
+    ),
+    "trains side by side, gates, maxima": (
+        (2, 4, 4),
+        lambda n: blocks(
+            dsr.Conv2d(2, 4, 3, padding=1),
+            n(),
+            dsr.Concat(blocks(dsr.Conv2d(4, 40, 1), n()), blocks(dsr.MaxPool2d(3, 1, 1)), dsr.AvgPool2d(3, 1, 1)),
+            dsr.ConvTranspose2d(48, 6, 2, 2),
+            n(),
+            dsr.SpikeResidual(blocks(dsr.Conv2d(6, 6, 3, padding=1, groups=3), n()), "iand"),
+            dsr.SpikeResidual(blocks(dsr.Conv2d(6, 6, 3, padding=1, groups=6), n()), "add"),
+            dsr.Conv2d(6, 3, 8),
+            n(),
+            dsr.Flatten(),
+        ),
+    ),
+    "currents that are averaged": (
+        (1, 8, 8),
+        lambda n: blocks(
+            dsr.Conv2d(1, 3, 3),
+            dsr.AvgPool2d(2),
+            dsr.BatchNorm(3),
+            n(),
+            dsr.Upsample(2),
+            dsr.Conv2d(3, 2, 3),
+            dsr.AvgPool2d(2, 1),
+            n(),
+            dsr.Flatten(),
+            dsr.Linear(18, 3),
+        ),
+    ),
+    "signals": (
+        (2, 11),
+        lambda n: blocks(
+            dsr.Conv1d(2, 7, 3),
+            n(),
+            dsr.AvgPool1d(2),
+            dsr.Conv1d(7, 5, 2, dilation=2),
+            n(),
+            dsr.Flatten(),
+            dsr.Linear(10, 3),
+            n(),
+        ),
+    ),
+    "vectors": ((9,), lambda n: blocks(dsr.Linear(9, 66), dsr.BatchNorm(66), n(), dsr.Linear(66, 5), n())),
+}
+NEURONS = {"if": lambda: dsr.IF(1.0), "lif": lambda: dsr.LIF(0.3, 1.0, 0.1, 0.4)}
+
+
+def network(name, kind="if", timesteps=4):
+    features, build = NETWORKS[name]
+    made = dsr.Network(build(NEURONS[kind]), timesteps, seed=3)
+    rng = np.random.default_rng(1)
+    made.forward(rng.normal(0.3, 1, (40, *features)), training=True)
+    return made, features
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", NEURONS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_the_steps_say(name, kind, bits):
+    """Every rate after every step: of static samples, frames, other T, and one frame at a time."""
+    net, features = network(name, kind)
+    rng = np.random.default_rng(2)
+    model = quantize(net, rng.normal(0.3, 1, (20, *features)), bits)
+    assert all(
+        np.abs(t.weight.astype(int)).max() < 2 ** (7 if s.terms[0].source == 0 else bits - 1)
+        for s in model.steps
+        if isinstance(s, i.Neurons)
+        for t in s.terms
+        if isinstance(t, i.Taps)
+    )
+    static, frames = rng.normal(0.3, 1.5, (3, *features)), rng.normal(0.3, 1.5, (5, 3, *features))
+    for data in (static, frames):
+        so_far, written = integer_interpreter.run(model, data)
+        np.testing.assert_array_equal(model.run(data), so_far[-1])
+        stream = model.start(3)
+        for t, rates in enumerate(so_far):
+            np.testing.assert_array_equal(stream.step(data[t] if data is frames else data), rates)
+        spikes = [now[k] for now in written for k, s in enumerate(model.steps) if isinstance(s, i.Neurons)]
+        assert 0 < np.mean([s.mean() for s in spikes]) < 1
+    np.testing.assert_array_equal(model.run(static, timesteps=7), integer_interpreter.run(model, static, 7)[0][-1])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_near_the_float_network(name):
+    """Of 8 bits, at many steps, where single spikes matter less."""
+    net, features = network(name, timesteps=60)
+    rng = np.random.default_rng(2)
+    data = rng.normal(0.3, 1, (30, *features)).astype(np.float32)
+    expected, found = net.forward(data), quantize(net, data).run(data)
+    assert np.abs(found - expected).mean() < 0.08 * expected.std()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_files(name, tmp_path):
+    net, features = network(name)
+    data = np.random.default_rng(2).normal(0.3, 1, (6, *features)).astype(np.float32)
+    model = quantize(net, data, 6)
+    model.save(tmp_path / "a.safetensors")
+    again = IntegerModel.load(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(again.run(data), model.run(data))
+    assert repr(again) == repr(model)
+    assert (again.features, again.output_features, again.bits) == (model.features, model.output_features, 6)
+
+
+def test_a_quarter_of_the_size(tmp_path):
+    body = blocks(
+        dsr.Conv2d(3, 64, 3), dsr.IF(1.0), dsr.Conv2d(64, 128, 3), dsr.IF(1.0), dsr.Flatten(), dsr.Linear(8192, 10)
+    )
+    net = dsr.Network(body, 2)
+    quantize(net, np.random.default_rng(0).random((2, 3, 12, 12))).save(tmp_path / "small.safetensors")
+    dsr.save(net, tmp_path / "large.safetensors")
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("small", "large")]
+    assert sizes[0] < 0.27 * sizes[1]
+
+
+def overflowing(bias, threshold=1.0):
+    body = blocks(dsr.Linear(3, 2), dsr.IF(1.0), dsr.Linear(2, 2), dsr.IF(threshold))
+    net = dsr.Network(body, 2)
+    for _, parameter in net.parameters():
+        if parameter.value.shape == (2, 2):
+            parameter.value[...] = [[1, 2], [3, 4]]
+    net.body.layers["2"].bias.value[...] = bias
+    return net
+
+
+def test_currents_beyond_32_bits_are_refused():
+    data = np.ones((2, 3))
+    with pytest.raises(
+        ValueError, match=r"quantize: layer '3': the current of channel 1 may reach .* beyond the 2\*\*30"
+    ):
+        quantize(overflowing([0, 1e7]), data)
+    assert np.abs(quantize(overflowing([0, 1e5]), data).steps[-2].bias).max() > 2**20
+    model = quantize(overflowing([0, 1e5]), data)
+    np.testing.assert_array_equal(model.run(data), integer_interpreter.run(model, data)[0][-1])
+
+
+def test_wide_data_get_fewer_bits():
+    """4,000 inputs of 8 bits times 15 bits would leave 32 bits."""
+    net = dsr.Network(blocks(dsr.Linear(4000, 2), dsr.IF(1.0)), 2)
+    net.body.layers["0"].weight.value[...] = 1.0
+    model = quantize(net, np.linspace(-1, 1, 8000).reshape(2, 4000))
+    assert 255 <= model.steps[0].most < 32767
+    data = np.full((1, 4000), 5.0)
+    data[0, 0] = -1e30
+    np.testing.assert_array_equal(model.run(data), integer_interpreter.run(model, data)[0][-1])
+
+
+def test_integers_are_taken_as_they_are():
+    net = dsr.Network(blocks(dsr.Linear(5, 3), dsr.IF(1.0)), 3)
+    model = quantize(net, np.arange(10).reshape(2, 5))
+    assert model.steps[0].shift == 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "features", "message"),
+    [
+        (lambda: [dsr.Conv2d(1, 2, 1), dsr.MaxPool2d(2), dsr.IF()], (1, 4, 4), "layer '1' applies MaxPool"),
+        (lambda: [dsr.Linear(2, 3), dsr.Linear(3, 2), dsr.IF()], (2,), "layer '1' convolves what is convolved already"),
+        (lambda: [dsr.AvgPool2d(2), dsr.IF()], (1, 4, 4), "layer '0' pools what is not spikes"),
+        (lambda: [dsr.Linear(2, 3), dsr.ReLU()], (2,), "layer '1' applies Rectify"),
+        (lambda: [dsr.Conv2d(1, 2, 1), dsr.IF(), dsr.Conv2d(2, 2, 13, padding=6), dsr.IF()], (1, 4, 4), "169 taps"),
+    ],
+)
+def test_what_integers_cannot_do(layers, features, message):
+    net = dsr.Network(blocks(*layers()), 1)
+    with pytest.raises(ValueError, match=f"^quantize: .*{message}"):
+        quantize(net, np.ones((2, *features)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("net", [[1.0] * 9], 8), TypeError, "argument 'model': expected a Network or a Model, got str"),
+        ((None, [[1.0] * 9], 9), ValueError, "argument 'bits': expected an integer from 2 to 8, got 9"),
+        ((None, [[1.0] * 9], 8.0), ValueError, "argument 'bits': expected an integer from 2 to 8, got 8.0"),
+        ((None, np.ones((0, 9))), ValueError, "argument 'data': expected at least one sample"),
+        ((None, [[np.nan] * 9]), ValueError, "argument 'data': expected finite values"),
+        ((None, [["a"]]), TypeError, "argument 'data': expected real numbers"),
+        ((None, np.ones((2, 8))), ValueError, "do not fit the network"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    first, *others = arguments
+    with pytest.raises(error, match=message):
+        quantize(network("vectors")[0] if first is None else first, *others)
+
+
+def test_bad_data():
+    net, features = network("vectors")
+    model = quantize(net, np.ones((2, 9)))
+    for data, message in (
+        (np.ones((2, 8)), r"expected shape \(B, 9\) or \(T, B, 9\), got \(2, 8\)"),
+        (np.full((2, 9), np.inf), "expected finite values"),
+        (np.ones((0, 2, 9)), "expected at least one time step"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.run(data)
+    assert model.run(np.ones((0, *features))).shape == (0, 5)
+    stream = model.start(2)
+    with pytest.raises(ValueError, match=r"IntegerStream.step: argument 'frame': expected shape \(2, 9\), got \(9,\)"):
+        stream.step(np.ones(9))
+    first = stream.step(np.ones((2, 9)))
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(np.ones((2, 9))), first)
+
+
+def test_damaged_files(tmp_path):
+    """Another kind, version or dtype, a step that reads what is not there, a sum that could leave its range."""
+    net, features = network("vectors")
+    path = tmp_path / "a.safetensors"
+    quantize(net, np.ones((2, *features))).save(path)
+    arrays, metadata = checkpoint.load(path)
+
+    def refused(message, more=None, **changes):
+        checkpoint.save(path, {**arrays, **(more or {})}, {**metadata, **changes})
+        with pytest.raises(checkpoint.CheckpointError, match=message):
+            IntegerModel.load(path)
+
+    refused("has no integer network", kind="model")
+    refused("version 2, this dsr reads version 1", integer_version=2)
+    refused("steps.1.reset: expected int16, got int64", more={"steps.1.reset": arrays["steps.1.bias"].astype(np.int64)})
+    refused("has a 'reset' beyond 1 to 4095", more={"steps.1.reset": 0 * arrays["steps.1.reset"]})
+    refused("fires above", more={"steps.1.fire": np.full(66, 4095, np.int16)})
+    refused("may reach", more={"steps.1.bias": np.full(66, 2**30, np.int32)})
+    refused("has weights", more={"steps.1.terms.0.weight": arrays["steps.1.terms.0.weight"][:, :3]})
+    steps = metadata["steps"]
+    for change, message in (
+        ({"decay": 40000}, "has a decay of 40000"),
+        ({"decay": "x"}, "'decay': expected int"),
+        ({"features": [66, 2, 1]}, "convolves"),
+        ({"features": 3}, "'features': expected a list of int, got 3"),
+        ({"kind": "Unknown"}, "Unknown"),
+        ({"terms": [{"source": 1, "shift": 0, "geometry": steps[1]["terms"][0]["geometry"]}]}, "reads step 1"),
+        ({"terms": []}, "a current of nothing"),
+        ({"path": 3}, "'path': expected str"),
+    ):
+        refused(message, steps=[steps[0], {**steps[1], **change}, *steps[2:]])
+    refused("expected an input and an output", steps=[])
+    refused("outputs are last", steps=steps[:-1])
+    refused("features", features=[8])
+    for cut in (10, 300, path.stat().st_size - 5):
+        quantize(net, np.ones((2, *features))).save(path)
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(checkpoint.CheckpointError):
+            IntegerModel.load(path)
+
+
+def test_the_model_of_a_run(tmp_path):
+    """Raw samples and names of classes, also from a file."""
+    data = dsr.data.load("digits")
+    trainer = dsr.Trainer(dsr.train.recipe.load("digits"), data, tmp_path, say=lambda line: None)
+    trainer.save()
+    run = dsr.load(tmp_path)
+    raw = dsr.data.load("digits").test.batch(np.arange(50))
+    model = quantize(run, raw)
+    model.save(tmp_path / "int.safetensors")
+    again = IntegerModel.load(tmp_path / "int.safetensors")
+    assert again.classes == run.classes
+    np.testing.assert_array_equal(again.predict(raw), np.array(run.classes)[model.run(raw).argmax(axis=1)])
+    with pytest.raises(checkpoint.CheckpointError, match=r"an integer network; dsr\.IntegerModel\.load reads it"):
+        dsr.load(tmp_path / "int.safetensors")

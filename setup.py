@@ -5,6 +5,9 @@ and found through an rpath, so neither apt nor pkg-config is needed. `DSR_BLAS=s
 OpenBLAS that pkg-config knows instead. `DSR_OPENMP=0` builds for one thread, `DSR_LIBOMP=FOLDER` says
 where LLVM's OpenMP is on macOS. `DSR_SANITIZE=1` builds with ASan and UBSan, `DSR_WERROR=1` makes
 warnings errors (CI sets both).
+
+`python setup.py build_libdsr` builds the C library under the extension without Python, in `build/libdsr`:
+see csrc/libdsr/dsr_model.h.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ import sysconfig
 from pathlib import Path
 
 import numpy
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 
 LIBRARY = "libscipy_openblas.so" if sys.platform != "darwin" else "libscipy_openblas.dylib"
-SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.c"))
-HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+ROOMS = {
+    room: sorted(map(str, Path("csrc", room).glob("*.c"))) for room in ("levels", "ops", "python", "libdsr", "fuzz")
+}
+SOURCES = [*ROOMS["levels"], *ROOMS["ops"], *ROOMS["python"]]
+OTHERS = [*map(str, sorted(Path("csrc").rglob("*.h"))), *ROOMS["libdsr"], *ROOMS["fuzz"]]
 
 # -ffp-contract=off: a fused multiply-add on one level only would change the bits of potentials.
 # -fno-trapping-math: without it gcc does not vectorise the threshold compare (7 times slower).
@@ -107,8 +113,47 @@ class BuildWithOpenBLAS(build_ext):
         shutil.copy2(source, target / LIBRARY)
 
 
-def core() -> Extension:
-    """The extension, with flags as the environment asks for."""
+class BuildLibdsr(Command):
+    """Builds libdsr, its header and the OpenBLAS that it needs into a folder."""
+
+    description = "build the C library under the extension, without Python"
+    user_options = [("output=", None, "folder (default: build/libdsr)")]  # noqa: RUF012
+
+    def initialize_options(self) -> None:
+        """Default options."""
+        self.output = "build/libdsr"
+
+    def finalize_options(self) -> None:
+        """Nothing to derive."""
+
+    def run(self) -> None:
+        """Compile and link."""
+        import scipy_openblas32
+
+        folder = Path(self.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        blas = Path(scipy_openblas32.get_lib_dir(), LIBRARY)
+        name, origin = ("libdsr.so", "$ORIGIN") if sys.platform != "darwin" else ("libdsr.dylib", "@loader_path")
+        sources = [*ROOMS["levels"], *ROOMS["ops"], "csrc/libdsr/read.c", "csrc/libdsr/run.c"]
+        compile_args, link_args = flags()
+        command = [os.environ.get("CC", "cc"), *compile_args, "-fPIC", "-shared", "-DDSR_BLAS_PREFIXED=1", *sources]
+        command += [
+            "-isystem",
+            scipy_openblas32.get_include_dir(),
+            str(blas),
+            f"-Wl,-rpath,{origin}",
+            *link_args,
+            "-lm",
+        ]
+        subprocess.run([*command, "-o", str(folder / name)], check=True)
+        shutil.copy2(blas, folder / LIBRARY)
+        for file in ("dsr_model.h", "example.c"):
+            shutil.copy2(Path("csrc/libdsr", file), folder / file)
+        print(f"{folder / name}; its header is {folder / 'dsr_model.h'}")
+
+
+def flags() -> tuple[list[str], list[str]]:
+    """What compiler and linker get, as the environment asks for."""
     compile_args, link_args = openmp_flags()
     compile_args = [*FLAGS, *WARNINGS, *compile_args]
     if os.environ.get("DSR_WERROR") == "1":
@@ -122,10 +167,16 @@ def core() -> Extension:
         ]
         compile_args += [*sanitizers, "-O1"]
         link_args = [*link_args, *sanitizers]
+    return compile_args, link_args
+
+
+def core() -> Extension:
+    """The extension."""
+    compile_args, link_args = flags()
     return Extension(
         "dsr._core",
         sources=SOURCES,
-        depends=HEADERS,
+        depends=OTHERS,
         include_dirs=["csrc"],
         define_macros=[
             *([("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else []),
@@ -141,6 +192,6 @@ def core() -> Extension:
 if __name__ == "__main__":
     setup(
         ext_modules=[core()],
-        cmdclass={"build_ext": BuildWithOpenBLAS},
+        cmdclass={"build_ext": BuildWithOpenBLAS, "build_libdsr": BuildLibdsr},
         options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
     )

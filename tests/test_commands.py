@@ -51,6 +51,8 @@ def test_options_that_do_not_apply_are_refused(run, capsys, tmp_path):
         (["summary", "digits", "--classes", 3], "summary: --classes cannot be given without --features"),
         (["summary", "digits", "--features", 1, 8, 8, "--spikes"], "--spikes cannot be given with --features"),
         (["summary", "digits", "--features", 1, 8, 8, "--data", "x"], "--data cannot be given with --features"),
+        (["export", run, "--out", "x", "--frames"], "export: --frames cannot be given with --format nir"),
+        (["export", run, "--out", "x", "--format", "c", "--euler"], "export: --euler cannot be given with --format c"),
         (["recipe", "--set", "width=3"], "--set: expected a recipe to change, got none"),
     ]
     for words, expected in refused:
@@ -198,3 +200,15 @@ def test_the_recipe_of_a_command_is_the_one_that_is_trained(tmp_path, capsys):
     assert recipe.load(str(tmp_path / "all.toml")) == recipe.load("digits", ["width=4"])
     assert main(["recipe"]) == 0
     assert capsys.readouterr().out == recipe.text() + "\n"
+
+
+def test_export_as_c(run, capsys, tmp_path):
+    assert main(["export", str(run), "--format", "c", "--out", str(tmp_path / "my-net")]) == 0
+    assert "my-net: libmy_net, 2,696 bytes of constants (flash)" in capsys.readouterr().out
+    readme = (tmp_path / "my-net" / "README.md").read_text()
+    assert "1 x 8 x 8: channel by channel, row by row: bytes divided by 255, then minus the mean" in readme
+    assert "- The rates are those of, in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in readme
+    # the first test sample, prepared
+    first = data.load("digits").test.batch(np.arange(1)).ravel()
+    sample = (tmp_path / "my-net" / "my_net_vector.h").read_text().split("vector_sample[64] = {")[1].split("}")[0]
+    np.testing.assert_array_equal(np.array(sample.replace("f", "").split(",")[:-1], np.float32), first)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ["kernels", "levels", "ops", "python"]
+ROOMS = ["kernels", "levels", "ops", "libdsr", "fuzz", "python"]
 SOURCES = sorted((ROOT / "csrc").rglob("*.[ch]"))
 MODULES = sorted((ROOT / "dsr").rglob("*.py"))
 
@@ -20,6 +20,18 @@ FOREIGN = {
     "levels": {"stddef.h", "stdint.h", "string.h", "immintrin.h", "arm_neon.h", "cpuid.h"},
     "ops": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "stdlib.h", "stdatomic.h", "omp.h", "pthread.h"}
     | {"cblas.h", "dlfcn.h", "malloc.h"},
+    "libdsr": {
+        "stddef.h",
+        "stdint.h",
+        "string.h",
+        "math.h",
+        "limits.h",
+        "stdarg.h",
+        "stdio.h",
+        "stdlib.h",
+        "pthread.h",
+    },
+    "fuzz": {"string.h"},
     "python": {"Python.h", "numpy/arrayobject.h", "stddef.h", "stdint.h", "string.h", "math.h", "stdio.h", "stdlib.h"},
 }
 # rooms of the package, the lowest first, and the rooms that each may import from besides itself

@@ -1,43 +1,70 @@
-"""``dsr export``: the network of a run as a NIR graph."""
+"""``dsr export``: the network of a run as a NIR graph, or as plain C."""
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsr.commands.arguments import Commands, add_run, add_run_data, count
+from dsr.data.preprocessing import Preprocessing
 from dsr.nir.readers import READERS
 from dsr.nn.network import Network
+from dsr.ops import Values
 from dsr.train import run_folder
 from dsr.train.recipe import Recipe
+
+NIR_ONLY, C_ONLY = ("delta_t", "euler", "diagonal", "reader", "verify"), ("name", "frames")
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "export",
-        help="a run as a NIR graph, for neuromorphic hardware and other simulators",
-        description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5). With "
-        "--for the graph is what one program takes, and what is lost by its neurons is measured on test samples, by "
-        "running the graph as that program does.",
+        help="a run as a NIR graph, for neuromorphic hardware and other simulators, or as plain C",
+        description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5), or as "
+        "a folder of C99 that needs no Python, no memory allocation and no threads.",
     )
     add_run(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as network.nir")
-    parser.add_argument("--for", dest="reader", choices=sorted(READERS), help="the program that will read the file")
-    parser.add_argument("--verify", action="store_true", help="run the written graph, and compare it spike by spike")
-    parser.add_argument("--samples", type=count, default=200, help="test samples for --for and --verify (default: 200)")
-    parser.add_argument("--delta-t", type=float, help="time step of the reader (default: that of LIF layers, or 1)")
-    parser.add_argument("--euler", action="store_true", help="the reader takes Euler steps: fit time constants to it")
-    parser.add_argument("--diagonal", action="store_true", help="the reader knows no Scale: write 1x1 weights instead")
+    parser.add_argument("--format", choices=["nir", "c"], default="nir", help="(default: nir)")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="such as network.nir, or a folder of C")
+    graph = parser.add_argument_group(
+        "nir",
+        "With --for the graph is what one program takes, and what is lost by its neurons is measured on test samples, "
+        "by running the graph as that program does.",
+    )
+    graph.add_argument("--for", dest="reader", choices=sorted(READERS), help="the program that will read the file")
+    graph.add_argument("--verify", action="store_true", help="run the written graph, and compare it spike by spike")
+    graph.add_argument("--samples", type=count, default=200, help="test samples for --for and --verify (default: 200)")
+    graph.add_argument("--delta-t", type=float, help="time step of the reader (default: that of LIF layers, or 1)")
+    graph.add_argument("--euler", action="store_true", help="the reader takes Euler steps: fit time constants to it")
+    graph.add_argument("--diagonal", action="store_true", help="the reader knows no Scale: write 1x1 weights instead")
+    code = parser.add_argument_group("c", "The first test sample becomes the test of the folder.")
+    code.add_argument("--name", help="what all names begin with (default: the name of the folder)")
+    code.add_argument(
+        "--frames",
+        action="store_true",
+        help="a frame for each time step: keeps nothing of a static sample, which takes less RAM and more time "
+        "(default for recordings)",
+    )
     add_run_data(parser)
     parser.set_defaults(command=run, smaller="smaller --samples")
 
 
 def run(options: Namespace) -> int:
-    """Write the file."""
+    """Write the file or the folder."""
+    for name in C_ONLY if options.format == "nir" else NIR_ONLY:
+        if getattr(options, name):
+            flag = "for" if name == "reader" else name.replace("_", "-")
+            raise ValueError(f"export: --{flag} cannot be given with --format {options.format}")
+    return _graph(options) if options.format == "nir" else _code(options)
+
+
+def _graph(options: Namespace) -> int:
     from dsr import nir
 
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
@@ -70,3 +97,38 @@ def _verify(network: Network, recipe: Recipe, metadata: dict[str, Any], options:
     chosen = np.arange(number) * len(test) // number  # all classes, also where a test set is in their order
     labels = test.labels[chosen] if test.task == "classification" else None
     print(nir.verify(network, options.out, test.batch(chosen), labels))
+
+
+def _code(options: Namespace) -> int:
+    from dsr.deploy.c import export_c
+    from dsr.deploy.lowering import lower
+
+    network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
+    noted = metadata.get("preprocessing")
+    preprocessing = Preprocessing.from_dict(noted) if noted else None
+    frames = options.frames or (preprocessing is not None and preprocessing.has_time)
+    exported = export_c(
+        lower(network, metadata["features"]),
+        options.out,
+        name=re.sub(r"\W", "_", options.out.resolve().name) if options.name is None else options.name,
+        frames=frames,
+        sample=_sample(options, recipe, metadata, frames),
+        preprocessing=preprocessing,
+        classes=metadata["classes"],
+    )
+    print(exported)
+    return 0
+
+
+def _sample(options: Namespace, recipe: Recipe, metadata: Mapping[str, Any], frames: bool) -> Values | None:
+    """The first test sample, or None where the data are not there."""
+    try:
+        batch = run_folder.load_run_data(recipe, metadata, options.data, options.workers).test.batch(np.arange(1))
+    except (ValueError, OSError) as error:
+        if options.data is not None:
+            raise
+        print(f"the test gets a random sample: {error}")
+        return None
+    if batch.ndim == len(metadata["features"]) + 2:
+        return batch[:, 0]
+    return np.repeat(batch, recipe.timesteps, axis=0) if frames else batch[0]

@@ -131,8 +131,8 @@ def measure(
 ) -> float:
     """The mean of a metric over samples; `views` as in `dsr.train.views.mean_output`.
 
-    The ranks of `group` share the batches. Once ``stop()`` is true no more are begun, and the result means nothing. With
-    `compiled` the network is compiled for the first batch, see `dsr.train.inference.inference`.
+    The ranks of `group` share the batches. Once ``stop()`` is true no more are begun, and the result means nothing.
+    With `compiled` the network is compiled for the first batch, see `dsr.train.inference.inference`.
 
     Raises
     ------

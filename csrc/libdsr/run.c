@@ -130,8 +130,9 @@ static void convolve(pass *p, const model_step *step, signal *out) {
     }
     const size_t n = words_of(from->channels) * step_pixels(from) * conv.lanes;
     const unsigned bits = table_bits(in->words, n, (double)(numbers_of(from) * conv.lanes), taps);
-    check(p, dsr_conv2d_spikes(in->words, own ? own : step->weight, step->bias, own ? 1 : (double)*from->amplitude,
-                               out->values, conv, bits, 0));
+    const dsr_weights weights = {.plain = own ? own : step->weight};
+    check(p, dsr_conv2d_spikes(in->words, weights, step->bias, own ? 1 : (double)*from->amplitude, out->values, conv,
+                               bits, 0));
     free(own);
 }
 

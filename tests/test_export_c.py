@@ -225,7 +225,7 @@ def test_bad_arguments(tmp_path):
     for name in ("", "9a", "a-b", "x" * 50, 3):
         with pytest.raises(ValueError, match="export_c: argument 'name': expected an identifier of C"):
             export_c(program, tmp_path, name=name)
-    with pytest.raises(TypeError, match="export_c: argument 'program': expected a Program, got 'x'"):
+    with pytest.raises(TypeError, match="export_c: argument 'model': expected a Program or an IntegerModel, got 'x'"):
         export_c("x", tmp_path)
     with pytest.raises(ValueError, match=r"export_c: argument 'sample': expected shape \(5,\), got \(4,\)"):
         export_c(program, tmp_path, sample=np.zeros(4))

@@ -25,7 +25,8 @@ def add(commands: Commands) -> None:
         "export",
         help="a run as a NIR graph, for neuromorphic hardware and other simulators, or as plain C",
         description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5), or as "
-        "a folder of C99 that needs no Python, no memory allocation and no threads.",
+        "a folder of C99 that needs no Python, no memory allocation and no threads; of a file of dsr quantize in "
+        "integers.",
     )
     add_run(parser)
     parser.add_argument("--format", choices=["nir", "c"], default="nir", help="(default: nir)")
@@ -59,6 +60,8 @@ def run(options: Namespace) -> int:
 def _graph(options: Namespace) -> int:
     from dsr import nir
 
+    if options.folder.is_file():
+        raise ValueError(f"export: expected a run folder with --format nir, got the file {options.folder}")
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
     nir.save(
         network,
@@ -74,8 +77,17 @@ def _graph(options: Namespace) -> int:
 
 def _code(options: Namespace) -> int:
     from dsr.deploy.c import export_c
+    from dsr.deploy.integer_model import IntegerModel
     from dsr.deploy.lowering import lower
 
+    name = re.sub(r"\W", "_", options.out.resolve().name) if options.name is None else options.name
+    if options.folder.is_file():
+        integer = IntegerModel.load(options.folder)
+        frames = options.frames or (integer.preprocessing is not None and integer.preprocessing.has_time)
+        run_of = options.folder.parent
+        sample = _sample(options, *run_folder.load_run(run_of)[1:], frames) if _is_run(run_of) else None
+        print(export_c(integer, options.out, name=name, frames=frames, sample=sample))
+        return 0
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
     noted = metadata.get("preprocessing")
     preprocessing = Preprocessing.from_dict(noted) if noted else None
@@ -83,7 +95,7 @@ def _code(options: Namespace) -> int:
     exported = export_c(
         lower(network, metadata["features"]),
         options.out,
-        name=re.sub(r"\W", "_", options.out.resolve().name) if options.name is None else options.name,
+        name=name,
         frames=frames,
         sample=_sample(options, recipe, metadata, frames),
         preprocessing=preprocessing,
@@ -91,6 +103,10 @@ def _code(options: Namespace) -> int:
     )
     print(exported)
     return 0
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / run_folder.CHECKPOINT).is_file()
 
 
 def _sample(options: Namespace, recipe: Recipe, metadata: Mapping[str, Any], frames: bool) -> Values | None:

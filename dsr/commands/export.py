@@ -1,4 +1,4 @@
-"""``dsr export``: the network of a run as a NIR graph, or as plain C."""
+"""``dsr export``: the network of a run as a NIR graph, as plain C, or as a file for libdsr."""
 
 from __future__ import annotations
 
@@ -16,21 +16,28 @@ from dsr.ops import Values
 from dsr.train import run_folder
 from dsr.train.recipe import Recipe
 
-NIR_ONLY, C_ONLY = ("delta_t", "euler", "diagonal"), ("name", "frames", "data")
+ONLY = {"nir": ("delta_t", "euler", "diagonal"), "c": ("name", "frames", "data"), "libdsr": ()}
+"""Formats, with the options that each has alone."""
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "export",
-        help="a run as a NIR graph, for neuromorphic hardware and other simulators, or as plain C",
+        help="a run as a NIR graph, for neuromorphic hardware and other simulators, as plain C, or for libdsr",
         description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5), or as "
         "a folder of C99 that needs no Python, no memory allocation and no threads; of a file of dsr quantize in "
-        "integers.",
+        "integers. Or as a file that libdsr, the C library under this package, loads and runs.",
     )
     add_run(parser)
-    parser.add_argument("--format", choices=["nir", "c"], default="nir", help="(default: nir)")
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="such as network.nir, or a folder of C")
+    parser.add_argument("--format", choices=list(ONLY), default="nir", help="(default: nir)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="such as network.nir, a folder for C, or network.dsrmodel",
+    )
     graph = parser.add_argument_group("nir")
     graph.add_argument("--delta-t", type=float, help="time step of the reader (default: that of LIF layers, or 1)")
     graph.add_argument("--euler", action="store_true", help="the reader takes Euler steps: fit time constants to it")
@@ -51,17 +58,18 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> int:
     """Write the file or the folder."""
-    for name in C_ONLY if options.format == "nir" else NIR_ONLY:
+    for name in (name for other, names in ONLY.items() if other != options.format for name in names):
         if getattr(options, name):
             raise ValueError(f"export: --{name.replace('_', '-')} cannot be given with --format {options.format}")
-    return _graph(options) if options.format == "nir" else _code(options)
+    if options.folder.is_file() and options.format != "c":
+        wanted = f"expected a run folder with --format {options.format}"
+        raise ValueError(f"export: {wanted}, got the file {options.folder}")
+    return {"nir": _graph, "c": _code, "libdsr": _model}[options.format](options)
 
 
 def _graph(options: Namespace) -> int:
     from dsr import nir
 
-    if options.folder.is_file():
-        raise ValueError(f"export: expected a run folder with --format nir, got the file {options.folder}")
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
     nir.save(
         network,
@@ -72,6 +80,16 @@ def _graph(options: Namespace) -> int:
         diagonal=options.diagonal,
     )
     print(f"{options.out}: {recipe.model}, {recipe.neuron.upper()}, T = {recipe.timesteps}")
+    return 0
+
+
+def _model(options: Namespace) -> int:
+    from dsr.deploy.lowering import lower
+    from dsr.deploy.model_file import save_program
+
+    network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
+    length = save_program(lower(network, metadata["features"]), options.out)
+    print(f"{options.out}: {recipe.model}, {recipe.neuron.upper()}, T = {recipe.timesteps}, {length:,} bytes")
     return 0
 
 

@@ -81,7 +81,6 @@ NETWORKS = {
     "geometry": (every_geometry, (2, 9, 7)),
     "unet": (lambda: zoo.unet(small_lif, 2, 3, 4, 1), (2, 4, 6)),
     "densenet": (lambda: zoo.densenet(small_lif, 2, 3), (2, 8, 6)),
-    "mobilenet": (lambda: zoo.mobilenet(small_if, 2, 3), (2, 8, 12)),
     "sew_add": (lambda: zoo.sew_resnet18(small_if, 1, 3, "add", 2), (1, 8, 8)),
     "sew_and": (lambda: zoo.sew_resnet18(small_lif, 1, 3, "and", 2), (1, 8, 8)),
     "sew_iand": (lambda: zoo.sew_resnet18(small_if, 1, 3, "iand", 2), (1, 8, 8)),
@@ -153,15 +152,13 @@ def assert_same_as_network(network, program, sample, frames):
     np.testing.assert_allclose(last.reshape(rates[0].shape), rates[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "frames"), [*((name, False) for name in NETWORKS), ("geometry", True), ("sew_and", True)]
-)
+@pytest.mark.parametrize(("name", "frames"), [(name, name == "sew_and") for name in NETWORKS] + [("geometry", True)])
 def test_networks(name, frames, tmp_path):
     make, features = NETWORKS[name]
     network = shaken(make())
     program, sample = lower(network, features), sample_of(network, features, frames)
     exported = export_c(program, tmp_path, name=name, frames=frames, sample=sample)
-    assert build_and_run(exported, "gcc", ["-O1"]) == (0, f"{name}: spikes and rates of 4 steps are those of dsr\n")
+    assert build_and_run(exported, "gcc", ["-O0"]) == (0, f"{name}: spikes and rates of 4 steps are those of dsr\n")
     assert_same_as_network(network, program, sample, frames)
 
 

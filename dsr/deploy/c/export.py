@@ -119,12 +119,14 @@ def export_c(
         expected = "expected a Program or an IntegerModel"
         raise TypeError(f"export_c: argument 'model': {expected}, got {shown(model)}")
     frames, name = as_flag("export_c", "frames", frames), _name(name)
+    if (numbers := model.timesteps * prod(model.features)) > LARGEST_ARRAY:
+        raise ValueError(f"export_c: argument 'model': expected samples that 32 bits index, got {numbers:,} numbers")
     given = _sample(model, frames, sample)
     library: Library
     twin: Twin
     if isinstance(model, IntegerModel):
         preprocessing, classes = preprocessing or model.preprocessing, classes or model.classes
-        _require_neurons([step.features for step in model.steps if isinstance(step, integer_steps.Neurons)])
+        _require_neurons(any(isinstance(step, integer_steps.Neurons) for step in model.steps))
         library = int8_library(name, model, not frames)
         twin = Int8Twin(model.steps)
     else:
@@ -142,7 +144,7 @@ def export_c(
 
 
 def _check(program: Program) -> None:
-    _require_neurons([step.shape for step in program.steps if isinstance(step, Neurons)])
+    _require_neurons(any(isinstance(step, Neurons) for step in program.steps))
     for step in program.steps:
         if isinstance(step, Rectify):
             raise refuse(step)
@@ -152,8 +154,8 @@ def _check(program: Program) -> None:
             raise ValueError(f"export_c: layer '{step.path}': {wanted}")
 
 
-def _require_neurons(shapes: Sequence[tuple[int, ...]]) -> None:
-    if not shapes:
+def _require_neurons(found: bool) -> None:
+    if not found:
         raise ValueError("export_c: argument 'model': expected a network with spiking neurons, got one without")
 
 

@@ -28,6 +28,7 @@ BUILDS = [
     ("gcc", ["-O2", "-m32", "-msse2", "-mfpmath=sse"]),  # x87 would round sums to other bits
     ("clang", ["-O0"]),
     ("clang", ["-O3"]),
+    ("arm-linux-gnueabihf-gcc", ["-O2", "-static"]),  # run by qemu
 ]
 
 
@@ -107,8 +108,10 @@ def sample_of(network, features, frames):
 
 def build_and_run(exported, compiler, flags):
     """The output of the test that was written; skips what this machine cannot build."""
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler} here")
+    runner = ["qemu-arm"] if compiler.startswith("arm-") else []
+    for program in (compiler, *runner):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here")
     folder, name = exported.folder, exported.name
     sources = sorted(path.name for path in folder.glob("*.c"))
     binary = folder / "test"
@@ -120,7 +123,7 @@ def build_and_run(exported, compiler, flags):
         if subprocess.run(probe, cwd=folder, capture_output=True).returncode:
             pytest.skip(f"{compiler} {' '.join(flags)} builds nothing here")
     assert built.returncode == 0, built.stderr
-    ran = subprocess.run([binary], capture_output=True, text=True)
+    ran = subprocess.run([*runner, binary], capture_output=True, text=True)
     return ran.returncode, ran.stdout + ran.stderr
 
 

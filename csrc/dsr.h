@@ -1,9 +1,10 @@
 /* The C library of dsr on one page.
  *
- * Rooms: kernels <- levels <- ops <- python; nothing points back.
+ * Rooms: kernels <- levels <- ops <- python, and ops <- libdsr <- fuzz; nothing points back.
  *   kernels/  pure loops, no Python, BLAS, threads, allocation or errors; compiled once per instruction level
  *   levels/   scalar, avx2, avx512, neon: a table of kernels each; select.c picks one at import
  *   ops/      whole operations: tiling that depends on shapes only, OpenMP, scratch memory, BLAS
+ *   libdsr/   models that were exported to a file, loaded and run without Python
  *   python/   the only room with Python in it: argument checks, bindings
  *
  * Two layouts:

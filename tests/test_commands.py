@@ -12,6 +12,8 @@ import pytest
 
 from dsr import data, train
 from dsr.__main__ import main
+from dsr.deploy.lowering import lower
+from dsr.deploy.model_file import packed
 from dsr.files import checkpoint
 from dsr.files.cache import cache_folder, cached
 from dsr.train import recipe, run_folder
@@ -212,3 +214,13 @@ def test_export_as_c(run, capsys, tmp_path):
     first = data.load("digits").test.batch(np.arange(1)).ravel()
     sample = (tmp_path / "my-net" / "my_net_vector.h").read_text().split("vector_sample[64] = {")[1].split("}")[0]
     np.testing.assert_array_equal(np.array(sample.replace("f", "").split(",")[:-1], np.float32), first)
+
+
+def test_export_for_libdsr(run, capsys, tmp_path):
+    assert main(["export", str(run), "--format", "libdsr", "--out", str(tmp_path / "a.dsrmodel")]) == 0
+    size = (tmp_path / "a.dsrmodel").stat().st_size
+    assert f"a.dsrmodel: digits, IF, T = 5, {size:,} bytes" in capsys.readouterr().out
+    network, _, metadata = run_folder.load_run(run)
+    assert (tmp_path / "a.dsrmodel").read_bytes() == packed(lower(network, metadata["features"]))
+    error = error_of(capsys, "export", tmp_path / "a.dsrmodel", "--format", "libdsr", "--out", tmp_path / "b")
+    assert error.startswith("dsr: export: expected a run folder with --format libdsr, got the file")

@@ -28,6 +28,7 @@ BUILDS = [
     ("gcc", ["-O2", "-m32", "-msse2", "-mfpmath=sse"]),  # x87 would round sums to other bits
     ("clang", ["-O0"]),
     ("clang", ["-O3"]),
+    ("arm-linux-gnueabihf-gcc", ["-O2", "-static"]),  # run by qemu
 ]
 
 
@@ -81,7 +82,6 @@ NETWORKS = {
     "geometry": (every_geometry, (2, 9, 7)),
     "unet": (lambda: zoo.unet(small_lif, 2, 3, 4, 1), (2, 4, 6)),
     "densenet": (lambda: zoo.densenet(small_lif, 2, 3), (2, 8, 6)),
-    "mobilenet": (lambda: zoo.mobilenet(small_if, 2, 3), (2, 8, 12)),
     "sew_add": (lambda: zoo.sew_resnet18(small_if, 1, 3, "add", 2), (1, 8, 8)),
     "sew_and": (lambda: zoo.sew_resnet18(small_lif, 1, 3, "and", 2), (1, 8, 8)),
     "sew_iand": (lambda: zoo.sew_resnet18(small_if, 1, 3, "iand", 2), (1, 8, 8)),
@@ -108,8 +108,10 @@ def sample_of(network, features, frames):
 
 def build_and_run(exported, compiler, flags):
     """The output of the test that was written; skips what this machine cannot build."""
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler} here")
+    runner = ["qemu-arm"] if compiler.startswith("arm-") else []
+    for program in (compiler, *runner):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here")
     folder, name = exported.folder, exported.name
     sources = sorted(path.name for path in folder.glob("*.c"))
     binary = folder / "test"
@@ -121,7 +123,7 @@ def build_and_run(exported, compiler, flags):
         if subprocess.run(probe, cwd=folder, capture_output=True).returncode:
             pytest.skip(f"{compiler} {' '.join(flags)} builds nothing here")
     assert built.returncode == 0, built.stderr
-    ran = subprocess.run([binary], capture_output=True, text=True)
+    ran = subprocess.run([*runner, binary], capture_output=True, text=True)
     return ran.returncode, ran.stdout + ran.stderr
 
 
@@ -153,15 +155,13 @@ def assert_same_as_network(network, program, sample, frames):
     np.testing.assert_allclose(last.reshape(rates[0].shape), rates[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "frames"), [*((name, False) for name in NETWORKS), ("geometry", True), ("sew_and", True)]
-)
+@pytest.mark.parametrize(("name", "frames"), [(name, name == "sew_and") for name in NETWORKS] + [("geometry", True)])
 def test_networks(name, frames, tmp_path):
     make, features = NETWORKS[name]
     network = shaken(make())
     program, sample = lower(network, features), sample_of(network, features, frames)
     exported = export_c(program, tmp_path, name=name, frames=frames, sample=sample)
-    assert build_and_run(exported, "gcc", ["-O1"]) == (0, f"{name}: spikes and rates of 4 steps are those of dsr\n")
+    assert build_and_run(exported, "gcc", ["-O0"]) == (0, f"{name}: spikes and rates of 4 steps are those of dsr\n")
     assert_same_as_network(network, program, sample, frames)
 
 
@@ -225,7 +225,7 @@ def test_bad_arguments(tmp_path):
     for name in ("", "9a", "a-b", "x" * 50, 3):
         with pytest.raises(ValueError, match="export_c: argument 'name': expected an identifier of C"):
             export_c(program, tmp_path, name=name)
-    with pytest.raises(TypeError, match="export_c: argument 'program': expected a Program, got 'x'"):
+    with pytest.raises(TypeError, match="export_c: argument 'model': expected a Program or an IntegerModel, got 'x'"):
         export_c("x", tmp_path)
     with pytest.raises(ValueError, match=r"export_c: argument 'sample': expected shape \(5,\), got \(4,\)"):
         export_c(program, tmp_path, sample=np.zeros(4))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from zlib import crc32
 
 import libdsr
@@ -187,7 +188,7 @@ def test_fuzz_the_reader(content, tmp_path):
     assert built.returncode == 0, built.stderr
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "all_kinds").write_bytes(content)
-    command = [tmp_path / "fuzz", "-max_total_time=2", "-seed=1", "-max_len=8192", tmp_path / "seeds"]
+    command = [tmp_path / "fuzz", "-runs=20000", "-seed=1", "-max_len=8192", tmp_path / "seeds"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-3000:]
 
@@ -220,6 +221,17 @@ def test_rates_are_those_of_dsr(library, name, moves):
         np.testing.assert_array_equal(library.run(model, data, moves, 4, 3)[2], rates)
     one = data[:, 1:2] if moves else data[1:2]
     np.testing.assert_allclose(library.run(model, one, moves, 4, 1)[2], rates[1:2], rtol=1e-5, atol=1e-6)
+    library.free(model)
+
+
+def test_threads_may_share_a_model(library):
+    make, features = NETWORKS["geometry"]
+    _, _, model = library.read(packed(lower(shaken(make()), features)))
+    data = np.random.default_rng(3).normal(size=(8, 5, *features)).astype(np.float32)
+    expected = [library.run(model, batch, False, 4, 5)[2] for batch in data]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda batch: library.run(model, batch, False, 4, 5)[2], [*data] * 5))
+    np.testing.assert_array_equal(found, expected * 5)
     library.free(model)
 
 

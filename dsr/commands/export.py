@@ -1,4 +1,4 @@
-"""``dsr export``: the network of a run as a NIR graph, or as plain C."""
+"""``dsr export``: the network of a run as a NIR graph, as plain C, or as a file for libdsr."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ from dsr.ops import Values
 from dsr.train import run_folder
 from dsr.train.recipe import Recipe
 
-NIR_ONLY, C_ONLY = ("delta_t", "euler", "diagonal", "reader", "verify"), ("name", "frames")
+ONLY = {"nir": ("delta_t", "euler", "diagonal", "reader", "verify"), "c": ("name", "frames"), "libdsr": ()}
+"""Formats, with the options that each has alone."""
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "export",
-        help="a run as a NIR graph, for neuromorphic hardware and other simulators, or as plain C",
+        help="a run as a NIR graph, for neuromorphic hardware and other simulators, as plain C, or for libdsr",
         description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5), or as "
-        "a folder of C99 that needs no Python, no memory allocation and no threads.",
+        "a folder of C99 that needs no Python, no memory allocation and no threads; of a file of dsr quantize in "
+        "integers. Or as a file that libdsr, the C library under this package, loads and runs.",
     )
     add_run(parser)
-    parser.add_argument("--format", choices=["nir", "c"], default="nir", help="(default: nir)")
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="such as network.nir, or a folder of C")
+    parser.add_argument("--format", choices=list(ONLY), default="nir", help="(default: nir)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="such as network.nir, a folder for C, or network.dsrmodel",
+    )
     graph = parser.add_argument_group(
         "nir",
         "With --for the graph is what one program takes, and what is lost by its neurons is measured on test samples, "
@@ -57,11 +65,14 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> int:
     """Write the file or the folder."""
-    for name in C_ONLY if options.format == "nir" else NIR_ONLY:
+    for name in (name for other, names in ONLY.items() if other != options.format for name in names):
         if getattr(options, name):
             flag = "for" if name == "reader" else name.replace("_", "-")
             raise ValueError(f"export: --{flag} cannot be given with --format {options.format}")
-    return _graph(options) if options.format == "nir" else _code(options)
+    if options.folder.is_file() and options.format != "c":
+        wanted = f"expected a run folder with --format {options.format}"
+        raise ValueError(f"export: {wanted}, got the file {options.folder}")
+    return {"nir": _graph, "c": _code, "libdsr": _model}[options.format](options)
 
 
 def _graph(options: Namespace) -> int:
@@ -99,10 +110,29 @@ def _verify(network: Network, recipe: Recipe, metadata: dict[str, Any], options:
     print(nir.verify(network, options.out, test.batch(chosen), labels))
 
 
+def _model(options: Namespace) -> int:
+    from dsr.deploy.lowering import lower
+    from dsr.deploy.model_file import save_program
+
+    network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
+    length = save_program(lower(network, metadata["features"]), options.out)
+    print(f"{options.out}: {recipe.model}, {recipe.neuron.upper()}, T = {recipe.timesteps}, {length:,} bytes")
+    return 0
+
+
 def _code(options: Namespace) -> int:
     from dsr.deploy.c import export_c
+    from dsr.deploy.integer_model import IntegerModel
     from dsr.deploy.lowering import lower
 
+    name = re.sub(r"\W", "_", options.out.resolve().name) if options.name is None else options.name
+    if options.folder.is_file():
+        integer = IntegerModel.load(options.folder)
+        frames = options.frames or (integer.preprocessing is not None and integer.preprocessing.has_time)
+        run_of = options.folder.parent
+        sample = _sample(options, *run_folder.load_run(run_of)[1:], frames) if _is_run(run_of) else None
+        print(export_c(integer, options.out, name=name, frames=frames, sample=sample))
+        return 0
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
     noted = metadata.get("preprocessing")
     preprocessing = Preprocessing.from_dict(noted) if noted else None
@@ -110,7 +140,7 @@ def _code(options: Namespace) -> int:
     exported = export_c(
         lower(network, metadata["features"]),
         options.out,
-        name=re.sub(r"\W", "_", options.out.resolve().name) if options.name is None else options.name,
+        name=name,
         frames=frames,
         sample=_sample(options, recipe, metadata, frames),
         preprocessing=preprocessing,
@@ -118,6 +148,10 @@ def _code(options: Namespace) -> int:
     )
     print(exported)
     return 0
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / run_folder.CHECKPOINT).is_file()
 
 
 def _sample(options: Namespace, recipe: Recipe, metadata: Mapping[str, Any], frames: bool) -> Values | None:

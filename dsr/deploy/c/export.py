@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsr.data.preprocessing import Preprocessing
+from dsr.deploy import integer_steps
 from dsr.deploy.c.float_order import refuse
 from dsr.deploy.c.float_source import float_library
 from dsr.deploy.c.float_twin import FloatTwin
-from dsr.deploy.c.library import plain
+from dsr.deploy.c.int8_source import int8_library
+from dsr.deploy.c.int8_twin import Int8Twin
+from dsr.deploy.c.library import Library, plain
 from dsr.deploy.c.storage import plan
 from dsr.deploy.c.unflatten import unflatten
-from dsr.deploy.c.vector import vector
+from dsr.deploy.c.vector import Twin, vector
+from dsr.deploy.integer_model import IntegerModel
 from dsr.deploy.program import Convolution, Neurons, Program, Rectify
 from dsr.files import atomic
 from dsr.ops import Values
@@ -59,7 +63,7 @@ class Exported:
 
 
 def export_c(
-    program: Program,
+    model: Program | IntegerModel,
     folder: str | Path,
     *,
     name: str = "network",
@@ -72,8 +76,8 @@ def export_c(
 
     Parameters
     ----------
-    program : Program
-        From `dsr.deploy.lower`.
+    model : Program or IntegerModel
+        From `dsr.deploy.lowering.lower`, in float32; or from `dsr.quantize`, in integers.
     folder : path
         Made where it does not exist; files of the same names are replaced, others stay.
     name : str
@@ -84,9 +88,9 @@ def export_c(
     sample : array_like, shape of a sample, or (T, ...) with `frames`
         For the test that is written too; by default drawn from the normal distribution.
     preprocessing : Preprocessing, optional
-        How raw samples become frames, for the README.
+        How raw samples become frames, for the README; by default that of an `IntegerModel`.
     classes : sequence of str
-        Names of the outputs, for the README.
+        Names of the outputs, for the README; by default those of an `IntegerModel`.
 
     Returns
     -------
@@ -103,36 +107,56 @@ def export_c(
 
     Notes
     -----
-    The arithmetic is float32 in an order that the code fixes, so every C compiler gives the same bits, which the test
-    compares. They are not those of `Network.forward`, which takes sums in another order: each input current of a
-    neuron is within ``2 (K + 4) eps M`` of the network's, as long as the spikes that it is computed from are the same;
-    K is the number of its weights, M the sum of ``|weight x|`` with the bias, and eps = 2**-24. So a spike may differ
-    where a potential comes that close to its threshold.
+    Of an `IntegerModel`, the library has its spikes and rates, bit for bit.
+
+    Of a program, the arithmetic is float32 in an order that the code fixes, so every C compiler gives the same bits,
+    which the test compares. They are not those of `Network.forward`, which takes sums in another order: each input
+    current of a neuron is within ``2 (K + 4) eps M`` of the network's, as long as the spikes that it is computed from
+    are the same; K is the number of its weights, M the sum of ``|weight x|`` with the bias, and eps = 2**-24. So a
+    spike may differ where a potential comes that close to its threshold.
     """
-    if not isinstance(program, Program):
-        raise TypeError(f"export_c: argument 'program': expected a Program, got {shown(program)}")
-    frames = as_flag("export_c", "frames", frames)
-    name = _name(name)
-    if not any(isinstance(step, Neurons) for step in program.steps):
-        raise ValueError("export_c: argument 'program': expected a network with spiking neurons, got one without")
-    for step in program.steps:
-        if isinstance(step, Rectify):
-            raise refuse(step)
-        largest = max(prod(step.shape), step.weight.size if isinstance(step, Convolution) else 0)
-        if largest > LARGEST_ARRAY:
-            raise ValueError(
-                f"export_c: layer '{step.path}': expected arrays that 32 bits index, got one of {largest:,}"
-            )
-    program = unflatten(program)
-    storage = plan(program, not frames)
-    library = float_library(name, program, storage)
-    text, rates = vector(library, FloatTwin(program, storage), _sample(program, frames, sample))
+    if not isinstance(model, Program | IntegerModel):
+        expected = "expected a Program or an IntegerModel"
+        raise TypeError(f"export_c: argument 'model': {expected}, got {shown(model)}")
+    frames, name = as_flag("export_c", "frames", frames), _name(name)
+    if (numbers := model.timesteps * prod(model.features)) > LARGEST_ARRAY:
+        raise ValueError(f"export_c: argument 'model': expected samples that 32 bits index, got {numbers:,} numbers")
+    given = _sample(model, frames, sample)
+    library: Library
+    twin: Twin
+    if isinstance(model, IntegerModel):
+        preprocessing, classes = preprocessing or model.preprocessing, classes or model.classes
+        _require_neurons(any(isinstance(step, integer_steps.Neurons) for step in model.steps))
+        library = int8_library(name, model, not frames)
+        twin = Int8Twin(model.steps)
+    else:
+        _check(model)
+        program = unflatten(model)
+        storage = plan(program, not frames)
+        library, twin = float_library(name, program, storage), FloatTwin(program, storage)
+    text, rates = vector(library, twin, given)
     about = {"preparation": _preparation(preprocessing), "classes": _listed_classes(classes)}
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for file, content in library.texts(text, about).items():
         atomic.write(target / file, content.encode())
     return Exported(target, name, library.flash, library.ram, rates)
+
+
+def _check(program: Program) -> None:
+    _require_neurons(any(isinstance(step, Neurons) for step in program.steps))
+    for step in program.steps:
+        if isinstance(step, Rectify):
+            raise refuse(step)
+        largest = max(prod(step.shape), step.weight.size if isinstance(step, Convolution) else 0)
+        if largest > LARGEST_ARRAY:
+            wanted = f"expected arrays that 32 bits index, got one of {largest:,}"
+            raise ValueError(f"export_c: layer '{step.path}': {wanted}")
+
+
+def _require_neurons(found: bool) -> None:
+    if not found:
+        raise ValueError("export_c: argument 'model': expected a network with spiking neurons, got one without")
 
 
 def _name(name: object) -> str:
@@ -142,17 +166,17 @@ def _name(name: object) -> str:
     return name
 
 
-def _sample(program: Program, frames: bool, sample: ArrayLike | None) -> Values:
+def _sample(model: Program | IntegerModel, frames: bool, sample: ArrayLike | None) -> Values:
     """The test's sample, (1 or T, *features)."""
-    shape = (program.timesteps, *program.features) if frames else program.features
+    shape = (model.timesteps, *model.features) if frames else model.features
     if sample is None:
         drawn = np.random.default_rng(0).normal(size=shape)
-        return drawn.astype(np.float32).reshape(-1, *program.features)
+        return drawn.astype(np.float32).reshape(-1, *model.features)
     array = as_array("export_c", "sample", sample)
     if array.shape != shape:
         raise ValueError(f"export_c: argument 'sample': expected shape {shape}, got {array.shape}")
     require_finite("export_c", "sample", array)
-    return array.astype(np.float32).reshape(-1, *program.features)
+    return array.astype(np.float32).reshape(-1, *model.features)
 
 
 def _preparation(preprocessing: Preprocessing | None) -> str:

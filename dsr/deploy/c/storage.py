@@ -77,19 +77,19 @@ def plan(program: Program, static: bool) -> Storage:
     reads = {i: _stored_inputs(program, i, stored) for i in each_step}
     spikes = [i for i in each_step if i in stored and is_spikes(steps[i])]
     values = [i for i in each_step if i in stored and not is_spikes(steps[i])]
-    place, kept = _one_behind_the_other(steps, once)
+    place, kept = one_behind_the_other(once, lengths)
     spike_place, word_count = shared(spikes, each_step, reads, lengths, 0)
     value_place, value_count = shared(values, each_step, reads, lengths, kept)
     neurons = [i for i, step in enumerate(steps) if isinstance(step, Neurons)]
-    ends = np.cumsum([0, *(prod(steps[i].shape) for i in neurons)]).tolist()
+    potentials, potential_count = one_behind_the_other(neurons, {i: prod(steps[i].shape) for i in neurons})
     return Storage(
         tuple(once),
         tuple(each_step),
         place | spike_place | value_place,
-        dict(zip(neurons, ends, strict=False)),
+        potentials,
         word_count,
         value_count,
-        ends[-1],
+        potential_count,
         max([steps[i].shape[0] for i in each_step if i not in stored or isinstance(steps[i], Neurons)]),
     )
 
@@ -120,8 +120,9 @@ def _stored_inputs(program: Program, number: int, stored: Sequence[int]) -> list
     return found
 
 
-def _one_behind_the_other(steps: Sequence[Step], numbers: Sequence[int]) -> tuple[dict[int, int], int]:
-    ends = np.cumsum([0, *(length(steps[i]) for i in numbers)]).tolist()
+def one_behind_the_other(numbers: Sequence[int], lengths: Mapping[int, int]) -> tuple[dict[int, int], int]:
+    """Places of things that are never given up, and where the last one ends."""
+    ends = np.cumsum([0, *(lengths[i] for i in numbers)]).tolist()
     return dict(zip(numbers, ends, strict=False)), ends[-1]
 
 

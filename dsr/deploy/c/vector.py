@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.deploy.c.library import Library, listed, plain
+from dsr.deploy.c.library import Library, listed, number_text, plain
 from dsr.deploy.c.storage import words
 from dsr.ops import Values
 
@@ -35,6 +35,9 @@ def vector(library: Library, twin: Twin, sample: Values) -> tuple[str, Values]:
         hashes.append([_hash(spikes) for spikes in twin.fired.values()])
     names = ", ".join(f'"{plain(path)}"' for path in library.layers)
     size, steps = len(library.layers), library.timesteps
+    leads = [_lead(row) for row in rates]
+    margin = sorted(leads)[len(leads) // 2]
+    exit_step = next(t for t, lead in enumerate(leads, 1) if lead >= margin)
     text = f"""/* A sample, and what dsr computed of it; see @name@_test.c. */
 enum {{ VECTOR_STEPS = {steps} }};
 
@@ -49,6 +52,10 @@ static const float vector_sample[{sample.size}] = {{
 static const float vector_rates[{steps}][@NAME@_OUTPUTS] = {{
 {_rows(np.array(rates))}}};
 
+/* With this margin a run stops after so many steps. */
+static const float vector_margin = {number_text(float(margin))};
+static const int32_t vector_exit = {exit_step};
+
 /* Spikes of each layer at each step. */
 static const uint32_t vector_spikes[{steps}][{size}] = {{
 {_rows(np.array(counts, np.uint32))}}};
@@ -57,6 +64,12 @@ static const uint32_t vector_hashes[{steps}][{size}] = {{
 {_rows(np.array(hashes, np.uint32))}}};
 """
     return text, np.array(rates, np.float32)
+
+
+def _lead(rates: Values) -> np.float32:
+    """How much the largest rate is above all others; 0 where there are none."""
+    last = np.sort(rates)[-2:].astype(np.float32)
+    return last[1] - last[0] if len(last) > 1 else np.float32(0)
 
 
 def _rows(array: NDArray[Any]) -> str:

@@ -17,6 +17,7 @@ from dsr.nn.neurons import Neuron
 
 project = "dsr"
 author = "The dsr developers"
+copyright = "the dsr developers, MIT licence"
 version = release = metadata.version("dsr")
 html_title = f"dsr {version}"
 

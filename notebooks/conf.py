@@ -17,6 +17,7 @@ from dsr.nn.neurons import Neuron
 
 project = "dsr"
 author = "The dsr developers"
+copyright = "the dsr developers, MIT licence"
 version = release = metadata.version("dsr")
 html_title = f"dsr {version}"
 
@@ -38,6 +39,7 @@ copybutton_prompt_text = ">>> "
 
 # the API: signatures without types, which the docstrings have in words
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autosummary_generate = False
@@ -97,9 +99,13 @@ def said_once(app: Any, what: str, name: str, member: Any, skip: bool, options: 
 
 
 def signature(app: Any, what: str, name: str, member: Any, options: Any, given: str, returns: str) -> Any:
-    """Of a class, as Python has it; autodoc takes that of `Layer.__new__`."""
-    if what != "class" or not given:
+    """Of a layer, that of its ``__init__``: autodoc takes ``Layer.__new__``."""
+    if given == "(*args, **kwargs)":  # a protocol
+        return "", None
+    if what != "class" or not issubclass(member, Layer):
         return None
+    if member.__init__ is object.__init__:
+        return "()", None
     return stringify_signature(inspect.signature(member), show_annotation=False, show_return_annotation=False), None
 
 

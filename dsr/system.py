@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import BinaryIO
 
@@ -122,6 +121,8 @@ def interrupts_blocked() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    from multiprocessing import resource_tracker
+
     resource_tracker.ensure_running()  # otherwise the start of a process does it, and unblocks interrupts after that
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 import dsr
+from dsr import _core
 
 LATER = ("dsr.train", "dsr.data", "dsr.models", "dsr.inspect", "dsr.nir", "dsr.bench", "dsr.sklearn", "dsr.weights")
 
@@ -33,7 +35,8 @@ def test_every_name_is_found_at_its_first_use(name):
 def test_threads_sleep_while_they_wait():
     """The policy is set before the compiled part is loaded, and the environment is as it was afterwards."""
     program = "import os, dsr; print('OMP_WAIT_POLICY' in os.environ)"
-    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    policies = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {key: value for key, value in os.environ.items() if key not in policies}
     for first in ("dsr", "dsr.functional", "dsr.ops", "dsr._core"):
         done = subprocess.run(
             [sys.executable, "-P", "-c", f"import {first}; {program}"],
@@ -43,7 +46,7 @@ def test_threads_sleep_while_they_wait():
             env=environment | {"OMP_DISPLAY_ENV": "true"},
         )
         assert done.stdout == "False\n"
-        assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+        assert re.search("OMP_WAIT_POLICY ?= ?'PASSIVE'", done.stderr) or not _core.openmp()[0]
 
 
 def test_all_names_are_listed():

@@ -177,9 +177,9 @@ static void draw_sizes(void) {
     most_elements = take() % 8 == 7 ? LARGE_CALL : MOST_ELEMENTS;
     int fitting = !twisted(), rounds = 0;
     do {
-        if (rounds++ == 100) { /* a padding that makes each image too large */
+        if (rounds++ == 100) { /* a padding or a spread that makes each image too large */
             padding = 0;
-            dilation = groups = 1;
+            dilation = spread = groups = 1;
             for (size_t letter = 0; letter < 26; letter++)
                 sizes[letter] = 1;
         }

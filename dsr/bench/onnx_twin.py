@@ -37,7 +37,7 @@ def onnx_model(program: Program) -> Any:
                 raise ValueError(f"onnx_model: layer '{step.path}': a transposed convolution has no twin here")
             g = step.geometry
             top, bottom, left, right = g.padding
-            options = {"strides": g.stride, "dilations": g.dilation, "group": g.groups}
+            options: dict[str, Any] = {"strides": g.stride, "dilations": g.dilation, "group": g.groups}
             names = [constant(f"w{number}", step.weight)]
             names += [] if step.bias is None else [constant(f"b{number}", step.bias)]
             nodes.append(
@@ -58,10 +58,10 @@ def onnx_model(program: Program) -> Any:
             nodes.append(helper.make_node("Sum", parts, [out]))
         elif isinstance(step, p.Pool):
             (y, x), kind = step.padding, "AveragePool" if isinstance(step, p.AveragePool) else "MaxPool"
-            options = {"kernel_shape": step.kernel_size, "strides": step.stride, "pads": (y, x, y, x)}
+            sizes: dict[str, Any] = {"kernel_shape": step.kernel_size, "strides": step.stride, "pads": (y, x, y, x)}
             if kind == "AveragePool":
-                options["count_include_pad"] = 1
-            nodes.append(helper.make_node(kind, given, [out], **options))
+                sizes["count_include_pad"] = 1
+            nodes.append(helper.make_node(kind, given, [out], **sizes))
         elif isinstance(step, p.Rectify):
             nodes.append(helper.make_node("Relu", given, [out]))
         elif isinstance(step, p.Flatten):

@@ -216,6 +216,7 @@ BAD_RUNS = [
     (np.zeros((2, 1, 8, 7)), ValueError, r"argument 'data': expected shape \(B, 1, 8, 8\), or with time .* T = 2, got"),
     (np.zeros((3, 2, 1, 8, 8)), ValueError, r"with T = 2, got \(3, 2, 1, 8, 8\)"),
     (np.zeros((1, 8, 8)), ValueError, r"got \(1, 8, 8\)"),
+    (np.full((2, 1, 8, 8), 1e39), ValueError, r"argument 'data': expected finite values, got inf at \(0, 0, 0, 0\)"),
     (np.full((2, 1, 8, 8), np.nan), ValueError, r"argument 'data': expected finite values, got nan at \(0, 0, 0, 0\)"),
     ("digits", TypeError, "argument 'data': expected real numbers"),
 ]

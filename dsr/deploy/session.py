@@ -234,9 +234,19 @@ class Session:
             self.compiled.table_bits = table_bits
             self._idle = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, and copied, it is the program; streams stay behind."""
+        return _again, (self.program, self.timesteps, self.batch, self.compiled.table_bits)
+
     def __repr__(self) -> str:
         """What it is of, and the program."""
         return f"Session, T = {self.timesteps}, at most {self.batch} samples together\n{self.program}"
+
+
+def _again(program: Program, timesteps: int, batch: int, table_bits: dict[int, int]) -> Session:
+    session = Session(program, timesteps, batch)
+    session.compiled.table_bits = table_bits
+    return session
 
 
 MOST_SIZES = 16

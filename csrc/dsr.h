@@ -129,7 +129,8 @@ typedef struct {
 
 /* The current of neurons on rows: arrays of DSR_ROW channels, aligned to 64 bytes. It is amplitude * sum + bias, plus
  * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. v_threshold and fire NULL: those
- * of the neuron. potentials: DSR_ROW for each lane, before the first step and then after the last; NULL: from 0. */
+ * of the neuron. potentials: DSR_ROW for each lane, before the first step and then after the last, where
+ * those of channels that do not exist are 0; NULL: from 0. */
 typedef struct {
     const float *bias, *scale, *shift, *shortcut_amplitude, *v_threshold, *fire;
     const uint32_t *shortcut; /* laid out as the output; NULL: none */

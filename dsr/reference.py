@@ -366,8 +366,9 @@ def neuron_steps(
 ) -> Array:
     """See `dsr.ops.neuron_steps`."""
     rows = potentials.transpose(0, 4, 1, 2, 3)
-    before = rows.reshape(-1, *rows.shape[2:])[: len(current)]
+    before = rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])[: len(current)]
     spikes, last = neuron_forward(_steps_first(current, timesteps, scale, shift), _by_channel(neuron), before)
+    potentials[...] = 0  # of channels that do not exist
     for c, values in enumerate(last):
         potentials[c // 32, :, :, :, c % 32] = values
     return pack_words(np.moveaxis(spikes, 0, -2))

@@ -6,6 +6,8 @@ how many columns a call has: such networks are compared within rounding, but pie
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -198,6 +200,21 @@ def test_threads_share_a_session_but_not_a_stream():
     stream.step(data)
 
 
+def test_sessions_and_models_can_be_copied_and_pickled():
+    network, data = plan_table.network_of("digits", "lif", 0)
+    for _, neuron in network.neurons():
+        neuron.v_threshold.value[...] = 0.05
+    session = dsr.compile(network, 3, 8, features=data.shape[1:], samples=data)
+    rates = session(data)
+    model = dsr.Model(network)
+    outputs = model.outputs(data)
+    for again in (pickle.loads(pickle.dumps((session, model))), copy.deepcopy((session, model))):
+        np.testing.assert_array_equal(again[0](data), rates)
+        assert (again[0].timesteps, again[0].batch) == (3, 8)
+        assert again[0].compiled.table_bits == session.compiled.table_bits != {}
+        np.testing.assert_array_equal(again[1].outputs(data), outputs)
+
+
 def test_models_know_their_samples():
     network, data = case("digits", "if")
     model = dsr.Model(network, about={"features": [1, 8, 8]})
@@ -216,6 +233,7 @@ BAD_RUNS = [
     (np.zeros((2, 1, 8, 7)), ValueError, r"argument 'data': expected shape \(B, 1, 8, 8\), or with time .* T = 2, got"),
     (np.zeros((3, 2, 1, 8, 8)), ValueError, r"with T = 2, got \(3, 2, 1, 8, 8\)"),
     (np.zeros((1, 8, 8)), ValueError, r"got \(1, 8, 8\)"),
+    (np.full((2, 1, 8, 8), 1e39), ValueError, r"argument 'data': expected finite values, got inf at \(0, 0, 0, 0\)"),
     (np.full((2, 1, 8, 8), np.nan), ValueError, r"argument 'data': expected finite values, got nan at \(0, 0, 0, 0\)"),
     ("digits", TypeError, "argument 'data': expected real numbers"),
 ]

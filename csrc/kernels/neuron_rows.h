@@ -105,8 +105,10 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
             }
             words[t * stride + i] = word_of(word) & current->exists;
         }
-        for (int k = 0; potentials && k < ROW_VECTORS; k++)
-            potentials[i * ROW_VECTORS + (size_t)k] = v[k];
+        for (int k = 0; potentials && k < ROW_VECTORS; k++) {
+            row_mask exists = ((int32_t)(current->exists >> (k * ROW_LANES)) & each) != 0;
+            potentials[i * ROW_VECTORS + (size_t)k] = SELECT_ROW(exists, v[k]);
+        }
     }
 }
 

@@ -73,15 +73,32 @@ static void free_workspace(workspace *w) {
     dsr_release(w->table);
 }
 
+/* Out blocks from .. to. Where there are few tiles with much to add, as of one sample's small images, a task has only
+ * some of a tile's; it then lists its rows for itself. */
+typedef struct {
+    size_t from, to;
+} out_range;
+
+enum { LEAST_TASKS = 4, MUCH_TO_ADD = 1 << 20 /* taps of words, for all outputs */ };
+
+static size_t count_splits(const spike_conv_plan *p, size_t tiles, size_t outputs) {
+    int much = !p->passes && tiles < LEAST_TASKS && outputs * p->words * p->taps > MUCH_TO_ADD;
+    return much ? least(p->out_blocks, dsr_blocks(LEAST_TASKS, tiles)) : 1;
+}
+
+static out_range range_of(const spike_conv_plan *p, size_t split, size_t splits) {
+    return (out_range){p->out_blocks * split / splits, p->out_blocks * (split + 1) / splits};
+}
+
 /* Sums of the rows that the spikes of a tile select, in w->sums. */
 static void sum_tile(const uint32_t *words, const float *packed, const spike_conv_plan *p, const dsr_row_code *code,
-                     workspace *w, const tile *t) {
+                     workspace *w, const tile *t, out_range outs) {
     size_t targets = t->ny * t->nx * t->nl;
-    memset(w->sums, 0, p->out_blocks * targets * DSR_ROW * sizeof *w->sums);
+    memset(w->sums, 0, (outs.to - outs.from) * targets * DSR_ROW * sizeof *w->sums);
     for (size_t block = 0; block < p->blocks; block++) {
         size_t from = block * p->block_words, to = least(p->words, from + p->block_words);
         list_rows(words, p, t, code, &w->lists, from, to);
-        for (size_t out = 0; out < p->out_blocks; out++) {
+        for (size_t out = outs.from; out < outs.to; out++) {
             const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
             if (!reaches(p, out, from, to))
                 continue;
@@ -90,7 +107,8 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
                                         p->taps, w->table);
                 rows = w->table;
             }
-            dsr_kernel->sum_rows(rows, w->lists.lists, 0, w->lists.ends, targets, w->sums + out * targets * DSR_ROW);
+            dsr_kernel->sum_rows(rows, w->lists.lists, 0, w->lists.ends, targets,
+                                 w->sums + (out - outs.from) * targets * DSR_ROW);
         }
     }
 }
@@ -169,14 +187,15 @@ static void convolve_masked(const uint32_t *words, const float *packed, const sp
 }
 
 static void convolve_tile(const uint32_t *words, const float *packed, const spike_conv_plan *p,
-                          const dsr_row_code *code, workspace *w, const tile *t, const tile_output *to) {
+                          const dsr_row_code *code, workspace *w, const tile *t, out_range outs,
+                          const tile_output *to) {
     if (p->passes) {
         convolve_masked(words, packed, p, w, t, to);
         return;
     }
-    sum_tile(words, packed, p, code, w, t);
+    sum_tile(words, packed, p, code, w, t, outs);
     const float *sums = w->sums;
-    for (size_t out = 0; out < p->out_blocks; out++)
+    for (size_t out = outs.from; out < outs.to; out++)
         for (size_t i = 0; i < t->ny * t->nx; i++, sums += t->nl * DSR_ROW)
             write_sums(to, p, sums, t, out, i);
 }
@@ -228,7 +247,10 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
     if (!packed)
         return DSR_NO_MEMORY;
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_threads_for(conv->y.out * conv->x.out * conv->lanes * conv->out_channels))
+    size_t outputs = conv->y.out * conv->x.out * conv->lanes * conv->out_channels;
+    size_t splits = count_splits(p, tiles, outputs);
+    /* an output is worth the more threads the more taps of words it sums up */
+#pragma omp parallel num_threads(dsr_threads_for(outputs *(p->passes ? 1 : 1 + p->words * p->taps / 8)))
     {
         workspace w;
         if (!make_workspace(&w, p, &code)) {
@@ -241,10 +263,10 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
         /* all threads have passed a barrier: they see the same status */
         if (status == DSR_OK) {
 #pragma omp for schedule(dynamic)
-            for (ptrdiff_t i = 0; i < (ptrdiff_t)tiles; i++) {
+            for (ptrdiff_t i = 0; i < (ptrdiff_t)(tiles * splits); i++) {
                 tile t;
-                make_tile(p, (size_t)i, &t);
-                convolve_tile(words, packed, p, &code, &w, &t, to);
+                make_tile(p, (size_t)i / splits, &t);
+                convolve_tile(words, packed, p, &code, &w, &t, range_of(p, (size_t)i % splits, splits), to);
             }
         }
         free_workspace(&w);

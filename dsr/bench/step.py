@@ -9,6 +9,7 @@ import numpy as np
 
 from dsr import _core, system
 from dsr.bench import in_process, seconds
+from dsr.bench.rates import set_rate
 from dsr.nn.network import spike_rates
 from dsr.nn.registry import TYPICAL
 from dsr.optim.optimizers import SGD
@@ -17,8 +18,13 @@ from dsr.train.recipe import Recipe
 from dsr.train.steps import train_step
 
 
-def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5) -> dict[str, Any]:
+def measure(
+    model: str, neuron: str, timesteps: int, batch: int, repeats: int = 5, rate: float | None = None
+) -> dict[str, Any]:
     """Measure training and evaluation steps of a model on random 32x32 images, in this process.
+
+    With a `rate` the thresholds are set so that neurons fire that often; trained networks do at about 0.1, untrained
+    ones less, and the less they fire, the faster.
 
     Returns
     -------
@@ -33,6 +39,8 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, 3, 32, 32)).astype(np.float32)
     labels = rng.integers(10, size=batch)
+    if rate is not None:
+        set_rate(network, images, rate)
 
     training = seconds(lambda: train_step(network, optimizer, images, labels), repeats)
     memory = system.peak_memory()
@@ -54,9 +62,11 @@ def measure(model: str, neuron: str, timesteps: int, batch: int, repeats: int = 
     }
 
 
-def measure_all(model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats: int) -> list[dict[str, Any]]:
+def measure_all(
+    model: str, neuron: str, timesteps: Sequence[int], batch: int, repeats: int, rate: float | None = None
+) -> list[dict[str, Any]]:
     """`measure` for each T, each in a process of its own so that peak memory is that of one T."""
-    calls = [f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats})" for t in timesteps]
+    calls = [f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats}, {rate})" for t in timesteps]
     return [in_process(f"from dsr.bench import step; result = {call}") for call in calls]
 
 

@@ -35,6 +35,11 @@ def positive(text: str) -> float:
     return _number(text, float, lambda value: 0 < value < float("inf"), "a number > 0")
 
 
+def share(text: str) -> float:
+    """A number above 0 and below 1."""
+    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
+
+
 def seconds(text: str) -> float:
     """A number >= 0, also infinity."""
     return _number(text, float, lambda value: value >= 0, "a number >= 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from dsr.commands.arguments import Commands, count
+from dsr.commands.arguments import Commands, count, share
 from dsr.nn.registry import SPIKING
 
 
@@ -33,8 +33,24 @@ def add(commands: Commands) -> None:
     step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
     step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
     step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
+    step.add_argument("--rate", type=share, metavar="R", help="thresholds are set so that neurons fire at this rate")
     step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
-    for kind in (kernels, step):
+    inference = kinds.add_parser(
+        "inference",
+        help="predictions, compiled and with early exit",
+        description="Milliseconds per sample of predictions, in turn: compiled (dsr.compile), with early exit, not "
+        "compiled, and the ordinary twin of the network in onnxruntime, where that and onnx are installed.",
+    )
+    inference.add_argument("--model", default="cifar_fast", help="(default: cifar_fast)")
+    inference.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
+    inference.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 4], help="(default: 1 2 4)")
+    inference.add_argument("--batch", type=count, nargs="+", default=[1, 32], help="samples (default: 1 32)")
+    inference.add_argument("--threads", type=count, nargs="+", default=[1, 2], help="(default: 1 2)")
+    inference.add_argument(
+        "--rate", type=share, default=0.1, metavar="R", help="firing rate that thresholds are set for (default: 0.1)"
+    )
+    inference.set_defaults(command=run_inference, smaller="smaller --batch or --timesteps")
+    for kind in (kernels, step, inference):
         kind.add_argument("--repeats", type=count, default=5, help="measurements of each (default: 5)")
         kind.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -54,6 +70,25 @@ def run_step(options: Namespace) -> int:
     """Print the time and memory of steps."""
     from dsr.bench import step
 
-    results = step.measure_all(options.model, options.neuron, options.timesteps, options.batch, options.repeats)
+    results = step.measure_all(
+        options.model, options.neuron, options.timesteps, options.batch, options.repeats, options.rate
+    )
     print(json.dumps(results, indent=1) if options.json else step.table(results))
+    return 0
+
+
+def run_inference(options: Namespace) -> int:
+    """Print the time of predictions."""
+    from dsr.bench import inference
+
+    rows = inference.measure(
+        options.model,
+        options.neuron,
+        options.timesteps,
+        options.batch,
+        options.threads,
+        options.rate,
+        options.repeats,
+    )
+    print(json.dumps(rows, indent=1) if options.json else inference.table(rows))
     return 0

@@ -96,9 +96,9 @@ def early_exit(session: Session, data: ArrayLike, threshold: float, by: By = "pr
 
     Notes
     -----
-    When half of the samples have left, the others go on as a batch of half the size or less: time is saved, not only
-    steps. The outputs are those of `Session.run` with as many steps, but for rounding of values that are no spikes,
-    whose convolution depends on the size of the batch.
+    When half of the samples have left, the others go on as a batch of half the size or less (a power of two): time is
+    saved, not only steps. The outputs are those of `Session.run` with as many steps, but for rounding of values that
+    are no spikes, whose convolution depends on the size of the batch.
     """
     threshold = as_number("early_exit", "threshold", threshold, lambda value: value > 0, "a number > 0")
     _require_by("early_exit", by)
@@ -131,10 +131,12 @@ def _exits(session: Session, array: NDArray[Any], axis: int, threshold: float, b
             left = int(stays.sum())
             if left == 0:
                 break
-            if 2 * left <= len(numbers):
-                smaller = stream.selected(np.flatnonzero(stays))
+            size = 1 << (left - 1).bit_length()  # few sizes, for which there is memory: the last ones may be idle
+            if 2 * size <= len(numbers):
+                chosen = np.resize(np.flatnonzero(stays), size)
+                smaller = stream.selected(chosen)
                 session.give_back(stream)
-                stream, numbers, stays, changed = smaller, numbers[stays], np.ones(left, np.bool_), True
+                stream, numbers, stays, changed = smaller, numbers[chosen], np.arange(size) < left, True
     finally:
         session.give_back(stream)
     return found

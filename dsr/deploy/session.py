@@ -160,8 +160,7 @@ class Session:
                 f"{function}: argument '{name}': expected shape (B, {inner}), or with time (T, B, {inner}) with "
                 f"T = {self.timesteps}, got {array.shape}"
             )
-        require_finite(function, name, array)
-        return array, axis
+        return _finite(function, name, array), axis
 
     def _run(self, array: NDArray[Any], axis: int) -> Values:
         count = array.shape[axis]
@@ -235,9 +234,19 @@ class Session:
             self.compiled.table_bits = table_bits
             self._idle = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, and copied, it is the program; streams stay behind."""
+        return _again, (self.program, self.timesteps, self.batch, self.compiled.table_bits)
+
     def __repr__(self) -> str:
         """What it is of, and the program."""
         return f"Session, T = {self.timesteps}, at most {self.batch} samples together\n{self.program}"
+
+
+def _again(program: Program, timesteps: int, batch: int, table_bits: dict[int, int]) -> Session:
+    session = Session(program, timesteps, batch)
+    session.compiled.table_bits = table_bits
+    return session
 
 
 MOST_SIZES = 16
@@ -300,8 +309,7 @@ class Stream:
         if array.shape != (self.batch, *features):
             wanted = ", ".join(map(str, (self.batch, *features)))
             raise ValueError(f"Stream.step: argument 'frame': expected shape ({wanted}), got {array.shape}")
-        require_finite("Stream.step", "frame", array)
-        return self._step("Stream.step", array, 1, held=True)
+        return self._step("Stream.step", _finite("Stream.step", "frame", array), 1, held=True)
 
     def steps(self, frames: ArrayLike) -> Values:
         """Several time steps at once, (S, B, *features), with the same bits as one by one; the rates behind the last.
@@ -315,8 +323,7 @@ class Stream:
             raise ValueError(
                 f"Stream.steps: argument 'frames': expected shape (S, {wanted}) with S >= 1, got {array.shape}"
             )
-        require_finite("Stream.steps", "frames", array)
-        return self._step("Stream.steps", array, len(array), held=False)
+        return self._step("Stream.steps", _finite("Stream.steps", "frames", array), len(array), held=False)
 
     def _step(self, function: str, array: NDArray[Any], steps: int, held: bool) -> Values:
         if not self._lock.acquire(blocking=False):
@@ -402,7 +409,7 @@ class Stream:
         if changed:
             shape = self.session.program.steps[0].shape
             frames = array.reshape(1 if held else steps, self.batch, *shape)
-            np.copyto(plan.input, frames.transpose(2, 3, 4, 0, 1), casting="unsafe")
+            np.copyto(plan.input, frames.transpose(2, 3, 4, 0, 1))
         plan.run(changed)
         self._held_by = plan if held else None
         self._note(plan)
@@ -478,3 +485,11 @@ class Stream:
         for call in reader:
             call()
         return total / np.float32(time)
+
+
+def _finite(function: str, name: str, array: NDArray[Any]) -> Values:
+    """As float32, or an error that tells the first place where a number is not finite, or is beyond float32."""
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32, copy=False)
+    require_finite(function, name, values)
+    return values

@@ -105,7 +105,11 @@ def pack_weights(weight: Values, geometry: Geometry) -> Values:
             f"pack_weights: argument 'weight': expected a kernel {geometry.kernel} of at most {MOST_TAPS} taps and "
             f"outputs that {geometry.groups} groups divide, got shape {weight.shape}"
         )
-    packed = aligned_array((int(_core.packed_length(weight, geometry)),))
+    try:
+        length = int(_core.packed_length(weight, geometry))
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("packed_length", "pack_weights", 1)) from None
+    packed = aligned_array((length,))
     _core.pack_weights(weight, geometry, packed)
     return packed
 

@@ -62,6 +62,10 @@ class Model:
         self.task, self.about = task, dict(about or {})
         self._compiled: _Compiled | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled, and copied, without what is compiled."""
+        return {**vars(self), "_compiled": None}
+
     def outputs(self, x: ArrayLike | str | Path | Sequence[str | Path], batch_size: int = BATCH) -> Values:
         """Output rates of raw samples.
 

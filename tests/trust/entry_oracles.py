@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from core_table import aligned
 
 from dsr import _core, ops, reference
 
@@ -174,7 +175,9 @@ def fused(*arguments: Any) -> list[Any]:
     _, rows, columns, timesteps, batch = out.shape
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
-    _core.conv2d_spikes(flat, weight, bias, amplitude, geometry, table_bits, 0, packed, current)
+    _core.conv2d_spikes(
+        flat, weight, bias, amplitude, geometry, table_bits, 0, packed if packed is None else aligned(packed), current
+    )
     if shortcut is not None:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))

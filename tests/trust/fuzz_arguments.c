@@ -108,6 +108,7 @@ static void settle(void) {
             table_bits = 1;
     }
     if (conv) {
+        SIZE('Z') = DSR_ROW;
         SIZE('C') = SIZE('G') * groups;
         SIZE('O') = SIZE('O') / groups * groups;
     }

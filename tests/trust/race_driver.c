@@ -36,14 +36,25 @@ static _Thread_local struct {
     int failed;
 } run;
 
-static void *new_buffer(size_t bytes, int output) {
-    void *buffer = malloc(bytes ? bytes : 1);
+static void *keep(void *buffer, size_t bytes, int output) {
     if (!buffer || run.count == MOST_BUFFERS)
         abort();
     run.buffer[run.count] = buffer;
     run.bytes[run.count] = bytes;
     run.output[run.count++] = output;
     return buffer;
+}
+
+static void *new_buffer(size_t bytes, int output) {
+    return keep(malloc(bytes ? bytes : 1), bytes, output);
+}
+
+/* Rows of channels, aligned; zeros, which are an output. */
+static float *rows_of(size_t n) {
+    size_t bytes = (n * sizeof(float) / 64 + 1) * 64;
+    float *rows = keep(aligned_alloc(64, bytes), bytes, 1);
+    memset(rows, 0, bytes);
+    return rows;
 }
 
 static uint32_t draw(void) {
@@ -178,6 +189,16 @@ static void spikes_of(const shape *s, int held, int leaky) {
     }
     dsr_thresholds own = {leaky ? floats(3 * c) : NULL, c};
     check(dsr_neuron_spikes(input, words, sums, weighted, lanes_of(s), leaky ? LIF : IF, own));
+}
+
+static void neuron_steps(const shape *s) {
+    size_t c = s->channels, n = per_channel(s), m = per_step(s);
+    dsr_layer_current whole = {.current = floats(c * n), .scale = floats(c), .shift = floats(c)};
+    dsr_layer_current held = {.current = floats(c * m), .one_step = 1};
+    float *potentials = rows_of((c + 31) / 32 * m * DSR_ROW);
+    dsr_thresholds one = {NULL, c}, own = {floats(3 * c), c};
+    check(dsr_neuron_steps(whole, out_words(c, n), potentials, lanes_of(s), IF, one));
+    check(dsr_neuron_steps(held, out_words(c, n), potentials, lanes_of(s), LIF, own));
 }
 
 static void backward_of(const shape *s, int leaky) {
@@ -329,6 +350,22 @@ static void integer_conv(const shape *s) {
                                            after));
 }
 
+static void conv2d_packed(const shape *s) {
+    dsr_conv conv = conv_of(s);
+    size_t n = outputs_of(&conv);
+    const uint32_t *spikes = words_of(s->channels, per_channel(s));
+    const float *weight = floats(weights_of(&conv));
+    float *packed = rows_of(dsr_packed_length(conv)), *potentials;
+    dsr_pack_weights(weight, packed, conv);
+    potentials = rows_of((s->outputs + 31) / 32 * (n / s->timesteps) * DSR_ROW);
+    dsr_after_conv after = {.neuron = LIF, .potentials = potentials};
+    for (int i = 0; i < 2; i++) /* from the potentials of the first time */
+        check(dsr_conv2d_neuron_spikes(spikes, (dsr_weights){weight, packed}, NULL, 0.9, out_words(s->outputs, n), conv,
+                                       s->timesteps, 1, after));
+    check(dsr_conv2d_spikes(spikes, (dsr_weights){weight, packed}, NULL, 0.9, out_floats(s->outputs * n), conv,
+                            group_of(s), 0));
+}
+
 static void conv2d_spikes_gradient(const shape *s) {
     dsr_conv conv = conv_of(s);
     size_t pixels = conv.y.out * conv.x.out, n = outputs_of(&conv);
@@ -392,6 +429,8 @@ static const operation OPERATIONS[] = {
     ONE(conv2d_spikes),
     ONE(conv2d_neuron),
     ONE(integer_conv),
+    ONE(conv2d_packed),
+    ONE(neuron_steps),
     ONE(conv2d_spikes_gradient),
     ONE(sgd_update),
 };

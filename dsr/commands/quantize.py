@@ -74,8 +74,8 @@ def run(options: Namespace) -> int:
     out = options.out or options.folder / f"integer-{bits}.safetensors"
     integer.save(out)
     print(f"test {metric.title} {metric.text(reached)} with weights of {bits} bits, {_points(metric, before, reached)}")
-    large = (options.folder / (run_folder.BEST if options.best else run_folder.CHECKPOINT)).stat().st_size
-    print(f"{out}: {out.stat().st_size:,} bytes; the checkpoint has {large:,}")
+    floats = sum(array.nbytes for _, array in model.network.arrays())
+    print(f"{out}: {out.stat().st_size:,} bytes; the arrays of the run's network have {floats:,}")
     return 0
 
 

@@ -15,6 +15,7 @@ from dsr.ops.integers import LIMIT, NO_DECAY
 
 LARGEST_COUNT = 2**12
 LARGEST_RESET = 4095
+"""So that potentials reach 8 thresholds from 0 before they are cut off."""
 SHIFTS = range(-30, 13)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dsr import ops
 from dsr.deploy import integer_steps as i
-from dsr.ops import Geometry, Integers, PackedWeights, Potentials, Words, integers
+from dsr.ops import Geometry, Integers, PackedWeights, Potentials, Values, Words, integers
 from dsr.ops.integers import NO_DECAY
 
 
@@ -182,7 +182,7 @@ class _Term:
     source: int
     packed: PackedWeights | None  # None: it reads the data
     shift: int
-    weight: NDArray[np.int64]  # of the data
+    weight: Values  # of the data, as floats
     geometry: Geometry
     added: Integers | None  # weights of what is added as it is
 
@@ -201,7 +201,7 @@ def _prepare(step: i.Step, steps: Sequence[i.Step]) -> tuple[_Term, ...]:
             wide, added = term.weight.reshape(-1, 1, 1, 1).astype(np.int64), term.weight
             geometry, shift = Geometry((1, 1), groups=channels), 0
         packed = None if data[term.source] else ops.pack_integers(wide, geometry, channels)
-        found.append(_Term(term.source, packed, shift, wide, geometry, added))
+        found.append(_Term(term.source, packed, shift, wide.astype(np.float32), geometry, added))
     return tuple(found)
 
 
@@ -210,7 +210,7 @@ class _Current:
 
     def __init__(self, features: i.Shape, timesteps: int) -> None:
         self.features, self.timesteps = features, timesteps
-        self._dense: NDArray[np.int64] | None = None
+        self._dense: Integers | None = None
         self._waiting: list[tuple[Words, PackedWeights, int]] = []
 
     def add(self, term: _Term, signal: Signal) -> None:
@@ -291,29 +291,31 @@ def _joined(read: Sequence[Signal]) -> Signal:
     return Planes(tuple(planes), sum(channels))
 
 
-def exact_convolution(values: Integers, weight: NDArray[np.int64], geometry: Geometry) -> NDArray[np.int64]:
-    """Convolution of the data (C, H, W, T, B) with integers, by products of floats that are exact.
+def exact_convolution(values: Integers, weight: Values, geometry: Geometry) -> Integers:
+    """Convolution of the data (C, H, W, T, B) with integers (as floats), by products of floats that are exact.
 
     The data are cut into digits so small that all partial sums, in whatever order they are taken, are integers below
-    2**24, which float32 holds. EXACT.
+    2**24, which float32 holds. Sums are modulo 2**32. EXACT.
     """
-    most = int(np.abs(weight).sum(axis=(1, 2, 3)).max(initial=1))
-    bits = (2**24 // max(most, 1)).bit_length() - 1
+    widest = int(np.abs(weight).sum(axis=(1, 2, 3), dtype=np.float64).max(initial=1))
+    bits = (2**24 // max(widest, 1)).bit_length() - 1
     if bits < 1:
-        raise ValueError(
-            f"exact_convolution: argument 'weight': expected a sum below 2**23 of each channel, got {most}"
-        )
-    flat = values.reshape(*values.shape[:3], -1)
-    rest, sign, place = np.abs(flat), np.sign(flat), 0
-    total: NDArray[np.int64] | None = None
-    while total is None or rest.any():
-        digit = (sign * (rest & (2**bits - 1))).astype(np.float32)
-        part = ops.conv2d(digit, weight.astype(np.float32), None, geometry).astype(np.int64) << place
-        total = part if total is None else total + part
-        rest, place = rest >> bits, place + bits
+        raise ValueError(f"exact_convolution: argument 'weight': expected sums below 2**23 of channels, got {widest}")
+    flat, base = values.reshape(*values.shape[:3], -1), 2**bits
+    if np.abs(flat).max(initial=0) < base:
+        total = ops.conv2d(flat.astype(np.float32), weight, None, geometry).astype(np.int32)
+    else:
+        low = np.fmod(flat, base)  # of the sign of the number
+        rest = exact_convolution((flat - low) // base, weight, geometry)
+        total = ops.conv2d(low.astype(np.float32), weight, None, geometry).astype(np.int32) + rest * np.int32(base)
     return total.reshape(*total.shape[:3], *values.shape[3:])
 
 
-def shifted(sums: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
-    """``sums 2**shift``, rounded to the nearest, halves up."""
-    return sums << shift if shift >= 0 else sums + (1 << (-shift - 1)) >> -shift
+def shifted(sums: Integers, shift: int) -> Integers:
+    """``sums 2**shift``, rounded to the nearest, halves up; in place."""
+    if shift < 0:
+        sums += np.int32(1 << (-shift - 1))
+        sums >>= np.int32(-shift)
+    else:
+        sums <<= np.int32(shift)
+    return sums

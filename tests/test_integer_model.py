@@ -252,6 +252,29 @@ def test_bad_data():
     first = stream.step(np.ones((2, 9)))
     stream.reset()
     np.testing.assert_array_equal(stream.step(np.ones((2, 9))), first)
+    with pytest.raises(ValueError, match=r"IntegerStream\.reset: argument 'samples': expected numbers 0 to 1, got 2"):
+        stream.reset(2)
+    with pytest.raises(TypeError, match="expected numbers of samples, got float64"):
+        stream.reset([0.5])
+
+
+@pytest.mark.parametrize("kind", NEURONS)
+def test_a_sample_of_a_stream_that_begins_anew(kind):
+    """It is as one of a stream of its own; the others go on."""
+    net, features = network("images, pooled, read as current", kind)
+    frames = np.random.default_rng(5).normal(0.3, 1.5, (6, 3, *features))
+    for made in (net, network("vectors", kind)[0]):
+        if made is not net:
+            frames = np.random.default_rng(5).normal(0.3, 1.5, (6, 3, 9))
+        model = quantize(made, frames[0])
+        stream, other, alone = model.start(3), model.start(3), model.start(1)
+        for t, frame in enumerate(frames):
+            if t == 3:
+                stream.reset([1])
+            found, expected = stream.step(frame), other.step(frame)
+            np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
+            if t >= 3:
+                np.testing.assert_array_equal(found[1:2], alone.step(frame[1]))
 
 
 def test_damaged_files(tmp_path):

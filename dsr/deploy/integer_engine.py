@@ -55,15 +55,16 @@ class State:
 
     def __init__(self) -> None:
         self.potentials: dict[int, Potentials] = {}
-        self.total: NDArray[np.int64] | None = None
-        self.count = 0
+        self.total: NDArray[np.int64] | None = None  # (C, H, W, B)
+        self.count: NDArray[np.int64] | None = None  # (B,), what `total` is divided by
 
-    def forget(self, samples: Sequence[int] | NDArray[Any]) -> None:
-        """Begin anew with these samples: potentials and what was read are 0. The number of steps is one of all."""
+    def forget(self, samples: NDArray[np.integer[Any]]) -> None:
+        """Begin anew with these samples: their potentials and what was read are 0."""
         for potentials in self.potentials.values():
             potentials[:, :, :, samples] = 0
-        if self.total is not None:
+        if self.total is not None and self.count is not None:
             self.total[..., samples] = 0
+            self.count[samples] = 0
 
 
 class Engine:
@@ -140,23 +141,21 @@ class Engine:
         return ops.IntegerNeurons(step.bias, step.reset, step.fire, step.decay)
 
     def _read(self, signals: Sequence[Signal], timesteps: int, state: State) -> None:
-        step, total = self.steps[-1], state.total
+        step = self.steps[-1]
         if isinstance(step, i.ReadSpikes):
-            spikes = signals[step.source].numbers().astype(np.int64)
-            total = np.zeros_like(spikes[:, :, :, 0]) if total is None else total
-            if step.decay == NO_DECAY:
-                state.total = total + spikes.sum(axis=3)
-                state.count += timesteps
-                return
-            for t in range(timesteps):
-                total = (total * step.decay + (1 << 14) >> 15) + (spikes[:, :, :, t] << 15)
-                state.count = (state.count * step.decay + (1 << 14) >> 15) + (1 << 15)
-            state.total = total
+            values, decay = signals[step.source].numbers().astype(np.int64), step.decay
+        else:
+            values, decay = self.current(len(self.steps) - 1, signals, timesteps).astype(np.int64), NO_DECAY
+        if state.total is None or state.count is None:
+            state.total = np.zeros((*values.shape[:3], values.shape[4]), np.int64)
+            state.count = np.zeros(values.shape[4], np.int64)
+        if decay == NO_DECAY:
+            state.total += values.sum(axis=3) if values.shape[3] == timesteps else values[:, :, :, 0] * timesteps
+            state.count += timesteps
             return
-        values = self.current(len(self.steps) - 1, signals, timesteps).astype(np.int64)
-        over = values.sum(axis=3) if values.shape[3] == timesteps else values[:, :, :, 0] * timesteps
-        state.total = over if total is None else total + over
-        state.count += timesteps
+        for t in range(timesteps):
+            state.total = (state.total * decay + (1 << 14) >> 15) + (values[:, :, :, t] << 15)
+            state.count = (state.count * decay + (1 << 14) >> 15) + (1 << 15)
 
     def current(self, number: int, signals: Sequence[Signal], timesteps: int) -> Integers:
         """The current of a step, (C, H, W, T or 1, B)."""
@@ -170,9 +169,9 @@ class Engine:
     def rates(self, state: State) -> NDArray[np.float32]:
         """The output so far, (B, C, H, W)."""
         step = self.steps[-1]
-        assert isinstance(step, i.ReadSpikes | i.ReadCurrent) and state.total is not None
+        assert isinstance(step, i.ReadSpikes | i.ReadCurrent) and state.total is not None and state.count is not None
         scaled = state.total.astype(np.float64) * step.unit.astype(np.float64).reshape(-1, 1, 1, 1)
-        return np.ascontiguousarray(np.moveaxis(scaled / float(state.count), -1, 0)).astype(np.float32)
+        return np.ascontiguousarray(np.moveaxis(scaled / state.count.astype(np.float64), -1, 0)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -253,9 +253,26 @@ class IntegerStream:
         require_finite(function, "frame", array)
         return self.model._rates(self.model._data(array), 1, self._state)
 
-    def reset(self) -> None:
-        """Begin anew: all potentials are 0, and no frame has been seen."""
-        self._state = State()
+    def reset(self, samples: ArrayLike | None = None) -> None:
+        """Begin anew with these samples, by their numbers in the batch; by default with all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            These are no numbers of samples.
+        """
+        if samples is None:
+            self._state = State()
+            return
+        numbers = np.atleast_1d(as_array("IntegerStream.reset", "samples", samples))
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            given = f"{numbers.dtype} of shape {numbers.shape}"
+            raise TypeError(f"IntegerStream.reset: argument 'samples': expected numbers of samples, got {given}")
+        bad = (numbers < 0) | (numbers >= self.batch)
+        if bad.any():
+            wanted = f"numbers 0 to {self.batch - 1}"
+            raise ValueError(f"IntegerStream.reset: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
+        self._state.forget(numbers)
 
 
 def quantize(

@@ -9,6 +9,7 @@ from test_commands import error_of, run  # noqa: F401 - a fixture
 import dsr
 from dsr import data, train
 from dsr.__main__ import main
+from dsr.data.preprocessing import Preprocessing
 from dsr.nn.rounding import rounded, weight_scales
 from dsr.train import run_folder
 
@@ -116,6 +117,17 @@ def test_a_run_with_rounded_weights(tmp_path):
     model = dsr.load(tmp_path)
     assert model.network.weight_bits == 3
     assert dsr.quantize(model, data.load("digits").test.batch(np.arange(50))).bits == 3
+
+
+def test_images_of_bytes_are_not_cut_off():
+    """Calibrated by grey ones: black and white are known all the same."""
+    net = small(0)
+    about = Preprocessing("images", (1, 8, 8), mean=(0.3,), deviation=(0.01,))
+    grey = np.full((4, 1, 8, 8), 90, np.uint8)
+    model = dsr.quantize(dsr.Model(net, preprocessing=about), grey)
+    source = model.steps[0]
+    assert 35 < 70 * 2.0**source.shift * 1.0001 <= source.most
+    assert dsr.quantize(net, about.batch(grey)).steps[0].shift > source.shift
 
 
 def test_what_the_command_refuses(run, capsys):  # noqa: F811

@@ -68,7 +68,10 @@ def run(options: Namespace) -> int:
     if options.epochs:
         trained = _trained(options, recipe, bits, samples)
         model = Model(trained, model.classes, model.preprocessing, model.task, model.about)
-    integer = quantize(Model(model.network, model.classes, None, model.task), _calibration(samples.train), bits)
+    # the samples of a run are preprocessed already, which images tell by not being bytes
+    raw = model.preprocessing
+    known = Model(model.network, model.classes, raw if raw is not None and raw.kind == "images" else None, model.task)
+    integer = quantize(known, _calibration(samples.train), bits)
     integer.preprocessing = model.preprocessing
     reached = _measured(integer, samples.test, metric, recipe.batch_size)
     out = options.out or options.folder / f"integer-{bits}.safetensors"

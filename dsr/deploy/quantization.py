@@ -26,7 +26,9 @@ from dsr.ops.integers import LIMIT, NO_DECAY
 USUAL_RESET = 2047
 
 
-def quantize_program(program: p.Program, data: Values, bits: int, trained: bool = False) -> tuple[i.Step, ...]:
+def quantize_program(
+    program: p.Program, data: Values, bits: int, trained: bool = False, largest: float = 0.0
+) -> tuple[i.Step, ...]:
     """The steps of the integer network.
 
     Parameters
@@ -40,6 +42,9 @@ def quantize_program(program: p.Program, data: Values, bits: int, trained: bool 
         Of the weights, 2 to 8.
     trained : bool
         The network was trained with rounded weights: biases are left as they are.
+    largest : float
+        The largest absolute value that data may have, where it is known; else that of the samples. What is larger is
+        cut off.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def quantize_program(program: p.Program, data: Values, bits: int, trained: bool 
     for number, step in enumerate(program.steps):
         if isinstance(step, p.Input):
             most = largest_value(program)
-            source = i.Input(path=step.path, features=step.shape, shift=input_shift(data, most), most=most)
+            source = i.Input(path=step.path, features=step.shape, shift=input_shift(data, most, largest), most=most)
             follow.write(number, source, np.full(step.shape[0], 2.0**-source.shift), most, is_data=True)
             calibration.begin(data, source)
         elif isinstance(step, p.Neurons):
@@ -96,9 +101,9 @@ def largest_value(program: p.Program) -> int:
     return int(2 ** min(15, max(10, exact), possible) - 1)
 
 
-def input_shift(data: Values, most: int) -> int:
+def input_shift(data: Values, most: int, largest: float = 0.0) -> int:
     """The s with which ``x 2**s`` is at most `most`; 0 where the data are integers that are."""
-    largest = float(np.abs(data).max(initial=0))
+    largest = max(largest, float(np.abs(data).max(initial=0)))
     if largest <= most and (data == np.rint(data)).all():
         return 0
     return floor(log2(most / largest))

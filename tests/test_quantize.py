@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import program_interpreter
 import pytest
 from test_commands import error_of, run  # noqa: F401 - a fixture
 
@@ -10,6 +11,7 @@ import dsr
 from dsr import data, train
 from dsr.__main__ import main
 from dsr.data.preprocessing import Preprocessing
+from dsr.deploy.lowering import lower
 from dsr.nn.rounding import rounded, weight_scales
 from dsr.train import run_folder
 
@@ -78,6 +80,17 @@ def test_the_integer_network_rounds_as_the_pass_does():
     assert error.mean() < 0.03 * net.forward(images).std()  # against 0.1 of a network whose weights are not rounded
     net.weight_bits = 0
     assert np.abs(model.run(images) - net.forward(images)).mean() > 2 * error.mean()
+
+
+def test_programs_have_the_rounded_weights():
+    """So that what is compiled, exported as C or quantised is the network that was trained and measured."""
+    net = small(3)
+    images = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
+    net.forward(images, training=True)
+    found = program_interpreter.run(lower(net, (1, 8, 8)), images).rates
+    assert np.abs(found - net.forward(images)).mean() < 1e-3
+    net.weight_bits = 0
+    assert np.abs(found - net.forward(images)).mean() > 1e-2
 
 
 @pytest.mark.parametrize("wrong", [1, 9, -1, 2.5, "4"])

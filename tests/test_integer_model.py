@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import integer_interpreter
 import numpy as np
 import pytest
 
 import dsr
 from dsr.deploy import integer_steps as i
+from dsr.deploy.integer_checks import require_sound
 from dsr.deploy.integer_model import IntegerModel, quantize
 from dsr.files import checkpoint
 
@@ -163,6 +166,64 @@ def test_a_quarter_of_the_size(tmp_path):
     assert sizes[0] < 0.27 * sizes[1]
 
 
+def drawn(seed, low, high, *shape):
+    """Integers in [low, high) by arithmetic that no version of NumPy changes."""
+    x = np.arange(np.prod(shape), dtype=np.uint64) + np.uint64(seed << 32)
+    for _ in range(3):
+        x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return ((x >> np.uint64(33)).astype(np.int64) % (high - low) + low).reshape(shape)
+
+
+def of_integers():
+    """A network of integers that were drawn, with all kinds of terms; nothing of it is computed from floats."""
+
+    def taps(source, *shape, shift, geometry):
+        return i.Taps(source, drawn(source, -127, 128, *shape).astype(np.int8), geometry, shift)
+
+    def numbers(seed, low, high, count):
+        return drawn(seed, low, high, count).astype(np.int32)
+
+    def neurons(seed, features, terms, decay):
+        reset = numbers(seed, 1500, 4096, features[0])
+        return i.Neurons(
+            path=f"neurons {seed}",
+            features=features,
+            terms=terms,
+            bias=numbers(seed + 1, -300, 900, features[0]),
+            reset=reset,
+            fire=reset // 2,
+            decay=decay,
+        )
+
+    around = dsr.ops.Geometry((3, 3), padding=(1, 1, 1, 1))
+    first = neurons(20, (70, 6, 6), (taps(0, 70, 2, 3, 3, shift=-6, geometry=around),), 31000)
+    both = taps(1, 70, 70, 3, 3, shift=1, geometry=around), i.Added(1, numbers(9, -900, 2000, 70))
+    pool = i.Pool(
+        path="c", features=(70, 3, 3), source=2, kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), largest=False
+    )
+    flat = i.Flatten(path="d", features=(630, 1, 1), source=3)
+    read = i.ReadCurrent(
+        path="e",
+        features=(5, 1, 1),
+        terms=(taps(4, 5, 630, 1, 1, shift=2, geometry=dsr.ops.Geometry((1, 1))),),
+        bias=numbers(8, -99, 99, 5),
+        unit=np.arange(1, 6, dtype=np.float32) / 1024,
+    )
+    steps = i.Input(path="", features=(2, 6, 6), shift=3, most=2047), first, neurons(30, (70, 6, 6), both, 1 << 15)
+    return IntegerModel((*steps, pool, flat, read), 4, 8, (2, 6, 6), (5,))
+
+
+def test_the_same_on_every_processor():
+    """A digest that was noted once: of the rates, and of all spikes and potentials through them."""
+    model = of_integers()
+    require_sound(model.steps, "test")
+    frames = drawn(7, -900, 900, 4, 9, 2, 6, 6) / 8
+    rates = model.run(frames)
+    np.testing.assert_array_equal(rates, integer_interpreter.run(model, frames)[0][-1])
+    assert hashlib.sha256(rates.astype("<f4").tobytes()).hexdigest()[:16] == "0e73e155032de336"
+    assert rates.shape == (9, 5) and len(np.unique(rates)) == 45
+
+
 def overflowing(bias, threshold=1.0):
     body = blocks(dsr.Linear(3, 2), dsr.IF(1.0), dsr.Linear(2, 2), dsr.IF(threshold))
     net = dsr.Network(body, 2)
@@ -252,6 +313,29 @@ def test_bad_data():
     first = stream.step(np.ones((2, 9)))
     stream.reset()
     np.testing.assert_array_equal(stream.step(np.ones((2, 9))), first)
+    with pytest.raises(ValueError, match=r"IntegerStream\.reset: argument 'samples': expected numbers 0 to 1, got 2"):
+        stream.reset(2)
+    with pytest.raises(TypeError, match="expected numbers of samples, got float64"):
+        stream.reset([0.5])
+
+
+@pytest.mark.parametrize("kind", NEURONS)
+def test_a_sample_of_a_stream_that_begins_anew(kind):
+    """It is as one of a stream of its own; the others go on."""
+    net, features = network("images, pooled, read as current", kind)
+    frames = np.random.default_rng(5).normal(0.3, 1.5, (6, 3, *features))
+    for made in (net, network("vectors", kind)[0]):
+        if made is not net:
+            frames = np.random.default_rng(5).normal(0.3, 1.5, (6, 3, 9))
+        model = quantize(made, frames[0])
+        stream, other, alone = model.start(3), model.start(3), model.start(1)
+        for t, frame in enumerate(frames):
+            if t == 3:
+                stream.reset([1])
+            found, expected = stream.step(frame), other.step(frame)
+            np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
+            if t >= 3:
+                np.testing.assert_array_equal(found[1:2], alone.step(frame[1]))
 
 
 def test_damaged_files(tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import program_interpreter
 import pytest
 from test_commands import error_of, run  # noqa: F401 - a fixture
 
 import dsr
 from dsr import data, train
 from dsr.__main__ import main
+from dsr.data.preprocessing import Preprocessing
+from dsr.deploy.lowering import lower
 from dsr.nn.rounding import rounded, weight_scales
 from dsr.train import run_folder
 
@@ -79,6 +82,17 @@ def test_the_integer_network_rounds_as_the_pass_does():
     assert np.abs(model.run(images) - net.forward(images)).mean() > 2 * error.mean()
 
 
+def test_programs_have_the_rounded_weights():
+    """So that what is compiled, exported as C or quantised is the network that was trained and measured."""
+    net = small(3)
+    images = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
+    net.forward(images, training=True)
+    found = program_interpreter.run(lower(net, (1, 8, 8)), images).rates
+    assert np.abs(found - net.forward(images)).mean() < 1e-3
+    net.weight_bits = 0
+    assert np.abs(found - net.forward(images)).mean() > 1e-2
+
+
 @pytest.mark.parametrize("wrong", [1, 9, -1, 2.5, "4"])
 def test_bits_that_there_are_not(wrong):
     with pytest.raises((TypeError, ValueError), match="Network: argument 'weight_bits': expected"):
@@ -116,6 +130,17 @@ def test_a_run_with_rounded_weights(tmp_path):
     model = dsr.load(tmp_path)
     assert model.network.weight_bits == 3
     assert dsr.quantize(model, data.load("digits").test.batch(np.arange(50))).bits == 3
+
+
+def test_images_of_bytes_are_not_cut_off():
+    """Calibrated by grey ones: black and white are known all the same."""
+    net = small(0)
+    about = Preprocessing("images", (1, 8, 8), mean=(0.3,), deviation=(0.01,))
+    grey = np.full((4, 1, 8, 8), 90, np.uint8)
+    model = dsr.quantize(dsr.Model(net, preprocessing=about), grey)
+    source = model.steps[0]
+    assert 35 < 70 * 2.0**source.shift * 1.0001 <= source.most
+    assert dsr.quantize(net, about.batch(grey)).steps[0].shift > source.shift
 
 
 def test_what_the_command_refuses(run, capsys):  # noqa: F811

@@ -126,7 +126,8 @@ def _through_neurons(timesteps: int, batch: int, density: float, repeats: int) -
     rng, geometry, results = np.random.default_rng(0), Geometry((3, 3), padding=(1, 1, 1, 1)), list[dict[str, Any]]()
     table_bits = ops.best_table_bits(density, geometry.taps)
     for channels, size in SHAPES:
-        words = ops.pack_words((rng.random((channels, size, size, timesteps, batch), np.float32) < density) + 0.0)
+        spikes = rng.random((channels, size, size, timesteps, batch), np.float32) < density
+        words = ops.pack_words(spikes.astype(np.float32))
         weight = rng.normal(size=(channels, channels, 3, 3)).astype(np.float32)
         packed = ops.pack_integers(np.rint(weight * (127 / np.abs(weight).max())).astype(np.int8), geometry, channels)
         convolution = ops.SpikeConvolution(words, weight, None, 1.0, geometry, table_bits)

@@ -68,14 +68,17 @@ def run(options: Namespace) -> int:
     if options.epochs:
         trained = _trained(options, recipe, bits, samples)
         model = Model(trained, model.classes, model.preprocessing, model.task, model.about)
-    integer = quantize(Model(model.network, model.classes, None, model.task), _calibration(samples.train), bits)
+    # the samples of a run are preprocessed already, which images tell by not being bytes
+    raw = model.preprocessing
+    known = Model(model.network, model.classes, raw if raw is not None and raw.kind == "images" else None, model.task)
+    integer = quantize(known, _calibration(samples.train), bits)
     integer.preprocessing = model.preprocessing
     reached = _measured(integer, samples.test, metric, recipe.batch_size)
     out = options.out or options.folder / f"integer-{bits}.safetensors"
     integer.save(out)
     print(f"test {metric.title} {metric.text(reached)} with weights of {bits} bits, {_points(metric, before, reached)}")
-    large = (options.folder / (run_folder.BEST if options.best else run_folder.CHECKPOINT)).stat().st_size
-    print(f"{out}: {out.stat().st_size:,} bytes; the checkpoint has {large:,}")
+    floats = sum(array.nbytes for _, array in model.network.arrays())
+    print(f"{out}: {out.stat().st_size:,} bytes; the arrays of the run's network have {floats:,}")
     return 0
 
 

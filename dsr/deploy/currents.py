@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dsr.deploy import integer_steps as i
 from dsr.deploy import program as p
+from dsr.deploy.integer_checks import LARGEST_COUNT
 from dsr.ops import Geometry
 
 Doubles = NDArray[np.float64]
@@ -45,10 +46,6 @@ class Signal:
     def is_spikes(self) -> bool:
         """0 or 1."""
         return self.most == 1 and not self.is_data
-
-
-LARGEST_COUNT = 2**12
-LARGEST_VALUE = 32767
 
 
 @dataclass(frozen=True, eq=False)

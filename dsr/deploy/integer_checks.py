@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from dsr.ops.integers import LIMIT, NO_DECAY
 
 LARGEST_COUNT = 2**12
 LARGEST_RESET = 4095
+"""So that potentials reach 8 thresholds from 0 before they are cut off."""
 SHIFTS = range(-30, 13)
 
 
@@ -26,10 +27,23 @@ def require_sound(steps: Sequence[i.Step], function: str) -> None:
         raise ValueError(f"{function}: {error}") from None
 
 
+class _Signal(NamedTuple):
+    """What a step writes."""
+
+    features: i.Shape
+    most: int  # its largest absolute value
+    is_data: bool
+
+    @property
+    def is_spikes(self) -> bool:
+        """0 or 1."""
+        return self.most == 1 and not self.is_data
+
+
 def _require(steps: Sequence[i.Step]) -> None:
     if len(steps) < 2 or not isinstance(steps[0], i.Input):
         raise ValueError("expected an input and an output")
-    most = [0] * len(steps)
+    signals: list[_Signal] = []
     for number, step in enumerate(steps):
         for source in step.reads:
             _demand(step, 0 <= source < number, f"reads step {source}, which is not one before it")
@@ -37,7 +51,14 @@ def _require(steps: Sequence[i.Step]) -> None:
         is_last = isinstance(step, i.ReadCurrent | i.ReadSpikes)
         _demand(step, is_last == (number == len(steps) - 1), "is not where it belongs: outputs are last, and one")
         _demand(step, isinstance(step, i.Input) == (number == 0), "is a second input")
-        most[number] = _reach(step, steps, most)
+        if isinstance(step, i.Input):
+            _demand(step, 1 <= step.most <= LIMIT and -126 <= step.shift <= 126, "has a scale out of range")
+            signals.append(_Signal(step.features, step.most, True))
+        elif isinstance(step, i.Neurons | i.ReadCurrent):
+            _require_current(step, signals)
+            signals.append(_Signal(step.features, 1, False))
+        else:
+            signals.append(_moved(step, [signals[source] for source in step.reads]))
 
 
 def _demand(step: i.Step, good: bool, what: str) -> None:
@@ -45,34 +66,25 @@ def _demand(step: i.Step, good: bool, what: str) -> None:
         raise ValueError(f"layer '{step.path}' ({type(step).__name__}) {what}")
 
 
-def _reach(step: i.Step, steps: Sequence[i.Step], most: Sequence[int]) -> int:
-    """The largest absolute value that a step writes, once it is found to be sound."""
-    read = [steps[source] for source in step.reads]
+def _moved(step: i.Step, read: Sequence[_Signal]) -> _Signal:
+    """What a step without a current writes, once it is found to be sound."""
     channels, *pixels = step.features
-    if isinstance(step, i.Input):
-        _demand(step, 1 <= step.most <= LIMIT and -126 <= step.shift <= 126, "has a scale out of range")
-        return step.most
-    if isinstance(step, i.Neurons | i.ReadCurrent):
-        return _current(step, steps, most)
-    largest = max(most[source] for source in step.reads)
-    spikes = all(most[source] == 1 for source in step.reads) and not any(
-        data for data in (i.data_steps(steps[: max(step.reads) + 1])[source] for source in step.reads)
-    )
+    _demand(step, len(read) > 0, "reads nothing")
+    first, most = read[0].features, max(signal.most for signal in read)
+    spikes = all(signal.is_spikes for signal in read)
     if isinstance(step, i.ReadSpikes):
-        _demand(step, spikes and read[0].features == step.features, "reads what is not spikes of its shape")
+        _demand(step, spikes and first == step.features, "reads what is not spikes of its shape")
         _numbers(step, "unit", step.unit, np.float32)
         _demand(step, 0 <= step.decay <= NO_DECAY, f"has a decay of {step.decay}")
-        return 1
-    first = read[0].features
-    if isinstance(step, i.Pool):
-        windows = zip(first[1:], step.kernel_size, step.stride, step.padding, strict=True)
+    elif isinstance(step, i.Pool):
         sound = min(*step.kernel_size, *step.stride) > 0 and min(step.padding) >= 0
         sound = sound and all(2 * p <= k for k, p in zip(step.kernel_size, step.padding, strict=True))
         _demand(step, sound and prod(step.kernel_size) <= LARGEST_COUNT, f"has windows of {step.kernel_size}")
+        windows = zip(first[1:], step.kernel_size, step.stride, step.padding, strict=True)
         fits = spikes and first[0] == channels and [output_size(*axis) for axis in windows] == pixels
         _demand(step, fits, "pools what is not spikes of a shape that fits")
-        return 1 if step.largest else prod(step.kernel_size)
-    if isinstance(step, i.Flatten):
+        most = 1 if step.largest else prod(step.kernel_size)
+    elif isinstance(step, i.Flatten):
         _demand(step, step.features == (prod(first), 1, 1), f"makes {step.features} of {first}")
     elif isinstance(step, i.Upsample):
         (down, across), (_, height, width) = step.factor, first
@@ -82,20 +94,19 @@ def _reach(step: i.Step, steps: Sequence[i.Step], most: Sequence[int]) -> int:
         _demand(step, spikes and len(read) == 2, "connects what is not two trains of spikes")
         _demand(step, all(other.features == step.features for other in read), "connects spikes of other shapes")
     else:
-        _demand(step, isinstance(step, i.Concat) and len(read) > 0, "is of no kind that is known")
+        _demand(step, isinstance(step, i.Concat), "is of no kind that is known")
         same = all([*other.features[1:]] == pixels for other in read)
         _demand(step, same and sum(other.features[0] for other in read) == channels, "joins shapes that do not fit")
-        data = i.data_steps(steps[: max(step.reads) + 1])
-        _demand(step, len({data[source] for source in step.reads}) == 1, "joins the data and spikes")
-    return largest
+        _demand(step, len({other.is_data for other in read}) == 1, "joins the data and spikes")
+    return _Signal(step.features, most, read[0].is_data)
 
 
-def _current(step: i.Neurons | i.ReadCurrent, steps: Sequence[i.Step], most: Sequence[int]) -> int:
+def _require_current(step: i.Neurons | i.ReadCurrent, signals: Sequence[_Signal]) -> None:
     _numbers(step, "bias", step.bias, np.int32)
     _demand(step, len(step.terms) > 0, "has a current of nothing")
     reach = np.abs(step.bias.astype(np.int64))
     for term in step.terms:
-        reach = reach + _term(step, term, steps[term.source], most[term.source], steps)
+        reach = reach + _reach(step, term, signals[term.source])
     if reach.max(initial=0) >= i.LARGEST_CURRENT:
         channel = int(reach.argmax())
         raise ValueError(
@@ -104,38 +115,37 @@ def _current(step: i.Neurons | i.ReadCurrent, steps: Sequence[i.Step], most: Seq
         )
     if isinstance(step, i.ReadCurrent):
         _numbers(step, "unit", step.unit, np.float32)
-        return 0
+        return
     for name, array in (("reset", step.reset), ("fire", step.fire)):
         _numbers(step, name, array, np.int32)
         _demand(step, array.min() >= 1 and array.max() <= LARGEST_RESET, f"has a '{name}' beyond 1 to {LARGEST_RESET}")
     _demand(step, bool((step.fire <= step.reset).all()), "fires above its threshold")
     _demand(step, 0 <= step.decay <= NO_DECAY, f"has a decay of {step.decay}")
-    return 1
 
 
-def _term(step: i.Step, term: i.Term, source: i.Step, most: int, steps: Sequence[i.Step]) -> NDArray[np.int64]:
-    """What a term reaches in each channel."""
+def _reach(step: i.Step, term: i.Term, source: _Signal) -> NDArray[np.int64]:
+    """The largest absolute value of a term in each channel, once it is found to be sound."""
     channels, *pixels = step.features
-    is_data = i.data_steps(steps[: term.source + 1])[term.source]
     if isinstance(term, i.Added):
         _numbers(step, "weight", term.weight, np.int32)
         _demand(step, source.features == step.features, f"adds {source.features} to {step.features}")
         reach = np.abs(term.weight.astype(np.int64))
         _demand(step, reach.max(initial=0) <= LIMIT, f"has weights beyond {LIMIT}")
-        return reach * most
+        return reach * source.most
     weight, geometry = term.weight, term.geometry
     inner = source.features[0] // geometry.groups
     fits = weight.shape == (channels, inner, *geometry.kernel) and inner * geometry.groups == source.features[0]
     fits = fits and channels % geometry.groups == 0 and weight.dtype == np.int8
     _demand(step, fits, f"has weights {weight.shape} of {weight.dtype} over {source.features}")
     _demand(step, [*geometry.output_size(*source.features[1:])] == pixels, f"convolves {source.features} otherwise")
-    lowest = SHIFTS.start if is_data else 0
+    lowest = SHIFTS.start if source.is_data else 0
     _demand(step, lowest <= term.shift < SHIFTS.stop, f"has a shift of {term.shift}")
-    _demand(step, is_data or geometry.taps <= MOST_TAPS, f"has a kernel of {geometry.taps} taps, more than {MOST_TAPS}")
+    few = source.is_data or geometry.taps <= MOST_TAPS
+    _demand(step, few, f"has a kernel of {geometry.taps} taps, more than {MOST_TAPS}")
     sums = np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3))
-    _demand(step, not is_data or sums.max(initial=0) < 2**23, "has more weights over the data than can be added")
+    _demand(step, not source.is_data or sums.max(initial=0) < 2**23, "has more weights over the data than can be added")
     # as large before it is shifted to the right
-    reach = sums * most
+    reach = sums * source.most
     return reach << term.shift if term.shift >= 0 else np.maximum(reach, (reach >> -term.shift) + 1)
 
 

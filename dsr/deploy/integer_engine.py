@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dsr import ops
 from dsr.deploy import integer_steps as i
-from dsr.ops import Geometry, Integers, PackedWeights, Potentials, Words, integers
+from dsr.ops import Geometry, Integers, PackedWeights, Potentials, Values, Words, integers
 from dsr.ops.integers import NO_DECAY
 
 
@@ -55,15 +55,16 @@ class State:
 
     def __init__(self) -> None:
         self.potentials: dict[int, Potentials] = {}
-        self.total: NDArray[np.int64] | None = None
-        self.count = 0
+        self.total: NDArray[np.int64] | None = None  # (C, H, W, B)
+        self.count: NDArray[np.int64] | None = None  # (B,), what `total` is divided by
 
-    def forget(self, samples: Sequence[int] | NDArray[Any]) -> None:
-        """Begin anew with these samples: potentials and what was read are 0. The number of steps is one of all."""
+    def forget(self, samples: NDArray[np.integer[Any]]) -> None:
+        """Begin anew with these samples: their potentials and what was read are 0."""
         for potentials in self.potentials.values():
             potentials[:, :, :, samples] = 0
-        if self.total is not None:
+        if self.total is not None and self.count is not None:
             self.total[..., samples] = 0
+            self.count[samples] = 0
 
 
 class Engine:
@@ -140,23 +141,21 @@ class Engine:
         return ops.IntegerNeurons(step.bias, step.reset, step.fire, step.decay)
 
     def _read(self, signals: Sequence[Signal], timesteps: int, state: State) -> None:
-        step, total = self.steps[-1], state.total
+        step = self.steps[-1]
         if isinstance(step, i.ReadSpikes):
-            spikes = signals[step.source].numbers().astype(np.int64)
-            total = np.zeros_like(spikes[:, :, :, 0]) if total is None else total
-            if step.decay == NO_DECAY:
-                state.total = total + spikes.sum(axis=3)
-                state.count += timesteps
-                return
-            for t in range(timesteps):
-                total = (total * step.decay + (1 << 14) >> 15) + (spikes[:, :, :, t] << 15)
-                state.count = (state.count * step.decay + (1 << 14) >> 15) + (1 << 15)
-            state.total = total
+            values, decay = signals[step.source].numbers().astype(np.int64), step.decay
+        else:
+            values, decay = self.current(len(self.steps) - 1, signals, timesteps).astype(np.int64), NO_DECAY
+        if state.total is None or state.count is None:
+            state.total = np.zeros((*values.shape[:3], values.shape[4]), np.int64)
+            state.count = np.zeros(values.shape[4], np.int64)
+        if decay == NO_DECAY:
+            state.total += values.sum(axis=3) if values.shape[3] == timesteps else values[:, :, :, 0] * timesteps
+            state.count += timesteps
             return
-        values = self.current(len(self.steps) - 1, signals, timesteps).astype(np.int64)
-        over = values.sum(axis=3) if values.shape[3] == timesteps else values[:, :, :, 0] * timesteps
-        state.total = over if total is None else total + over
-        state.count += timesteps
+        for t in range(timesteps):
+            state.total = (state.total * decay + (1 << 14) >> 15) + (values[:, :, :, t] << 15)
+            state.count = (state.count * decay + (1 << 14) >> 15) + (1 << 15)
 
     def current(self, number: int, signals: Sequence[Signal], timesteps: int) -> Integers:
         """The current of a step, (C, H, W, T or 1, B)."""
@@ -170,9 +169,9 @@ class Engine:
     def rates(self, state: State) -> NDArray[np.float32]:
         """The output so far, (B, C, H, W)."""
         step = self.steps[-1]
-        assert isinstance(step, i.ReadSpikes | i.ReadCurrent) and state.total is not None
+        assert isinstance(step, i.ReadSpikes | i.ReadCurrent) and state.total is not None and state.count is not None
         scaled = state.total.astype(np.float64) * step.unit.astype(np.float64).reshape(-1, 1, 1, 1)
-        return np.ascontiguousarray(np.moveaxis(scaled / float(state.count), -1, 0)).astype(np.float32)
+        return np.ascontiguousarray(np.moveaxis(scaled / state.count.astype(np.float64), -1, 0)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +181,7 @@ class _Term:
     source: int
     packed: PackedWeights | None  # None: it reads the data
     shift: int
-    weight: NDArray[np.int64]  # of the data
+    weight: Values  # of the data, as floats
     geometry: Geometry
     added: Integers | None  # weights of what is added as it is
 
@@ -201,7 +200,7 @@ def _prepare(step: i.Step, steps: Sequence[i.Step]) -> tuple[_Term, ...]:
             wide, added = term.weight.reshape(-1, 1, 1, 1).astype(np.int64), term.weight
             geometry, shift = Geometry((1, 1), groups=channels), 0
         packed = None if data[term.source] else ops.pack_integers(wide, geometry, channels)
-        found.append(_Term(term.source, packed, shift, wide, geometry, added))
+        found.append(_Term(term.source, packed, shift, wide.astype(np.float32), geometry, added))
     return tuple(found)
 
 
@@ -210,7 +209,7 @@ class _Current:
 
     def __init__(self, features: i.Shape, timesteps: int) -> None:
         self.features, self.timesteps = features, timesteps
-        self._dense: NDArray[np.int64] | None = None
+        self._dense: Integers | None = None
         self._waiting: list[tuple[Words, PackedWeights, int]] = []
 
     def add(self, term: _Term, signal: Signal) -> None:
@@ -291,29 +290,31 @@ def _joined(read: Sequence[Signal]) -> Signal:
     return Planes(tuple(planes), sum(channels))
 
 
-def exact_convolution(values: Integers, weight: NDArray[np.int64], geometry: Geometry) -> NDArray[np.int64]:
-    """Convolution of the data (C, H, W, T, B) with integers, by products of floats that are exact.
+def exact_convolution(values: Integers, weight: Values, geometry: Geometry) -> Integers:
+    """Convolution of the data (C, H, W, T, B) with integers (as floats), by products of floats that are exact.
 
     The data are cut into digits so small that all partial sums, in whatever order they are taken, are integers below
-    2**24, which float32 holds. EXACT.
+    2**24, which float32 holds. Sums are modulo 2**32. EXACT.
     """
-    most = int(np.abs(weight).sum(axis=(1, 2, 3)).max(initial=1))
-    bits = (2**24 // max(most, 1)).bit_length() - 1
+    widest = int(np.abs(weight).sum(axis=(1, 2, 3), dtype=np.float64).max(initial=1))
+    bits = (2**24 // max(widest, 1)).bit_length() - 1
     if bits < 1:
-        raise ValueError(
-            f"exact_convolution: argument 'weight': expected a sum below 2**23 of each channel, got {most}"
-        )
-    flat = values.reshape(*values.shape[:3], -1)
-    rest, sign, place = np.abs(flat), np.sign(flat), 0
-    total: NDArray[np.int64] | None = None
-    while total is None or rest.any():
-        digit = (sign * (rest & (2**bits - 1))).astype(np.float32)
-        part = ops.conv2d(digit, weight.astype(np.float32), None, geometry).astype(np.int64) << place
-        total = part if total is None else total + part
-        rest, place = rest >> bits, place + bits
+        raise ValueError(f"exact_convolution: argument 'weight': expected sums below 2**23 of channels, got {widest}")
+    flat, base = values.reshape(*values.shape[:3], -1), 2**bits
+    if np.abs(flat).max(initial=0) < base:
+        total = ops.conv2d(flat.astype(np.float32), weight, None, geometry).astype(np.int32)
+    else:
+        low = np.fmod(flat, base)  # of the sign of the number
+        rest = exact_convolution((flat - low) // base, weight, geometry)
+        total = ops.conv2d(low.astype(np.float32), weight, None, geometry).astype(np.int32) + rest * np.int32(base)
     return total.reshape(*total.shape[:3], *values.shape[3:])
 
 
-def shifted(sums: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
-    """``sums 2**shift``, rounded to the nearest, halves up."""
-    return sums << shift if shift >= 0 else sums + (1 << (-shift - 1)) >> -shift
+def shifted(sums: Integers, shift: int) -> Integers:
+    """``sums 2**shift``, rounded to the nearest, halves up; in place."""
+    if shift < 0:
+        sums += np.int32(1 << (-shift - 1))
+        sums >>= np.int32(-shift)
+    else:
+        sums <<= np.int32(shift)
+    return sums

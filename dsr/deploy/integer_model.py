@@ -253,9 +253,26 @@ class IntegerStream:
         require_finite(function, "frame", array)
         return self.model._rates(self.model._data(array), 1, self._state)
 
-    def reset(self) -> None:
-        """Begin anew: all potentials are 0, and no frame has been seen."""
-        self._state = State()
+    def reset(self, samples: ArrayLike | None = None) -> None:
+        """Begin anew with these samples, by their numbers in the batch; by default with all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            These are no numbers of samples.
+        """
+        if samples is None:
+            self._state = State()
+            return
+        numbers = np.atleast_1d(as_array("IntegerStream.reset", "samples", samples))
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            given = f"{numbers.dtype} of shape {numbers.shape}"
+            raise TypeError(f"IntegerStream.reset: argument 'samples': expected numbers of samples, got {given}")
+        bad = (numbers < 0) | (numbers >= self.batch)
+        if bad.any():
+            wanted = f"numbers 0 to {self.batch - 1}"
+            raise ValueError(f"IntegerStream.reset: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
+        self._state.forget(numbers)
 
 
 def quantize(
@@ -274,7 +291,8 @@ def quantize(
     data : array_like, shape (B, ...)
         Some samples, such as 256 of the training set, as `model` takes them: raw ones for a model that has a
         preprocessing, otherwise (B, *features) or (T, B, *features). They give the scale of the input, and correct the
-        biases for what rounding adds on average. Only the first 256 are used.
+        biases for what rounding adds on average. Only the first 256 are used. Later samples are cut off at the largest
+        value of these, or at most at twice it; of a model of images, at what bytes can be.
     bits : int, optional
         Of the weights of convolutions, 2 to 8; by default those that the network was trained with (`weight_bits`), or
         8. Weights that read the data have always 8.
@@ -319,7 +337,7 @@ def quantize(
     first = batch.take(range(min(CALIBRATION, batch.shape[axis])), axis).astype(np.float32, copy=False)
     program = lower(network, first.shape[axis + 1 :] if features is None else tuple(features))
     return IntegerModel(
-        quantize_program(program, first, int(bits), trained == bits),
+        quantize_program(program, first, int(bits), trained == bits, _largest(preprocessing)),
         network.timesteps,
         int(bits),
         program.features,
@@ -328,3 +346,12 @@ def quantize(
         getattr(model, "task", "classification"),
         preprocessing,
     )
+
+
+def _largest(preprocessing: Preprocessing | None) -> float:
+    """The largest absolute value of an image of bytes; 0 where data are of another kind."""
+    if preprocessing is None or preprocessing.kind != "images" or not preprocessing.mean:
+        return 0.0
+    extremes = np.zeros((2, *preprocessing.features), np.uint8)
+    extremes[1] = 255
+    return float(np.abs(preprocessing.normalised(extremes)).max())

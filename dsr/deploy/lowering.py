@@ -29,6 +29,7 @@ from dsr.nn.currents import Current, Signal
 from dsr.nn.describe import description
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
+from dsr.nn.rounding import DATA_BITS, rounded
 from dsr.nn.run import Run
 from dsr.nn.spikes import image_shape
 from dsr.ops import Geometry, NeuronModel, PerChannel, Values, output_size
@@ -41,7 +42,7 @@ def lower(network: Network, features: Sequence[int], *, folded: bool = True) -> 
     Parameters
     ----------
     network : Network
-        Trained.
+        Trained. Weights are rounded as its own passes round them (`weight_bits`).
     features : sequence of int
         Shape of a sample: ``(N,)``, ``(C, L)`` or ``(C, H, W)``.
     folded : bool
@@ -66,7 +67,7 @@ def lower(network: Network, features: Sequence[int], *, folded: bool = True) -> 
     if not isinstance(network, Network):
         raise TypeError(f"lower: argument 'network': expected a Network, got {type(network).__name__}")
     shape = _features(features)
-    lowering = _Lowering()
+    lowering = _Lowering(network.weight_bits)
     for _, layer in network.body.walk():
         _export_of(layer)
     output = _probe(network, shape)
@@ -104,7 +105,8 @@ def _export_of(layer: Layer) -> Any:
 class _Lowering:
     """A `dsr.nn.describe.GraphWriter` that writes steps; a wire is a step's number."""
 
-    def __init__(self) -> None:
+    def __init__(self, weight_bits: int) -> None:
+        self.weight_bits = weight_bits
         self.steps: list[Step] = []
         self.leaks: list[float] = []  # of the time weights by which the network would read a step's spikes
         self.paths: list[str] = []
@@ -168,6 +170,8 @@ class _Lowering:
     def convolution(self, path: str, wire: int, weight: Values, bias: Values | None, geometry: Geometry) -> int:
         """A convolution of images, or of signals as images of height 1."""
         _, height, width = self.steps[wire].shape
+        if self.weight_bits:
+            weight = rounded(weight, DATA_BITS if self._is_data(wire) else self.weight_bits)
         shape = (len(weight), *geometry.output_size(height, width))
         return self._add(
             Convolution(
@@ -179,6 +183,12 @@ class _Lowering:
                 geometry=geometry,
             )
         )
+
+    def _is_data(self, wire: int) -> bool:
+        """Whether a step gives the data, in other places at most."""
+        while not isinstance(self.steps[wire], Input | Convolution | Neurons):
+            wire = self.steps[wire].inputs[0]
+        return isinstance(self.steps[wire], Input)
 
     def linear(self, path: str, wire: int, weight: Values, bias: Values | None) -> int:
         """A convolution of images of one pixel."""

@@ -16,20 +16,19 @@ import numpy as np
 from dsr import ops
 from dsr.deploy import integer_steps as i
 from dsr.deploy import program as p
-from dsr.deploy.currents import LARGEST_VALUE, Doubles, FloatCurrent, FloatTaps, IntegerSignals
-from dsr.deploy.integer_checks import require_sound
+from dsr.deploy.currents import Doubles, FloatCurrent, FloatTaps, IntegerSignals
+from dsr.deploy.integer_checks import LARGEST_RESET, SHIFTS, require_sound
 from dsr.deploy.integer_engine import Data, Engine, Planes, Signal, State
 from dsr.nn.rounding import CLIPS, DATA_BITS, largest_weight, weight_scales
 from dsr.ops import Integers, Values
 from dsr.ops.integers import LIMIT, NO_DECAY
 
-LARGEST_RESET = 4095
-"""So that potentials reach 8 thresholds from 0 before they are cut off."""
 USUAL_RESET = 2047
-LARGEST_SHIFT = 12
 
 
-def quantize_program(program: p.Program, data: Values, bits: int, trained: bool = False) -> tuple[i.Step, ...]:
+def quantize_program(
+    program: p.Program, data: Values, bits: int, trained: bool = False, largest: float = 0.0
+) -> tuple[i.Step, ...]:
     """The steps of the integer network.
 
     Parameters
@@ -43,6 +42,9 @@ def quantize_program(program: p.Program, data: Values, bits: int, trained: bool 
         Of the weights, 2 to 8.
     trained : bool
         The network was trained with rounded weights: biases are left as they are.
+    largest : float
+        The largest absolute value that data may have, where it is known; else that of the samples. What is larger is
+        cut off.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def quantize_program(program: p.Program, data: Values, bits: int, trained: bool 
     for number, step in enumerate(program.steps):
         if isinstance(step, p.Input):
             most = largest_value(program)
-            source = i.Input(path=step.path, features=step.shape, shift=input_shift(data, most), most=most)
+            source = i.Input(path=step.path, features=step.shape, shift=input_shift(data, most, largest), most=most)
             follow.write(number, source, np.full(step.shape[0], 2.0**-source.shift), most, is_data=True)
             calibration.begin(data, source)
         elif isinstance(step, p.Neurons):
@@ -83,20 +85,25 @@ def quantize_program(program: p.Program, data: Values, bits: int, trained: bool 
 
 
 def largest_value(program: p.Program) -> int:
-    """The largest value of the data with which convolutions of them stay below 2**30: 32767, or less of wide ones."""
+    """The largest value of the data, 2**k - 1 of at most 15 bits.
+
+    With it convolutions of the data stay below 2**30, and where it has more than 10 bits below 2**24, so that one
+    product of float matrices does them exactly.
+    """
     rows = [
         np.abs(step.weight.reshape(len(step.weight), -1).astype(np.float64))
         for step, steady in zip(program.steps, program.steady(), strict=True)
         if steady and isinstance(step, p.Convolution)
     ]
     widest = max((float((row.sum(axis=1) / np.maximum(row.max(axis=1), 1e-30)).max()) for row in rows), default=1.0)
-    room = i.LARGEST_CURRENT / (widest / CLIPS.min() * 2 ** (DATA_BITS - 1))
-    return int(min(LARGEST_VALUE, 2.0 ** floor(log2(room)) - 1))
+    sums = widest / CLIPS.min() * largest_weight(DATA_BITS)  # at most, wherever weights are cut off
+    exact, possible = floor(log2(2**24 / sums)), floor(log2(i.LARGEST_CURRENT / sums))
+    return int(2 ** min(15, max(10, exact), possible) - 1)
 
 
-def input_shift(data: Values, most: int) -> int:
+def input_shift(data: Values, most: int, largest: float = 0.0) -> int:
     """The s with which ``x 2**s`` is at most `most`; 0 where the data are integers that are."""
-    largest = float(np.abs(data).max(initial=0))
+    largest = max(largest, float(np.abs(data).max(initial=0)))
     if largest <= most and (data == np.rint(data)).all():
         return 0
     return floor(log2(most / largest))
@@ -200,7 +207,7 @@ def _shift(taps: FloatTaps, threshold: Doubles, scale: Doubles) -> int:
     if not len(ratio):
         return 0
     shift = floor(log2(USUAL_RESET / float(np.median(ratio))))
-    return int(np.clip(shift, -30 if taps.signal.is_data else 0, LARGEST_SHIFT))
+    return int(np.clip(shift, SHIFTS.start if taps.signal.is_data else 0, SHIFTS.stop - 1))
 
 
 def _rounded(

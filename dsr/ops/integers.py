@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ NO_DECAY = 1 << 15
 """The decay of neurons without a leak."""
 LIMIT = 32767
 """Potentials are cut off at plus and minus this."""
+_PIECE = 64
 _WORD_TAPS = 9  # of a block of rows, as in csrc/ops/spike_tiles.h
 
 
@@ -145,11 +147,14 @@ def new_rows(channels: int, *shape: int) -> Integers:
 def rows_of(values: NDArray[np.integer]) -> Integers:
     """Values (C, H, W, T, B) as rows. EXACT."""
     require_array("rows_of", 5, values=values)
-    rows = new_rows(len(values), *values.shape[1:])
-    for first in range(0, len(values), ROW):
-        part = values[first : first + ROW]
-        rows[first // ROW, ..., : len(part)] = np.moveaxis(part, 0, -1)
-    return rows
+    flat = values.reshape(len(values), prod(values.shape[1:]))
+    rows = np.empty((_row_count(len(values)), flat.shape[1], ROW), np.int32)
+    for row, first in zip(rows, range(0, len(values), ROW), strict=True):
+        part = flat[first : first + ROW]
+        row[:, len(part) :] = 0
+        for at in range(0, len(row), _PIECE):  # what the caches hold of both
+            row[at : at + _PIECE, : len(part)] = part[:, at : at + _PIECE].T
+    return rows.reshape(len(rows), *values.shape[1:], ROW)
 
 
 def values_of(rows: Integers, channels: int) -> Integers:

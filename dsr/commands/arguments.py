@@ -35,6 +35,11 @@ def seconds(text: str) -> float:
     return _number(text, float, lambda value: value >= 0, "a number >= 0")
 
 
+def rate(text: str) -> float:
+    """A number between 0 and 1."""
+    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
+
+
 def _number(text: str, kind: type[Number], good: Callable[[Number], bool], expected: str) -> Number:
     try:
         value = kind(text)

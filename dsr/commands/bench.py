@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from dsr.commands.arguments import Commands, count
+from dsr.commands.arguments import Commands, count, rate
 from dsr.nn.registry import SPIKING
 
 
@@ -33,6 +33,13 @@ def add(commands: Commands) -> None:
     step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
     step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
     step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
+    step.add_argument(
+        "--rate",
+        type=rate,
+        metavar="R",
+        help="firing rate of each layer, such as 0.1 of trained networks; thresholds are set before timing (default: "
+        "as they are initialised, at which rates fall with T, to 0.03 at T = 20, and times with them)",
+    )
     step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
     for kind in (kernels, step):
         kind.add_argument("--repeats", type=count, default=5, help="measurements of each (default: 5)")
@@ -54,6 +61,8 @@ def run_step(options: Namespace) -> int:
     """Print the time and memory of steps."""
     from dsr.bench import step
 
-    results = step.measure_all(options.model, options.neuron, options.timesteps, options.batch, options.repeats)
+    results = step.measure_all(
+        options.model, options.neuron, options.timesteps, options.batch, options.repeats, options.rate
+    )
     print(json.dumps(results, indent=1) if options.json else step.table(results))
     return 0

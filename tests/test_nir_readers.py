@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import dsr
-from dsr.__main__ import main
 from dsr.nir.folding import fold
 from dsr.nir.readers import READERS, share_of_threshold
 
@@ -210,20 +209,3 @@ def test_mistakes_are_named(tmp_path):
         dsr.nir.verify(made, graph, samples("vectors"), np.zeros(3, int))
     with pytest.raises(ValueError, match="verify: argument 'data'"):
         dsr.nir.verify(made, graph, np.full((2, 12), np.nan))
-
-
-def test_the_command(tmp_path, capsys):
-    words = ["--set", "epochs=1", "--set", "width=4", "--set", "neuron=lif", "--set", "v_threshold=0.3"]
-    assert main(["train", "digits", *words, "--out", str(tmp_path / "run")]) == 0
-    capsys.readouterr()
-    export = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "a.nir"), "--samples", "30"]
-    assert main([*export, "--for", "norse"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("for norse 1.1.0, nirtorch 2.6: norse.torch.from_nir(nir.read(FILE), reset_method=")
-    assert lines[4] == "outputs: equal for 30 of 30 samples, the same class for 30"
-    assert lines[5].endswith("0.0 points lost")
-    assert nir.read(tmp_path / "a.nir").metadata["reader"] == "norse"
-    assert main([*export, "--verify"]) == 0
-    assert "outputs: equal for 30 of 30 samples" in capsys.readouterr().out
-    assert main([*export, "--for", "sinabs"]) == 1
-    assert "sinabs cannot read node 'neuron1'" in capsys.readouterr().err

@@ -209,3 +209,11 @@ def test_mistakes_are_named(tmp_path):
         dsr.nir.verify(made, graph, samples("vectors"), np.zeros(3, int))
     with pytest.raises(ValueError, match="verify: argument 'data'"):
         dsr.nir.verify(made, graph, np.full((2, 12), np.nan))
+    with pytest.raises(TypeError, match="verify: argument 'labels': expected integers, got float64"):
+        dsr.nir.verify(made, graph, samples("vectors"), np.zeros(20))
+    graph.metadata["dt"] = "long"
+    with pytest.raises(ValueError, match="verify: argument 'graph': metadata 'dt': expected a number > 0, got 'long'"):
+        dsr.nir.verify(made, graph, samples("vectors"))
+    slow = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 2.0**100, 2.0**-60)), 2)
+    with pytest.raises(ValueError, match="to_nir: layer '1': with reader = snntorch its tau is beyond float32"):
+        dsr.nir.to_nir(slow, (3,), reader="snntorch")

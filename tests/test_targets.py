@@ -153,5 +153,7 @@ def test_mistakes_are_named():
         targets.check(network, (3,), "brain")
     with pytest.raises(ValueError, match=r"check: samples of shape \(4,\) do not fit the network"):
         targets.check(network, (4,), "xylo")
+    with pytest.raises(ValueError, match=r"check: argument 'features': expected .*, got 'abc'"):
+        targets.check(network, "abc", "xylo")
     with pytest.raises(TypeError, match="check: argument 'network': expected a Network, got int"):
         targets.check(3, (4,), "xylo")

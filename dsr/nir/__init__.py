@@ -33,19 +33,18 @@ another `delta_t` does not change outputs. A graph of others has to be read with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from dsr.files import atomic
 from dsr.files.errors import DataError
 from dsr.nir.comparison import Comparison, compare
 from dsr.nir.export import export_graph
+from dsr.nir.folding import as_features
 from dsr.nir.hdf5 import read_file
 from dsr.nir.readers import READERS
 from dsr.nir.reading import import_graph
@@ -99,10 +98,7 @@ def to_nir(
     """
     if not isinstance(network, Network):
         raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
-    several = isinstance(features, Sequence) or (isinstance(features, np.ndarray) and features.ndim == 1)
-    if not several or isinstance(features, str) or len(features) not in (1, 2, 3):
-        raise ValueError(f"to_nir: argument 'features': expected (N,), (C, L) or (C, H, W), got {shown(features)}")
-    features = tuple(as_count("to_nir", "features", size) for size in features)
+    features = as_features("to_nir", features)
     if delta_t is not None:
         delta_t = as_positive("to_nir", "delta_t", delta_t)
     euler, diagonal = as_flag("to_nir", "euler", euler), as_flag("to_nir", "diagonal", diagonal)
@@ -269,12 +265,15 @@ def verify(network: Network, graph: Any, data: ArrayLike, labels: ArrayLike | No
         raise TypeError(f"verify: argument 'graph': expected a nir.NIRGraph or a path, got {type(graph).__name__}")
     missing = [key for key in ("v_threshold", "output_amplitude", "dt") if key not in graph.metadata]
     layers = {path.replace("/", "_") or type(network.body).__name__.lower() for path, _ in network.neurons()}
-    if missing or not layers <= graph.nodes.keys():
+    kinds = (package.IF, package.LIF, package.CubaLIF)
+    if missing or not all(isinstance(graph.nodes.get(name), kinds) for name in layers):
         raise ValueError("verify: argument 'graph': expected what to_nir wrote of this network, got another graph")
     array = as_array("verify", "data", data, least_axes=2)
     require_finite("verify", "data", array)
     samples = array.shape[network.batch_axis(array, "verify")]
     given = None if labels is None else as_array("verify", "labels", labels)
+    if given is not None and given.dtype.kind not in "iu":
+        raise TypeError(f"verify: argument 'labels': expected integers, got {given.dtype}")
     if samples == 0 or (given is not None and given.shape != (samples,)):
         shape = "no labels" if given is None else f"labels of shape {given.shape}"
         raise ValueError(f"verify: argument 'data': expected samples with a label each, got {samples} and {shape}")

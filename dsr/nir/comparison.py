@@ -16,6 +16,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import Neuron
 from dsr.nn.spikes import SpikeTrain, uniform_weights
+from dsr.ops.arguments import as_positive, shown
 
 BATCH = 50
 
@@ -101,6 +102,7 @@ def compare(nir: Any, network: Network, graph: Any, data: NDArray[Any], labels: 
     chosen = READERS.get(reader) if isinstance(reader, str) else None
     rules = Rules(euler=graph.metadata.get("integration") == "euler") if chosen is None else chosen.rules
     steps = network.timesteps + (sum(1 for _ in network.neurons()) if rules.late else 0)
+    dt, amplitude = (_number(graph, key) for key in ("dt", "output_amplitude"))
     axis = network.batch_axis(data)
     samples = data.shape[axis]
     layers: dict[str, LayerComparison] = {}
@@ -113,7 +115,7 @@ def compare(nir: Any, network: Network, graph: Any, data: NDArray[Any], labels: 
         given = batch.reshape(*batch.shape[: axis + 1], *shape)
         if rules.late and axis:
             given = np.concatenate([given, np.zeros((steps - len(given), *given.shape[1:]), given.dtype)])
-        result = run(nir, graph, given, steps, float(graph.metadata["dt"]), rules, everything=False)
+        result = run(nir, graph, given, steps, dt, rules, everything=False)
         outputs = _output(nir, graph, result.values).reshape(steps, batch.shape[axis], -1)
         sums.append(outputs.sum(0))
         # the class is told by the read-out of dsr, but where spikes come late
@@ -121,7 +123,7 @@ def compare(nir: Any, network: Network, graph: Any, data: NDArray[Any], labels: 
         for name, spikes in {} if rules.late else seen.items():
             compared = _compared(name, graph.nodes[name], spikes, result)
             layers[name] = layers.get(name, LayerComparison(name)) + compared
-    got = np.concatenate(sums) * float(graph.metadata["output_amplitude"])
+    got = np.concatenate(sums) * amplitude
     want = np.concatenate([output.reshape(len(output), -1) for _, output in expected])
     close = np.isclose(got, want, rtol=1e-4, atol=1e-4 * max(float(np.abs(want).max(initial=0)), 1e-30)).all(axis=1)
     found, own = (
@@ -136,6 +138,14 @@ def compare(nir: Any, network: Network, graph: Any, data: NDArray[Any], labels: 
         None if labels is None else int((found == labels).sum()),
         None if labels is None else int((own == labels).sum()),
     )
+
+
+def _number(graph: Any, key: str) -> float:
+    try:
+        return as_positive("verify", f"graph, its metadata '{key}'", float(graph.metadata[key]))
+    except (TypeError, ValueError):
+        given = shown(graph.metadata[key])
+        raise ValueError(f"verify: argument 'graph': metadata '{key}': expected a number > 0, got {given}") from None
 
 
 def _input_shape(nir: Any, graph: Any) -> tuple[int, ...]:

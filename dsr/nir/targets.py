@@ -15,7 +15,7 @@ from math import ceil, exp, log2, prod
 
 import numpy as np
 
-from dsr.nir.folding import AnyNode, Flatten, Folded, Neurons, Output, Pool, Step, Style, Weights, fold
+from dsr.nir.folding import AnyNode, Flatten, Folded, Neurons, Output, Pool, Step, Style, Weights, as_features, fold
 from dsr.nn.network import Network
 from dsr.ops import Geometry
 from dsr.ops.arguments import shown
@@ -563,6 +563,7 @@ def check(network: Network, features: tuple[int, ...], target: str) -> list[Find
         raise ValueError(f"check: argument 'target': expected one of {', '.join(TARGETS)}, got {shown(target)}")
     if not isinstance(network, Network):
         raise TypeError(f"check: argument 'network': expected a Network, got {type(network).__name__}")
+    features = as_features("check", features)
     try:
         graph = fold("check", network, features, Style(sums=True, diagonal=True))
     except ValueError as error:

@@ -214,6 +214,3 @@ def test_mistakes_are_named(tmp_path):
     graph.metadata["dt"] = "long"
     with pytest.raises(ValueError, match="verify: argument 'graph': metadata 'dt': expected a number > 0, got 'long'"):
         dsr.nir.verify(made, graph, samples("vectors"))
-    slow = dsr.Network(dsr.Sequential(dsr.Linear(3, 2), dsr.LIF(1.0, 2.0**100, 2.0**-60)), 2)
-    with pytest.raises(ValueError, match="to_nir: layer '1': with reader = snntorch its tau is beyond float32"):
-        dsr.nir.to_nir(slow, (3,), reader="snntorch")

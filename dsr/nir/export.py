@@ -115,12 +115,7 @@ class _Writer:
 
     def _neurons(self, name: str, node: Neurons) -> Any:
         if self.reader is not None and self.reader.neurons is not None:
-            with np.errstate(over="ignore"):
-                made = self.reader.neurons(self.nir, node, lambda values: _every(values, node.features), self.timesteps)
-            for key in ("tau", "tau_mem", "r", "v_threshold"):
-                if not np.isfinite(getattr(made, key, 0)).all():
-                    raise ValueError(f"to_nir: layer '{name}': with reader = {self.name} its {key} is beyond float32")
-            return made
+            return self.reader.neurons(self.nir, node, lambda values: _every(values, node.features), self.timesteps)
         threshold, reset = (_every(values, node.features) for values in potentials(node.v_threshold, node.alpha))
         ones = np.ones(node.features, np.float32)
         if not node.leak:

@@ -174,6 +174,16 @@ def test_what_no_program_reads_is_said_otherwise():
         assert found.equal == 20 and len(found.layers) == 4, found
 
 
+def test_graphs_for_readers_are_not_read_as_those_of_dsr():
+    """Inputs and thresholds are those of other neurons; only the neurons for nirtorch are ours."""
+    made = network("lif", "vectors")
+    for reader in ("norse", "snntorch", "sinabs", "spyx", "rockpool"):
+        with pytest.raises(ValueError, match=f"from_nir: argument 'graph': it was written for {reader}, whose neurons"):
+            dsr.nir.from_nir(dsr.nir.to_nir(made, (12,), reader=reader), reset="subtract")
+    again = dsr.nir.from_nir(dsr.nir.to_nir(made, (12,), reader="nirtorch"))
+    np.testing.assert_allclose(again.forward(samples("vectors")), made.forward(samples("vectors")), rtol=1e-5)
+
+
 def test_verify_names_the_first_layer_that_differs():
     made = network("lif")
     graph = dsr.nir.to_nir(made, (2, 8, 8))

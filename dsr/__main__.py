@@ -9,7 +9,20 @@ from contextlib import suppress
 from io import TextIOWrapper
 
 import dsr
-from dsr.commands import bench, download, evaluate, export, info, inspect, predict, quantize, recipe, summary, train
+from dsr.commands import (
+    bench,
+    check,
+    download,
+    evaluate,
+    export,
+    info,
+    inspect,
+    predict,
+    quantize,
+    recipe,
+    summary,
+    train,
+)
 from dsr.ops.memory import keep_freed_memory
 from dsr.train.interrupt import Interrupted
 
@@ -41,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dsr {dsr.__version__}")
     parser.set_defaults(smaller="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (info, train, recipe, download, evaluate, predict, inspect, summary, export, quantize, bench):
+    for command in (info, train, recipe, download, evaluate, predict, inspect, summary, check, export, quantize, bench):
         command.add(commands)
     return parser
 

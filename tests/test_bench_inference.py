@@ -5,26 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import plan_table
 import pytest
 from test_program import case
 
 import dsr
 from dsr.__main__ import main
 from dsr.bench import inference, onnx_twin, step
-from dsr.bench.rates import set_rate
 from dsr.deploy.lowering import lower
-
-
-def test_thresholds_for_a_rate():
-    network, data = plan_table.network_of("digits", "if", 0)
-    data = np.random.default_rng(0).normal(size=(16, *data.shape[1:])).astype(np.float32)
-    network.timesteps = 4
-    momentum = {layer.momentum for _, layer in network.body.walk() if isinstance(layer, dsr.BatchNorm)}
-    for rate in (0.1, 0.3):
-        assert set_rate(network, data, rate) == pytest.approx(rate, abs=0.05)
-        assert set_rate(network, data, rate) == pytest.approx(np.mean(list(dsr.spike_rates(network, data).values())))
-    assert {layer.momentum for _, layer in network.body.walk() if isinstance(layer, dsr.BatchNorm)} == momentum
 
 
 def test_rows_and_table(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dsr
 from dsr import data, train
 from dsr.__main__ import main
+from dsr.bench import rates, step
 from dsr.deploy.lowering import lower
 from dsr.deploy.model_file import packed
 from dsr.files import checkpoint
 from dsr.files.cache import cache_folder, cached
 from dsr.train import recipe, run_folder
+from dsr.train.build import build_network
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +228,58 @@ def test_export_for_libdsr(run, capsys, tmp_path):
     assert (tmp_path / "a.dsrmodel").read_bytes() == packed(lower(network, metadata["features"]))
     error = error_of(capsys, "export", tmp_path / "a.dsrmodel", "--format", "libdsr", "--out", tmp_path / "b")
     assert error.startswith("dsr: export: expected a run folder with --format libdsr, got the file")
+
+
+def test_check_says_what_a_chip_cannot_take(run, capsys):
+    assert main(["check", str(run), "--target", "speck"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "speck: 3 things do not fit" and lines[1].startswith("- conv1: it has a bias")
+    assert lines[1].endswith("docs/speck/dangers.md]") and lines[-1].startswith(
+        "note: network: the chip has no time steps"
+    )
+    assert main(["check", str(run), "--target", "loihi2"]) == 0
+    assert capsys.readouterr().out.startswith("loihi2: the network fits\nnote: ")
+    assert "argument --target: invalid choice" in error_of(capsys, "check", run, "--target", "brain")
+
+
+def test_export_for_a_reader_measures_what_is_lost(run, capsys, tmp_path):
+    nir = pytest.importorskip("nir")
+    export = ["export", str(run), "--out", str(tmp_path / "a.nir"), "--samples", "30"]
+    assert main([*export, "--for", "norse"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("for norse 1.1.0, nirtorch 2.6: norse.torch.from_nir(nir.read(FILE), reset_method=")
+    assert lines[4] == "outputs: equal for 30 of 30 samples, the same class for 30"
+    assert lines[5].endswith("0.0 points lost")
+    assert nir.read(tmp_path / "a.nir").metadata["reader"] == "norse"
+    assert main([*export, "--verify"]) == 0
+    assert "outputs: equal for 30 of 30 samples" in capsys.readouterr().out
+    assert error_of(capsys, *export, "--for", "rockpool").endswith("node 'conv1': rockpool has no convolutions")
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ["if", "lif"])
+def test_bench_sets_thresholds_for_a_firing_rate(kind, training):
+    recipe_of = recipe.load("digits", ["width=8", f"neuron={kind}", "timesteps=4"])
+    network = build_network(recipe_of, (1, 8, 8), 10)
+    images = np.random.default_rng(0).normal(size=(64, 1, 8, 8)).astype(np.float32)
+    rates.set_rates(network, images, 0.1, training)
+    found = []
+    network.forward(images, training=training, observer=lambda path, layer, out: found.append((layer, out)))
+    found = [out.firing_rate() for layer, out in found if isinstance(layer, dsr.IF | dsr.LIF)]
+    assert len(found) == 3
+    np.testing.assert_allclose(found, 0.1, atol=0.003)
+    assert rates.mean_rate(network, images, training) == pytest.approx(0.1, abs=0.003)
+    assert "forward" not in vars(network.body.layers["neuron1"])
+    with pytest.raises(ValueError, match=r"set_rates: argument 'rate': expected a number in \(0, 1\), got 1"):
+        rates.set_rates(network, images, 1)
+
+
+def test_bench_step_prints_the_rate(capsys):
+    words = ["bench", "step", "--model", "cifar_fast", "--timesteps", "2", "--batch", "4", "--repeats", "1"]
+    assert main([*words, "--rate", "0.1", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["mean_firing_rate"] == pytest.approx(0.1, abs=0.01)
+    assert result["train_firing_rate"] == pytest.approx(0.1, abs=0.01)
+    assert step.table([result]).splitlines()[2].endswith("0.100 0.100")
+    error = error_of(capsys, *words, "--rate", "1")
+    assert error.endswith("argument --rate: expected a number between 0 and 1, got '1'")

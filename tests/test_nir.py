@@ -885,6 +885,18 @@ REFUSED = {
 }
 
 
+def test_a_flatten_that_counts_the_axis_of_the_batch():
+    """As sinabs writes it: its input_type has an axis more."""
+    batched = nir.Flatten(np.array((1, 2, 8, 8)), 1, 3)
+    linear = nir.Linear(integers((3, 128), 1, 16))
+    networks = [
+        dsr.nir.from_nir(chain(image(), flat, linear, output(3)), 2)
+        for flat in (batched, nir.Flatten(np.array((2, 8, 8)), 0, -1))
+    ]
+    inputs = samples((2, 8, 8))
+    np.testing.assert_array_equal(networks[0].forward(inputs), networks[1].forward(inputs))
+
+
 def test_import_refuses_weights_that_are_not_finite():
     weight = W.copy()
     weight[1] = np.inf

@@ -12,7 +12,7 @@ import numpy as np
 
 from dsr import _core
 from dsr.bench import onnx_twin
-from dsr.bench.rates import set_rate
+from dsr.bench.rates import mean_rate, set_rates
 from dsr.deploy.early_exit import clearness, early_exit, rates_so_far
 from dsr.deploy.lowering import lower
 from dsr.deploy.session import compile
@@ -55,7 +55,8 @@ def measure(
             options: dict[str, Any] = TYPICAL.get(neuron, {})
             recipe = Recipe(data="random", model=model, width=_width(model), timesteps=steps, neuron=neuron, **options)
             network = build_network(recipe, features, 10)
-            reached = set_rate(network, images[:32], rate)
+            set_rates(network, images[:32], rate)
+            reached = mean_rate(network, images[:32])
             session = compile(network, features=features, samples=images[:32])
             clear = clearness(rates_so_far(session, images))[(steps + 1) // 2 - 1]
             limit = float(np.median(clear))

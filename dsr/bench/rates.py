@@ -2,34 +2,82 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
-from dsr.nn.network import Network, spike_rates
-from dsr.nn.norm import BatchNorm
+from dsr.nn.currents import Signal, as_current
+from dsr.nn.layer import Layer
+from dsr.nn.network import Network
+from dsr.nn.neurons import Neuron
+from dsr.nn.run import Run
+from dsr.nn.spikes import SpikeTrain
 from dsr.ops import Values
+from dsr.ops.arguments import as_number
 
 
-def set_rate(network: Network, data: Values, rate: float, rounds: int = 10) -> float:
-    """Set the thresholds so that neurons fire at about `rate`, spikes per neuron and step, in each layer.
+def mean_rate(network: Network, images: Values, training: bool = False) -> float:
+    """Mean over the layers of neurons of their firing rates."""
+    rates: list[float] = []
 
-    Normalisations get the statistics of `data`. Layers change each other, so it is done in rounds.
+    def observe(path: str, layer: Layer, output: Signal) -> None:
+        if isinstance(layer, Neuron) and isinstance(output, SpikeTrain):
+            rates.append(output.firing_rate())
 
-    Returns
-    -------
-    float
-        The mean rate of the layers that was reached.
+    network.forward(images, training=training, observer=observe)
+    return sum(rates) / len(rates)
+
+
+def set_rates(network: Network, images: Values, rate: float, training: bool = False) -> None:
+    """Set the threshold of each layer of neurons so that it fires at this rate, in one pass from below.
+
+    Parameters
+    ----------
+    network : Network
+        Its thresholds, and their lower bounds, are changed.
+    images : ndarray of float32
+        Samples.
+    rate : float
+        Spikes per neuron and time step, in (0, 1).
+    training : bool
+        Normalise by the statistics of the batch.
+
+    Raises
+    ------
+    ValueError
+        `rate` is not in (0, 1).
     """
-    norms = [layer for _, layer in network.body.walk() if isinstance(layer, BatchNorm)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    for _ in range(rounds):
-        if norms:
-            network.forward(data, training=True)
-        found = spike_rates(network, data)
-        for path, neuron in network.neurons():
-            factor = ((found[path] + rate / 20) / (rate * 1.05)) ** 0.7
-            neuron.v_threshold.value *= np.float32(np.clip(factor, 0.2, 5))
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
-    return float(np.mean(list(spike_rates(network, data).values())))
+    rate = as_number("set_rates", "rate", rate, lambda value: 0 < value < 1, "a number in (0, 1)")
+    neurons = [neuron for _, neuron in network.neurons()]
+
+    def first_set(neuron: Neuron) -> Callable[[Signal, Run], Signal]:
+        def forward(signal: Signal, run: Run) -> Signal:
+            _set_rate(neuron, signal, rate)
+            return type(neuron).forward(neuron, signal, run)
+
+        return forward
+
+    try:
+        for neuron in neurons:
+            vars(neuron)["forward"] = first_set(neuron)
+        network.forward(images, training=training)
+    finally:
+        for neuron in neurons:
+            vars(neuron).pop("forward", None)
+
+
+def _set_rate(neuron: Neuron, signal: Signal, rate: float) -> None:
+    """Bisect the threshold, on a logarithmic scale."""
+    current = as_current(signal)
+    current.values()  # once for all trials
+    neuron.v_threshold_lower_bound = 2.0**-100
+
+    def fires(exponent: float) -> float:
+        neuron.v_threshold.value[...] = 2.0**exponent
+        train = type(neuron).forward(neuron, current, Run())
+        assert isinstance(train, SpikeTrain)
+        return train.firing_rate()
+
+    low, high = -20.0, 20.0  # thresholds of a millionth to a million
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fires(middle) > rate else (low, middle)
+    neuron.v_threshold.value[...] = 2.0**low

@@ -33,7 +33,13 @@ def add(commands: Commands) -> None:
     step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
     step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
     step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
-    step.add_argument("--rate", type=share, metavar="R", help="thresholds are set so that neurons fire at this rate")
+    step.add_argument(
+        "--rate",
+        type=share,
+        metavar="R",
+        help="firing rate of each layer, such as 0.1 of trained networks; thresholds are set before timing (default: "
+        "as they are initialised, at which rates fall with T, to 0.03 at T = 20, and times with them)",
+    )
     step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
     inference = kinds.add_parser(
         "inference",

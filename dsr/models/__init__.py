@@ -10,10 +10,11 @@ from dsr.models.digits import digits
 from dsr.models.imagenet_resnet import imagenet_resnet
 from dsr.models.mlp import mlp
 from dsr.models.preact_resnet import preact_resnet
+from dsr.models.speck import speck
 from dsr.models.vgg import vgg
 from dsr.nn.containers import Sequential
 
-__all__ = ["cifar_fast", "digits", "imagenet_resnet", "mlp", "names", "preact_resnet", "vgg"]
+__all__ = ["cifar_fast", "digits", "imagenet_resnet", "mlp", "names", "preact_resnet", "speck", "vgg"]
 
 MODELS: dict[str, Callable[..., Sequential]] = {
     "digits": digits,
@@ -22,6 +23,7 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     **{f"preact_resnet{depth}": partial(preact_resnet, depth=depth) for depth in (18, 34, 50)},
     **{f"vgg{depth}": partial(vgg, depth=depth) for depth in (11, 13, 16, 19)},
     **{f"resnet{depth}": partial(imagenet_resnet, depth=depth) for depth in (18, 34, 50)},
+    "speck": speck,
 }
 
 

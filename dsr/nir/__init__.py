@@ -8,7 +8,10 @@ What is written. Batch normalisation, of running statistics, and the heights of 
 around them, so a spike of the graph is 1. Sums are several edges into one node. Where there are no weights to fold
 into there is a Scale node (the identity shortcut of a residual block), or, if a shift remains, a 1x1 Conv2d or an
 Affine with a diagonal: NIR has no bias node, and its grouped convolutions do not survive being read back (nir 1.0.8).
-Dropout is left out; `Flatten` has ``start_dim=0``, since NIR shapes have no batch axis.
+Dropout is left out; `Flatten` has ``start_dim=0``, since NIR shapes have no batch axis. Maximum pooling of spikes is
+their sum (SumPool2d) and a Threshold that one spike crosses; pooling of signals, which NIR has not, is a Conv1d of each
+channel by itself. Concat is a sum of 1x1 convolutions. NIR has nothing for Upsample, transposed convolutions with a
+stride, maxima of currents, and AND and IAND of spikes: they are refused.
 
 Neurons. ``IF(r=1/dt, v_threshold=alpha V, v_reset=(alpha - 1) V)`` and ``LIF(tau, r=1, v_leak=0, ...)`` with the same
 two potentials. In NIR's continuous time the potential is ``alpha V`` at a spike, and "set it to ``(alpha - 1) V``" is
@@ -18,29 +21,33 @@ subtracts ``v_threshold`` is right for ``alpha = 1`` only. dsr fires at ``u >= a
 v_threshold``, so the threshold written is the float32 number next below ``alpha V``; ``v_reset`` is such that
 ``v_threshold - v_reset`` is V in float32, or where no number does that, as for ``alpha = 1`` (0), the one next to V.
 
+Readers. What programs make of such a graph differs: ``to_nir(..., reader="norse")`` writes what that one can take, as
+near to the network as its neurons allow, or refuses. `READERS` has the versions that were tried, how each is called,
+and its rules, by which `verify` runs a graph and says what is lost.
+
 Metadata. Nothing in it is needed to run the graph but the time step `dt` and the number of steps, which NIR has no
 place for. It also holds `reset`, `integration`, `readout`, `output_amplitude` (the rates of the last neurons times
-this are the outputs of dsr) and, by neuron layer, `v_threshold`, `alpha` and `amplitude`.
+this are the outputs of dsr) and, by neuron layer, `v_threshold`, `alpha` and `amplitude`; `from_nir` uses them, so that
+another `delta_t` does not change outputs. A graph of others has to be read with ``reset="subtract"``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from dsr.files import atomic
 from dsr.files.errors import DataError
+from dsr.nir.comparison import Comparison, compare
 from dsr.nir.export import export_graph
+from dsr.nir.folding import as_features
 from dsr.nir.hdf5 import read_file
 from dsr.nir.readers import READERS
 from dsr.nir.reading import import_graph
-from dsr.nir.verify import Comparison, compare
 from dsr.nn.network import Network
 from dsr.ops.arguments import as_array, as_count, as_flag, as_positive, require_finite, shown
 
@@ -91,10 +98,7 @@ def to_nir(
     """
     if not isinstance(network, Network):
         raise TypeError(f"to_nir: argument 'network': expected a Network, got {type(network).__name__}")
-    several = isinstance(features, Sequence) or (isinstance(features, np.ndarray) and features.ndim == 1)
-    if not several or isinstance(features, str) or len(features) not in (1, 2, 3):
-        raise ValueError(f"to_nir: argument 'features': expected (N,), (C, L) or (C, H, W), got {shown(features)}")
-    features = tuple(as_count("to_nir", "features", size) for size in features)
+    features = as_features("to_nir", features)
     if delta_t is not None:
         delta_t = as_positive("to_nir", "delta_t", delta_t)
     euler, diagonal = as_flag("to_nir", "euler", euler), as_flag("to_nir", "diagonal", diagonal)
@@ -261,12 +265,15 @@ def verify(network: Network, graph: Any, data: ArrayLike, labels: ArrayLike | No
         raise TypeError(f"verify: argument 'graph': expected a nir.NIRGraph or a path, got {type(graph).__name__}")
     missing = [key for key in ("v_threshold", "output_amplitude", "dt") if key not in graph.metadata]
     layers = {path.replace("/", "_") or type(network.body).__name__.lower() for path, _ in network.neurons()}
-    if missing or not layers <= graph.nodes.keys():
+    kinds = (package.IF, package.LIF, package.CubaLIF)
+    if missing or not all(isinstance(graph.nodes.get(name), kinds) for name in layers):
         raise ValueError("verify: argument 'graph': expected what to_nir wrote of this network, got another graph")
     array = as_array("verify", "data", data, least_axes=2)
     require_finite("verify", "data", array)
     samples = array.shape[network.batch_axis(array, "verify")]
     given = None if labels is None else as_array("verify", "labels", labels)
+    if given is not None and given.dtype.kind not in "iu":
+        raise TypeError(f"verify: argument 'labels': expected integers, got {given.dtype}")
     if samples == 0 or (given is not None and given.shape != (samples,)):
         shape = "no labels" if given is None else f"labels of shape {given.shape}"
         raise ValueError(f"verify: argument 'data': expected samples with a label each, got {samples} and {shape}")

@@ -22,6 +22,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.spikes import SpikeTrain
 from dsr.ops import Geometry, NeuronModel, PerChannel, Values
+from dsr.ops.arguments import as_count, shown
 
 Doubles = NDArray[np.float64]
 Pair = tuple[int, int]
@@ -161,6 +162,14 @@ class Folded:
     def readers(self, name: str) -> list[str]:
         """The nodes that a node's edges lead to."""
         return [b for a, b in self.edges if a == name]
+
+
+def as_features(function: str, features: Any) -> tuple[int, ...]:
+    """The shape of a sample; ValueError if it is none."""
+    several = isinstance(features, Sequence) or (isinstance(features, np.ndarray) and features.ndim == 1)
+    if not several or isinstance(features, str) or len(features) not in (1, 2, 3):
+        raise ValueError(f"{function}: argument 'features': expected (N,), (C, L) or (C, H, W), got {shown(features)}")
+    return tuple(as_count(function, "features", size) for size in features)
 
 
 def fold(function: str, network: Network, features: tuple[int, ...], style: Style | None = None) -> Folded:

@@ -215,7 +215,7 @@ def apply(nir: Any, node: Any, x: Array) -> Array:
         return apply(nir, image, x[:, :, np.newaxis])[:, :, 0]
     if isinstance(node, nir.Conv2d):
         return _convolution(node, x)
-    raise NotImplementedError(f"run: there is no rule for {type(node).__name__}")
+    raise ValueError(f"run: expected nodes that dsr writes, got one of kind {type(node).__name__}")
 
 
 def _convolution(node: Any, x: Array) -> Array:

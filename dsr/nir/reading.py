@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsr.nir.interpret import Rules
 from dsr.nir.nodes import (
     bias_of,
     by_channel,
@@ -24,6 +25,7 @@ from dsr.nir.nodes import (
     windows_left,
 )
 from dsr.nir.potentials import potentials, threshold_and_alpha
+from dsr.nir.readers import READERS
 from dsr.nir.topology import Sum, Topology, flat, with_sums
 from dsr.nn.containers import Residual, Sequential
 from dsr.nn.convolution import Conv1d, Conv2d, Linear
@@ -53,6 +55,12 @@ def import_graph(
     """What `dsr.nir.from_nir` does, given the package nir."""
     if not isinstance(graph, nir.NIRGraph):
         raise TypeError(f"from_nir: argument 'graph': expected a nir.NIRGraph, got {type(graph).__name__}")
+    reader = _metadata(graph, "reader", str)
+    if reader in READERS and READERS[reader].rules != Rules():
+        raise ValueError(
+            f"from_nir: argument 'graph': it was written for {reader}, whose neurons are not those of dsr; read one "
+            "that was written without a reader"
+        )
     if timesteps is None:
         timesteps = _metadata(graph, "timesteps", int)
     if timesteps is None:

@@ -22,7 +22,7 @@ NAMES = [
     "04_cifar10",
     "05_where_the_time_goes",
     "06_deploy_nir",
-    "11_streams",
+    "13_streams",
 ]
 
 

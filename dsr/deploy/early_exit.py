@@ -80,7 +80,7 @@ def early_exit(session: Session, data: ArrayLike, threshold: float, by: By = "pr
     ----------
     session : Session
         Of a network whose outputs are classes.
-    data : array_like, shape (B, *features) or (T, B, *features)
+    data : array_like, shape ``(B, *features)`` or ``(T, B, *features)``
         As `Session.run` takes it.
     threshold : float
         A sample leaves when its output is at least so clear; > 0.
@@ -143,7 +143,7 @@ def _exits(session: Session, array: NDArray[Any], axis: int, threshold: float, b
 
 
 def rates_so_far(session: Session, data: ArrayLike) -> Values:
-    """Output rates of samples after each step, (T, B, *output_features); arguments and errors as of `Session.run`."""
+    """Output rates after each step, ``(T, B, *output_features)``; arguments and errors are those of `Session.run`."""
     array, axis = session.checked("rates_so_far", "data", data)
     parts = []
     for part in _parts(session, array, axis):

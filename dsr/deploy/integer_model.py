@@ -87,14 +87,14 @@ class IntegerModel:
 
         Parameters
         ----------
-        data : array_like, shape (B, *features) or (T, B, *features)
+        data : array_like, shape ``(B, *features)`` or ``(T, B, *features)``
             Static samples, given to every step, or one frame a step.
         timesteps : int, optional
             Another T for static samples; for frames it is their number.
 
         Returns
         -------
-        ndarray of float32, shape (B, *output_features)
+        ndarray of float32, shape ``(B, *output_features)``
 
         Raises
         ------
@@ -242,7 +242,7 @@ class IntegerStream:
         self.model, self.batch, self._state = model, batch, State()
 
     def step(self, frame: ArrayLike) -> Values:
-        """The rates after one more frame, (B, *features) or for one sample (*features): over all frames so far."""
+        """The rates so far, after one more frame: ``(B, *features)``, or ``(*features)`` for one sample."""
         function = "IntegerStream.step"
         array = as_array(function, "frame", frame)
         if self.batch == 1 and array.shape == self.model.features:
@@ -290,8 +290,8 @@ def quantize(
         Trained.
     data : array_like, shape (B, ...)
         Some samples, such as 256 of the training set, as `model` takes them: raw ones for a model that has a
-        preprocessing, otherwise (B, *features) or (T, B, *features). They give the scale of the input, and correct the
-        biases for what rounding adds on average. Only the first 256 are used. Later samples are cut off at the largest
+        preprocessing, otherwise ``(B, *features)`` or ``(T, B, *features)``. They give the scale of the input, and
+        correct the biases for what rounding adds on average. Only the first 256 are used. Later samples are cut off at the largest
         value of these, or at most at twice it; of a model of images, at what bytes can be.
     bits : int, optional
         Of the weights of convolutions, 2 to 8; by default those that the network was trained with (`weight_bits`), or

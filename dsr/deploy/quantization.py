@@ -35,7 +35,7 @@ def quantize_program(
     ----------
     program : Program
         Folded.
-    data : ndarray of float32, shape (B, *features) or (T, B, *features)
+    data : ndarray of float32, shape ``(B, *features)`` or ``(T, B, *features)``
         Samples by which the input is scaled, and biases are corrected: what rounding adds to a current on average is
         taken from its bias.
     bits : int
@@ -110,7 +110,7 @@ def input_shift(data: Values, most: int, largest: float = 0.0) -> int:
 
 
 def as_data(data: Values, source: i.Input, features: int) -> Data:
-    """(B, *features) or (T, B, *features), with as many axes as `features` says, as integers. EXACT."""
+    """``(B, *features)`` or ``(T, B, *features)``, with as many axes as `features` says, as integers. EXACT."""
     steps = data[np.newaxis] if data.ndim == features + 1 else data
     lanes = steps.reshape(*steps.shape[:2], *source.features).transpose(2, 3, 4, 0, 1)
     scaled = np.rint(np.ldexp(lanes.astype(np.float64), source.shift))  # exact

@@ -127,12 +127,12 @@ class Session:
 
         Parameters
         ----------
-        data : array_like, shape (B, *features) or (T, B, *features)
+        data : array_like, shape ``(B, *features)`` or ``(T, B, *features)``
             Static samples, given to every step, or one frame a step.
 
         Returns
         -------
-        ndarray of float32, shape (B, *output_features)
+        ndarray of float32, shape ``(B, *output_features)``
 
         Raises
         ------
@@ -201,11 +201,11 @@ class Session:
         return stream
 
     def step(self, frame: ArrayLike) -> Values:
-        """`Stream.step` of the stream that was started last."""
+        """``Stream.step`` of the stream that was started last."""
         return self._stream("step").step(frame)
 
     def reset(self, samples: Any = None) -> None:
-        """`Stream.reset` of the stream that was started last."""
+        """``Stream.reset`` of the stream that was started last."""
         self._stream("reset").reset(samples)
 
     def _stream(self, method: str) -> Stream:
@@ -289,12 +289,12 @@ class Stream:
 
         Parameters
         ----------
-        frame : array_like, shape (B, *features)
+        frame : array_like, shape ``(B, *features)``
             What the network gets at this step.
 
         Returns
         -------
-        ndarray of float32, shape (B, *output_features)
+        ndarray of float32, shape ``(B, *output_features)``
             Output rates so far: after t steps, those of a run of t steps.
 
         Raises
@@ -312,7 +312,7 @@ class Stream:
         return self._step("Stream.step", _finite("Stream.step", "frame", array), 1, held=True)
 
     def steps(self, frames: ArrayLike) -> Values:
-        """Several time steps at once, (S, B, *features), with the same bits as one by one; the rates behind the last.
+        """Several steps at once, ``(S, B, *features)``, with the same bits as one by one; the rates behind the last.
 
         Errors are those of `step`.
         """
@@ -400,7 +400,7 @@ class Stream:
         return other
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> Plan:
-        """Do steps, of frames (S, B, *features), or of one, (B, *features), that is `held` in all.
+        """Do steps, of frames ``(S, B, *features)``, or of one, ``(B, *features)``, that is `held` in all.
 
         Not `changed`: what was held in the last call still is, and `array` is not read.
         """
@@ -441,7 +441,7 @@ class Stream:
         self._times += plan.timesteps
 
     def rates(self) -> Values:
-        """Output rates so far, (B, *output_features); 0 of samples that have seen no step."""
+        """Output rates so far, ``(B, *output_features)``; 0 of samples that have seen no step."""
         program = self.session.program
         times = set(self._times.tolist())
         if len(times) == 1 and 0 not in times:

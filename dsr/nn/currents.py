@@ -255,7 +255,7 @@ class Current:
         return self.written.values is not None or (isinstance(self.terms[0], Dense) and len(self.terms) == 1)
 
     def values(self) -> Values:
-        """The sum of the terms, without scale and shift; kept until `written.drop`, and for reading only."""
+        """The sum of the terms, without scale and shift; kept until ``written.drop``, and for reading only."""
         if self.written.values is None:
             self.written.values = self._sum()
         return self.written.values

@@ -124,7 +124,7 @@ class Recipe(SampleOptions):
     )
     start_batches: Annotated[int, COUNT, "With --from ReLU: training batches to measure these activations on."] = 4
     weight_bits: Annotated[
-        int, _WEIGHT_BITS, "Train with weights rounded to so many bits, for `dsr quantize`; 0: without rounding."
+        int, _WEIGHT_BITS, "Train with weights rounded to so many bits, for ``dsr quantize``; 0: without rounding."
     ] = 0
     seed: Annotated[int, SEED, "Of initial weights, dropout, augmentation and the order of samples."] = 0
 

@@ -291,8 +291,8 @@ def quantize(
     data : array_like, shape (B, ...)
         Some samples, such as 256 of the training set, as `model` takes them: raw ones for a model that has a
         preprocessing, otherwise ``(B, *features)`` or ``(T, B, *features)``. They give the scale of the input, and
-        correct the biases for what rounding adds on average. Only the first 256 are used. Later samples are cut off at the largest
-        value of these, or at most at twice it; of a model of images, at what bytes can be.
+        correct the biases for what rounding adds on average. Only the first 256 are used. Later samples are cut off
+        at the largest value of these, or at most at twice it; of a model of images, at what bytes can be.
     bits : int, optional
         Of the weights of convolutions, 2 to 8; by default those that the network was trained with (`weight_bits`), or
         8. Weights that read the data have always 8.

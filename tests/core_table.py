@@ -54,7 +54,7 @@ ENTRIES = {
     "table_bits:count accumulate:size !out:float32:OIJL",
     "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
     "table_bits:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O ?shift:float32:O "
-    "neuron:neuron ?thresholds:float32:RO !out:uint32:KIJTB",
+    "neuron:neuron ?thresholds:float32:RO !out:uint32:DIJTB",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
 }
@@ -106,9 +106,10 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     elif entry == "conv2d_spikes_weight_gradient":
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
     elif "words" in entry or "spikes" in entry:
-        sizes["W"] = words(sizes["C"])
+        planes = sizes.setdefault("levels", 1).bit_length()
+        sizes["W"] = words(sizes["C"]) * (planes if entry == "neuron_spikes" else 1)
         if entry == "conv2d_neuron_spikes":
-            sizes["K"] = words(sizes["O"])
+            sizes["K"], sizes["D"] = words(sizes["O"]), words(sizes["O"]) * planes
     return sizes
 
 
@@ -144,6 +145,7 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     sizes["padding"], sizes["table_bits"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
     sizes |= {name: int(rng.integers(1, 4)) for name in ("across", "dilation", "groups")}
     sizes |= {"after": int(rng.integers(0, 2)), "transposed": int(rng.integers(0, 2))}
+    sizes["levels"] = int(rng.choice([1, 1, 2, 3, 5]))
     return settle(entry, sizes)
 
 
@@ -162,12 +164,12 @@ def make_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> 
     return rng.integers(0, 2**32, shape).astype(dtype)
 
 
-def make_neuron(rng: np.random.Generator, real: Any = np.float32) -> ops.NeuronModel:
+def make_neuron(rng: np.random.Generator, real: Any = np.float32, levels: int = 1) -> ops.NeuronModel:
     """IF or LIF neurons."""
     v_threshold, tau, delta_t, alpha = (float(number) for number in rng.uniform(0.1, 1, 4))
     if rng.random() < 0.5:
-        return ops.if_model(v_threshold, alpha, dtype=real)
-    return ops.lif_model(v_threshold, tau, delta_t, alpha, dtype=real)
+        return ops.if_model(v_threshold, alpha, levels=levels, dtype=real)
+    return ops.lif_model(v_threshold, tau, delta_t, alpha, levels=levels, dtype=real)
 
 
 def make_arguments(
@@ -181,7 +183,7 @@ def make_arguments(
             shape = tuple(sizes[letter] for letter in argument.axes)
             made.append(make_array(rng, shape, real if argument.kind == "real" else argument.kind))
         elif argument.kind == "neuron":
-            made.append(make_neuron(rng, real))
+            made.append(make_neuron(rng, real, sizes.get("levels", 1)))
         elif argument.kind == "geometry":
             made.append(geometry_of(sizes))
         elif argument.name in sizes:

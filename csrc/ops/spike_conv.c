@@ -452,6 +452,7 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
                                           .shortcut_amplitude = at + 3 * DSR_ROW,
                                           .v_threshold = own ? at + 4 * DSR_ROW : NULL,
                                           .fire = own ? at + 5 * DSR_ROW : NULL,
+                                          .plane = p.out_blocks * conv.y.out * conv.x.out * conv.lanes,
                                           .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
                                           .amplitude = (float)amplitude};
         }

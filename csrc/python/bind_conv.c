@@ -158,7 +158,7 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     A(S, F32, shift, "O", MAYBE)                                                                                       \
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
     A(S, F32, thresholds, "RO", MAYBE)                                                                                 \
-    A(S, U32, out, "KIJTB", OUT)
+    A(S, U32, out, "DIJTB", OUT)
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
@@ -167,7 +167,10 @@ CHECK(conv2d_neuron_spikes) {
     if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
         check_spike_conv(c, &a->geometry, a->table_bits) < 0)
         return -1;
-    return expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ? -1 : expect_words(c, 'K', AXIS(c, 'O'));
+    if (expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ||
+        (a->shortcut && expect_words(c, 'K', AXIS(c, 'O')) < 0))
+        return -1;
+    return dsr_expect_planes(c, 'D', AXIS(c, 'O'), &a->neuron);
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {

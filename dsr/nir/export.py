@@ -245,6 +245,11 @@ class _Exporter:
         self, path: str, wire: _Wire, neuron: NeuronModel, v_threshold: PerChannel, alpha: float, leak: float
     ) -> _Wire:
         """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
+        if neuron.levels > 1:
+            raise ValueError(
+                f"to_nir: layer '{self._name(path)}': NIR has no neurons that emit several spikes at a step, got "
+                f"{neuron.levels} levels"
+            )
         wire = self._settle(wire, self._name(path))
         threshold, reset = potentials(v_threshold, alpha)
 

@@ -20,7 +20,7 @@ from dsr.ops.layout import (
     require_writable,
     word_count,
 )
-from dsr.ops.neurons import NeuronModel, one_and_thresholds
+from dsr.ops.neurons import NeuronModel, one_and_thresholds, planes_of
 from dsr.ops.words import transpose_words
 
 MOST_TAPS = 121
@@ -122,13 +122,13 @@ class SpikeConvolution:
             heights,
         )
 
-    def output_words(self, function: str = "conv2d_spikes") -> Words:
-        """Room for spikes of the shape of the output; errors are those of `function`."""
+    def output_words(self, function: str = "conv2d_spikes", planes: int = 1) -> Words:
+        """Room for spikes of the shape of the output, so many planes; errors are those of `function`."""
         require_array(function, 5, words=self.words)
         _, height, width, timesteps, batch = self.words.shape
         rows, columns = convolved_size(function, "words", height, width, self.weight, self.geometry)
         return new_array(
-            function, "geometry", (word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
+            function, "geometry", (planes * word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
         )
 
 
@@ -139,7 +139,7 @@ def conv2d_neuron_spikes(
 
     The current is used while it is in the cache and stored nowhere.
     """
-    out = convolution.output_words("conv2d_neuron_spikes")
+    out = convolution.output_words("conv2d_neuron_spikes", planes_of(neuron))
     _core.conv2d_neuron_spikes(*convolution.arguments(), scale, shift, *one_and_thresholds(neuron), out)
     return out
 

@@ -54,6 +54,7 @@ from dsr.files.errors import reason
 from dsr.files.reference import absolute, is_reference
 from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
+from dsr.ops.neurons import MOST_LEVELS
 from dsr.optim.registry import OPTIMIZERS
 from dsr.train.views import Views
 
@@ -65,6 +66,7 @@ REFERENCES = ("data", "model", "loss", "augment", "callbacks")
 _SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
 _MOMENTUM = With("optimizer", kinds_with("momentum", OPTIMIZERS))
 _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
+_LEVELS = Range("an integer in [1, 255]", lambda value: 1 <= value <= MOST_LEVELS)
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
 
@@ -87,6 +89,7 @@ class Recipe(SampleOptions):
     timesteps: Annotated[int, COUNT, "T; of event recordings also the number of frames."] = 5
     v_threshold: Annotated[float, POSITIVE, _SPIKING, "Initial threshold of the neurons."] = 6.0
     alpha: Annotated[float, _ALPHA, _SPIKING, "Share of the threshold at which a neuron fires."] = 0.5
+    levels: Annotated[int, _LEVELS, _SPIKING, "Spikes that a neuron emits at a step at most: graded spikes."] = 1
     v_threshold_lower_bound: Annotated[float, POSITIVE, _SPIKING, "Thresholds never fall below it."] = 0.01
     tau: Annotated[float, POSITIVE, _LEAKY, "Time constant of the neurons."] = 1.0
     delta_t: Annotated[float, POSITIVE, _LEAKY, "Length of a time step, in the unit of tau."] = 0.1

@@ -54,7 +54,7 @@ class Neuron(Layer):
         v_threshold_lower_bound: float,
         train_threshold: bool,
         threshold_gradient_scale: float,
-        levels: int,
+        levels: int = 1,
     ) -> None:
         name = type(self).__name__
         self.alpha = as_number(name, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")

@@ -30,7 +30,7 @@ def test_layers_and_sizes():
         models.cifar_deep(lambda: dsr.IF(1.0), (3, 28, 28), 10)
 
 
-def bright_quarters(count=80):
+def bright_quarters(count=40):
     """Which quarter of a noisy picture is bright."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 4
@@ -50,7 +50,7 @@ GRADED = ["levels=3", "timesteps=2"]
 )
 def test_its_recipes_start_and_learn(name, changes, tmp_path):
     """As they are but for their size."""
-    small = ["width=8", "batch_size=20", "epochs=4", "warmup_steps=4", "flip=false", "alternate_flip=false"]
+    small = ["width=4", "batch_size=10", "epochs=4", "warmup_steps=4", "flip=false", "alternate_flip=false"]
     trainer = train.Trainer(recipe.load(name, [*small, *changes]), bright_quarters(), tmp_path / "run", str)
     assert type(trainer.network.body.layers["stem"].layers["conv"]).__name__ == "WhitenedConv2d"
     last = trainer.fit()

@@ -231,8 +231,8 @@ def test_operations_are_counted_for_each_spike(rng):
 def test_training_saves_and_loads(kind, rng, tmp_path):
     network, images = network_of(MAKE[kind]), rng.normal(size=(12, 2, 4, 4))
     labels = np.arange(12) % 3
-    optimizer, losses = dsr.SGD(network.parameters(), 0.05), []
-    for _ in range(40):
+    optimizer, losses = dsr.SGD(network.parameters(), 0.1), []
+    for _ in range(20):
         loss, grad = dsr.cross_entropy(network.forward(images, training=True), labels)
         network.backward(grad)
         optimizer.step()

@@ -77,7 +77,13 @@ def test_links_lead_somewhere(name):
 
 
 def test_these_are_all():
-    assert list(GUIDES) == ["07_your_own_data", "08_your_own_network", "09_write_a_layer", "10_write_a_neuron"]
+    assert list(GUIDES) == [
+        "07_your_own_data",
+        "08_your_own_network",
+        "09_write_a_layer",
+        "10_write_a_neuron",
+        "11_graded_spikes",
+    ]
 
 
 def test_no_path_of_some_machine():

@@ -82,7 +82,7 @@ def test_statistics_estimated_anew_are_means_over_batches(rng):
 def test_new_statistics_of_another_number_of_steps(tmp_path, capsys):
     """A run of T = 5 at T = 1, with its statistics and with its own, of training samples in batches of the run's."""
     run = str(tmp_path / "run")
-    main(["train", "digits", "--out", run, "--set", "epochs=3", "--set", "width=8", "--set", "seed=7"])
+    main(["train", "digits", "--out", run, "--set", "epochs=1", "--set", "width=8", "--set", "seed=7"])
     network = dsr.load(run, timesteps=1).network
     expected = [train.accuracy(network, DIGITS.test)]
     drawn = np.random.default_rng([7, 4]).permutation(len(DIGITS.train))
@@ -175,14 +175,14 @@ def test_soft_cross_entropy_has_the_slope_of_its_value(rng):
 
 def test_a_pupil_of_a_teacher_without_labels(tmp_path, monkeypatch):
     """All labels are wrong, and the share of the teacher is 1: what is learnt is its outputs."""
-    samples = few(400)
-    trainer_of("epochs=8", samples=samples, folder=tmp_path / "teacher").fit()
-    wrong = ArraySamples(samples.train.batch(np.arange(400)), (samples.train.labels + 1) % 10)
+    samples = few(240)
+    trainer_of("epochs=6", samples=samples, folder=tmp_path / "teacher").fit()
+    wrong = ArraySamples(samples.train.batch(np.arange(240)), (samples.train.labels + 1) % 10)
     monkeypatch.chdir(tmp_path)
-    pupil = trainer_of("teacher=teacher", "teacher_share=1", "epochs=6", samples=replace(samples, train=wrong))
+    pupil = trainer_of("teacher=teacher", "teacher_share=1", "epochs=5", samples=replace(samples, train=wrong))
     assert pupil.recipe.teacher == str(tmp_path / "teacher")
     before = {name: array.copy() for name, array in pupil.teacher.network.arrays()}
-    assert pupil.fit()["test_accuracy"] > 0.7
+    assert pupil.fit()["test_accuracy"] > 0.6
     for name, array in pupil.teacher.network.arrays():
         np.testing.assert_array_equal(array, before[name])
 

@@ -268,6 +268,28 @@ def test_wrong_levels():
         dsr.SpikeResidual(dsr.Identity(), "and").forward(train, Run())
 
 
+def test_a_trained_relu_network_becomes_a_graded_one():
+    """The mapping ends where the activation does: levels times the threshold."""
+    for neuron in (dsr.IF(1.0, levels=3), dsr.LIF(0.1, tau=1.0, delta_t=0.1, levels=4)):
+        neuron.v_threshold.value[...] = neuron.threshold_for(6.0)
+        assert neuron.effective_model().top == pytest.approx(6.0)
+        rate, rises = neuron.mapping(np.array([5.99, 6.01]))
+        assert rises.tolist() == [True, False]
+        assert rate[1] == pytest.approx(neuron.levels)
+
+
+def test_pictures_of_graded_spikes(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    from dsr.inspect import plots
+    from dsr.train.plots import raster
+
+    network, images = network_of(MAKE["six"]), rng.normal(size=(3, 2, 4, 4)).astype(np.float32)
+    network.forward(images, training=True)
+    plots.firing(inspect.measure(network, images), tmp_path / "firing.png")
+    raster(network, images[:1], tmp_path / "raster.png")
+    assert (tmp_path / "firing.png").stat().st_size > 1000 < (tmp_path / "raster.png").stat().st_size
+
+
 def test_nir_has_no_graded_spikes():
     pytest.importorskip("nir")
     from dsr.nir import to_nir

@@ -161,6 +161,13 @@ def test_a_train_counts_its_spikes(rng):
     assert sum(part.dense() for part in train.split()).tolist() == train.dense().tolist()
 
 
+def test_a_batch_without_samples():
+    network = network_of(MAKE["if"])
+    assert network.forward(np.empty((0, 2, 4, 4))).shape == (0, 3)
+    train, _ = graded(np.random.default_rng(0), 4, 0, CHANNELS, 2, 2)
+    assert (train.firing_rate(), train.density(), train.counts().sum(), len(train.split())) == (0, 0, 0, 3)
+
+
 def test_planes_are_added_as_numbers(rng):
     """Digits of 32 sums side by side, with carries up to the highest."""
     numbers = rng.integers(0, 8, (3, 50, 32))

@@ -114,7 +114,7 @@ class SpikeTrain:
         """The planes, trains of amplitudes a, 2 a, 4 a, ... whose sum this one is; the train itself if it has one."""
         if self.planes == 1:
             return (self,)
-        words = self.words.reshape(self.planes, -1, *self.words.shape[1:])
+        words = self.words.reshape(self.planes, len(self.words) // self.planes, *self.words.shape[1:])
         return tuple(replace(self, words=w, amplitude=self.amplitude * 2**k, planes=1) for k, w in enumerate(words))
 
     @property

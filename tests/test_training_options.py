@@ -141,6 +141,14 @@ def test_the_gradient_of_a_loss_on_prefixes(last, rng):
         np.testing.assert_allclose(found[:, :, 0, 0], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_run_has_a_loss_on_prefixes():
+    """Of one step it is that of the output; of five another one."""
+    for timesteps, same in ((1, True), (5, False)):
+        runs = [trainer_of(f"timesteps={timesteps}", "epochs=1", *more) for more in ([], ["prefix_loss=true"])]
+        plain, prefixes = (run.fit()["loss"] for run in runs)
+        assert (prefixes == pytest.approx(plain, rel=1e-4)) == same
+
+
 def test_gradients_of_every_step_are_those_of_rates_where_they_say_the_same(rng):
     network = dsr.Network(dsr.Sequential(dsr.Linear(6, 3), dsr.LIF(0.1, delta_t=0.3)), 4)
     images, grad = rng.normal(1, 1, (5, 6)), rng.normal(size=(5, 3)).astype(np.float32)

@@ -49,6 +49,7 @@ def quantize_program(program: p.Program, data: Values, bits: int, trained: bool 
     ValueError
         The program does something that integers cannot, or a current could leave 31 bits; the message names the layer.
     """
+    program.refuse_graded("quantize", "an integer network")
     follow = IntegerSignals(program)
     calibration = _Calibration(program, data, trained)
     for number, step in enumerate(program.steps):

@@ -115,6 +115,7 @@ def export_c(
     name = _name(name)
     if not any(isinstance(step, Neurons) for step in program.steps):
         raise ValueError("export_c: argument 'program': expected a network with spiking neurons, got one without")
+    program.refuse_graded("export_c", "the C library")
     for step in program.steps:
         if isinstance(step, Rectify):
             raise refuse(step)

@@ -45,7 +45,7 @@ static inline double dsr_add_partials(const double *partial) {
 }
 
 /* A neuron: what it does at each step (kernels/neuron_step.h), and the mapping between the representations of its
- * current and of its train, clip(z / divisor, 0, amplitude), which saturates at z = top. All numbers are exact in the
+ * current and of its train, clip(z / divisor, 0, levels amplitude), which saturates at z = top. All are exact in the
  * type of the arrays. IF: decay = gain = divisor = 1, closed. */
 typedef struct {
     double decay, gain;       /* potential u = decay v + gain I */
@@ -53,7 +53,20 @@ typedef struct {
     double amplitude;         /* what a spike is worth */
     double divisor, top;
     int closed; /* the gradient passes on [0, top]; otherwise on (0, top) */
+    int levels; /* spikes of a step at most */
 } dsr_neuron;
+
+/* Graded spikes (levels > 1): a step gives k of them, the number of j in 1 .. levels with
+ * u >= fire + (j - 1) v_threshold, rounded after the product and after the sum; then v = u - k v_threshold, rounded in
+ * the same way. Words hold the binary digits of k: a plane of words for each digit, the lowest first. */
+enum { DSR_MOST_LEVELS = 255, DSR_MOST_PLANES = 8 };
+
+static inline size_t dsr_planes(const dsr_neuron *neuron) {
+    size_t planes = 0;
+    while (neuron->levels >> planes)
+        planes++;
+    return planes;
+}
 
 /* ---- kernels ------------------------------------------------------------------------------------------------ */
 /* S is the suffix f32 or f64, R the type. `stride` is the distance between time steps. n <= DSR_CHUNK. */
@@ -93,6 +106,7 @@ static inline dsr_neuron dsr_neuron_of(const dsr_neuron *neuron, dsr_thresholds 
 typedef struct {
     size_t channels, pixels, timesteps, batch;
     size_t stride, sum_stride;  /* from channel to channel, of the current and of its sums over time */
+    size_t plane;               /* from plane to plane of the words */
     int one_step;               /* the current has one step, the same at every t */
     const float *scale, *shift; /* per channel, applied to the current first (batch normalisation); NULL: none */
     const float *weights;       /* T weights of the second sum over time; NULL: it is not wanted */
@@ -133,7 +147,8 @@ typedef struct {
  * those of channels that do not exist are 0; NULL: from 0. */
 typedef struct {
     const float *bias, *scale, *shift, *shortcut_amplitude, *v_threshold, *fire;
-    const uint32_t *shortcut; /* laid out as the output; NULL: none */
+    const uint32_t *shortcut; /* laid out as a plane of the output; NULL: none */
+    size_t plane;             /* from plane to plane of the output */
     uint32_t exists;          /* bits of the channels that exist */
     float amplitude;
     float *potentials;

@@ -53,6 +53,7 @@ def if_forward(
     v_threshold: float,
     alpha: float = 0.5,
     *,
+    levels: int = 1,
     v_init: ArrayLike | None = None,
     return_v: Literal[False] = False,
     out: NDArray[Any] | None = None,
@@ -63,6 +64,7 @@ def if_forward(
     v_threshold: float,
     alpha: float = 0.5,
     *,
+    levels: int = 1,
     v_init: ArrayLike | None = None,
     return_v: Literal[True],
     out: NDArray[Any] | None = None,
@@ -72,6 +74,7 @@ def if_forward(
     v_threshold: float,
     alpha: float = 0.5,
     *,
+    levels: int = 1,
     v_init: ArrayLike | None = None,
     return_v: bool = False,
     out: NDArray[Any] | None = None,
@@ -81,6 +84,9 @@ def if_forward(
     ``u[t] = v[t-1] + I[t]``; a spike where ``u[t] >= alpha * v_threshold``; then ``v[t] = u[t] - v_threshold * s[t]``
     (reset by subtraction, ``v[-1] = v_init``).
 
+    Graded spikes, with `levels` > 1: a step gives ``s[t] = k`` spikes, the number of j in 1, ..., levels with
+    ``u[t] >= (alpha + j - 1) v_threshold``, which is ``clip(floor(u[t] / v_threshold + 1 - alpha), 0, levels)``.
+
     Parameters
     ----------
     current : array_like, shape (T, ...)
@@ -89,6 +95,8 @@ def if_forward(
         Threshold, > 0.
     alpha : float
         Firing threshold as a fraction of `v_threshold`, in [2**-20, 1]. 0.5 makes the rounding of the rate unbiased.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     v_init : array_like, shape (...) or (), optional
         Potentials before the first step, ``v[-1]``; a number is that of every neuron. 0 by default.
     return_v : bool
@@ -99,7 +107,7 @@ def if_forward(
     Returns
     -------
     train : ndarray, shape (T, ...)
-        ``v_threshold * s[t]``, so 0 or `v_threshold`.
+        ``v_threshold * s[t]``, so 0 or `v_threshold`, or with more levels a multiple of it.
     v : ndarray, shape (...)
         With `return_v`: ``v[T - 1]``, after its reset. As `v_init` of the steps that follow it gives two runs the
         bits of one run over all steps.
@@ -111,7 +119,10 @@ def if_forward(
 
     Notes
     -----
-    Meng et al. 2022: the discrete IF model, firing at `alpha` times the threshold.
+    Meng et al. 2022: the discrete IF model, firing at `alpha` times the threshold. In the dtype of the arrays spike j
+    of a step has the threshold ``fire + (j - 1) v_threshold`` with ``fire = alpha v_threshold``, rounded after each
+    operation, and the reset is ``u - k v_threshold``, rounded likewise. Graded spikes are what the payloads of Loihi 2
+    and SpiNNaker 2 carry.
 
     Examples
     --------
@@ -125,7 +136,7 @@ def if_forward(
     array([0., 1., 0.])
     """
     x, v, dtype = _with_potentials("if_forward", current, v_init)
-    neuron = if_model(v_threshold, alpha, dtype=dtype, function="if_forward", one=True)
+    neuron = if_model(v_threshold, alpha, levels=levels, dtype=dtype, function="if_forward", one=True)
     return _forward("if_forward", x, v, neuron, dtype, return_v, out)
 
 
@@ -137,6 +148,7 @@ def lif_forward(
     delta_t: float,
     alpha: float = 0.3,
     *,
+    levels: int = 1,
     v_init: ArrayLike | None = None,
     return_v: Literal[False] = False,
     out: NDArray[Any] | None = None,
@@ -149,6 +161,7 @@ def lif_forward(
     delta_t: float,
     alpha: float = 0.3,
     *,
+    levels: int = 1,
     v_init: ArrayLike | None = None,
     return_v: Literal[True],
     out: NDArray[Any] | None = None,
@@ -160,6 +173,7 @@ def lif_forward(
     delta_t: float,
     alpha: float = 0.3,
     *,
+    levels: int = 1,
     v_init: ArrayLike | None = None,
     return_v: bool = False,
     out: NDArray[Any] | None = None,
@@ -178,6 +192,8 @@ def lif_forward(
         Membrane time constant and time step, > 0, in the same unit.
     alpha : float
         Firing threshold as a fraction of `v_threshold`, in [2**-20, 1].
+    levels : int
+        Spikes of a step at most, 1 to 255, as in `if_forward`.
     v_init : array_like, shape (...) or (), optional
         Potentials before the first step, ``v[-1]``; a number is that of every neuron. 0 by default.
     return_v : bool
@@ -203,7 +219,7 @@ def lif_forward(
     Meng et al. 2022: the discrete LIF model, firing at `alpha` times the threshold.
     """
     x, v, dtype = _with_potentials("lif_forward", current, v_init)
-    neuron = lif_model(v_threshold, tau, delta_t, alpha, dtype=dtype, function="lif_forward", one=True)
+    neuron = lif_model(v_threshold, tau, delta_t, alpha, levels=levels, dtype=dtype, function="lif_forward", one=True)
     return _forward("lif_forward", x, v, neuron, dtype, return_v, out)
 
 
@@ -277,8 +293,10 @@ def weighted_firing_rate(
     return result.finish()
 
 
-def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """The mapping that the rate of an IF train approaches as T grows: ``clip(mean_current, 0, v_threshold)``.
+def if_rate(
+    mean_current: ArrayLike, v_threshold: float, *, levels: int = 1, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """The mapping that the rate of an IF train approaches as T grows: ``clip(mean_current, 0, levels v_threshold)``.
 
     Parameters
     ----------
@@ -286,6 +304,8 @@ def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | 
         `firing_rate` of the input current.
     v_threshold : float
         Threshold, > 0.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     out : ndarray, optional
         Where the result goes.
 
@@ -305,7 +325,7 @@ def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | 
     """
     x = as_array("if_rate", "mean_current", mean_current)
     dtype = common_real("if_rate", mean_current=x)
-    neuron = if_model(v_threshold, dtype=dtype, function="if_rate", one=True)
+    neuron = if_model(v_threshold, levels=levels, dtype=dtype, function="if_rate", one=True)
     flat = (x.size,)
     result = Output("if_rate", out, x.shape, dtype, flat, (x,))
     _core.rate(contiguous(x, dtype, flat), neuron, result.buffer)
@@ -313,11 +333,17 @@ def if_rate(mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | 
 
 
 def lif_rate(
-    mean_current: ArrayLike, v_threshold: float, tau: float, delta_t: float, *, out: NDArray[Any] | None = None
+    mean_current: ArrayLike,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    *,
+    levels: int = 1,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """The mapping that the weighted rate of a LIF train approaches.
 
-    ``clip(mean_current / tau, 0, v_threshold / delta_t)``.
+    ``clip(mean_current / tau, 0, levels v_threshold / delta_t)``.
 
     Parameters
     ----------
@@ -327,6 +353,8 @@ def lif_rate(
         Threshold, > 0.
     tau, delta_t : float
         Membrane time constant and time step, > 0, in the same unit.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     out : ndarray, optional
         Where the result goes.
 
@@ -347,7 +375,7 @@ def lif_rate(
     """
     x = as_array("lif_rate", "mean_current", mean_current)
     dtype = common_real("lif_rate", mean_current=x)
-    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate", one=True)
+    neuron = lif_model(v_threshold, tau, delta_t, levels=levels, dtype=dtype, function="lif_rate", one=True)
     flat = (x.size,)
     result = Output("lif_rate", out, x.shape, dtype, flat, (x,))
     _core.rate(contiguous(x, dtype, flat), neuron, result.buffer)
@@ -355,12 +383,18 @@ def lif_rate(
 
 
 def if_backward(
-    grad_output: ArrayLike, current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | None = None
+    grad_output: ArrayLike,
+    current: ArrayLike,
+    v_threshold: float,
+    *,
+    levels: int = 1,
+    out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], float]:
     """DSR gradient of `if_forward`.
 
     With ``g = sum_t grad_output[t]`` and ``z = firing_rate(current)``: every step receives ``g / T`` where
-    ``0 <= z <= v_threshold`` and 0 elsewhere; the threshold receives the sum of g where ``z > v_threshold``.
+    ``0 <= z <= top`` and 0 elsewhere, with ``top = levels v_threshold``; the threshold receives `levels` times the sum
+    of g where ``z > top``.
 
     Parameters
     ----------
@@ -370,6 +404,8 @@ def if_backward(
         What the forward pass was given.
     v_threshold : float
         Threshold, > 0.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     out : ndarray, optional
         Where the gradient of the current goes.
 
@@ -390,11 +426,11 @@ def if_backward(
     Meng et al. 2022: differentiation on spike representation; interval ends as in the authors' code.
     """
     g, x, dtype = _pair("if_backward", "grad_output", grad_output, "current", current, least_axes=1)
-    neuron = if_model(v_threshold, dtype=dtype, function="if_backward", one=True)
+    neuron = if_model(v_threshold, levels=levels, dtype=dtype, function="if_backward", one=True)
     flat = _time_first("if_backward", "current", x)
     result = Output("if_backward", out, x.shape, dtype, flat, (g, x))
     above = _core.backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), None, neuron, result.buffer)
-    return result.finish(), above
+    return result.finish(), above * neuron.levels
 
 
 def lif_backward(
@@ -405,13 +441,14 @@ def lif_backward(
     delta_t: float,
     *,
     gradient: ThresholdGradient = "published",
+    levels: int = 1,
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], float]:
     """DSR gradient of `lif_forward`.
 
     With ``g = T weighted_firing_rate(grad_output)`` and ``z = weighted_firing_rate(current)``: every step receives
-    ``g / (tau T)`` where ``0 < z < tau v_threshold / delta_t`` and 0 elsewhere; the threshold receives `delta_t` times
-    the sum of g where z is above that interval.
+    ``g / (tau T)`` where ``0 < z < levels tau v_threshold / delta_t`` and 0 elsewhere; the threshold receives
+    ``levels delta_t`` times the sum of g where z is above that interval.
 
     Parameters
     ----------
@@ -424,8 +461,10 @@ def lif_backward(
     tau, delta_t : float
         Membrane time constant and time step, > 0, in the same unit.
     gradient : {"published", "exact"}
-        The mapping saturates at ``v_threshold / delta_t``, whose derivative is ``1 / delta_t`` ("exact"); the authors
-        multiply by `delta_t` instead ("published"), a smaller step of the threshold.
+        A spike is worth ``v_threshold / delta_t``, whose derivative is ``1 / delta_t`` ("exact"); the authors multiply
+        by `delta_t` instead ("published"), a smaller step of the threshold.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     out : ndarray, optional
         Where the gradient of the current goes.
 
@@ -446,16 +485,21 @@ def lif_backward(
     Meng et al. 2022: differentiation on spike representation; interval ends as in the authors' code.
     """
     g, x, dtype = _pair("lif_backward", "grad_output", grad_output, "current", current, least_axes=1)
-    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_backward", one=True)
+    neuron = lif_model(v_threshold, tau, delta_t, levels=levels, dtype=dtype, function="lif_backward", one=True)
     factor, weights = threshold_factor("lif_backward", delta_t, gradient), _weights("lif_backward", x, tau, delta_t)
     flat = _time_first("lif_backward", "current", x)
     result = Output("lif_backward", out, x.shape, dtype, flat, (g, x))
     above = _core.backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), weights, neuron, result.buffer)
-    return result.finish(), above * factor
+    return result.finish(), above * (neuron.levels * factor)
 
 
 def if_rate_backward(
-    grad_rate: ArrayLike, mean_current: ArrayLike, v_threshold: float, *, out: NDArray[Any] | None = None
+    grad_rate: ArrayLike,
+    mean_current: ArrayLike,
+    v_threshold: float,
+    *,
+    levels: int = 1,
+    out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], float]:
     """Gradient of `if_rate`, no time axis anywhere.
 
@@ -467,15 +511,17 @@ def if_rate_backward(
         `firing_rate` of the input current, shaped as `grad_rate`.
     v_threshold : float
         Threshold, > 0.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     out : ndarray, optional
         Where the gradient of the mean current goes.
 
     Returns
     -------
     grad_mean_current : ndarray
-        `grad_rate` where ``0 <= mean_current <= v_threshold``, 0 elsewhere.
+        `grad_rate` where ``0 <= mean_current <= levels v_threshold``, 0 elsewhere.
     grad_threshold : float
-        Sum of `grad_rate` where ``mean_current > v_threshold``.
+        `levels` times the sum of `grad_rate` where the mean current is above that interval.
 
     Raises
     ------
@@ -487,11 +533,11 @@ def if_rate_backward(
     Meng et al. 2022: differentiation on spike representation.
     """
     g, x, dtype = _pair("if_rate_backward", "grad_rate", grad_rate, "mean_current", mean_current)
-    neuron = if_model(v_threshold, dtype=dtype, function="if_rate_backward", one=True)
+    neuron = if_model(v_threshold, levels=levels, dtype=dtype, function="if_rate_backward", one=True)
     flat = (x.size,)
     result = Output("if_rate_backward", out, x.shape, dtype, flat, (g, x))
     above = _core.rate_backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), neuron, result.buffer)
-    return result.finish(), above
+    return result.finish(), above * neuron.levels
 
 
 def lif_rate_backward(
@@ -502,6 +548,7 @@ def lif_rate_backward(
     delta_t: float,
     *,
     gradient: ThresholdGradient = "published",
+    levels: int = 1,
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], float]:
     """Gradient of `lif_rate`, no time axis anywhere.
@@ -518,15 +565,17 @@ def lif_rate_backward(
         Membrane time constant and time step, > 0, in the same unit.
     gradient : {"published", "exact"}
         Factor of the threshold's gradient, as in `lif_backward`.
+    levels : int
+        Spikes of a step at most, 1 to 255.
     out : ndarray, optional
         Where the gradient of the mean current goes.
 
     Returns
     -------
     grad_mean_current : ndarray
-        ``grad_rate / tau`` where ``0 < mean_current < tau v_threshold / delta_t``, 0 elsewhere.
+        ``grad_rate / tau`` where ``0 < mean_current < levels tau v_threshold / delta_t``, 0 elsewhere.
     grad_threshold : float
-        `delta_t` times the sum of `grad_rate` where the mean current is above that interval.
+        ``levels delta_t`` times the sum of `grad_rate` where the mean current is above that interval.
 
     Raises
     ------
@@ -538,12 +587,12 @@ def lif_rate_backward(
     Meng et al. 2022: differentiation on spike representation.
     """
     g, x, dtype = _pair("lif_rate_backward", "grad_rate", grad_rate, "mean_current", mean_current)
-    neuron = lif_model(v_threshold, tau, delta_t, dtype=dtype, function="lif_rate_backward", one=True)
+    neuron = lif_model(v_threshold, tau, delta_t, levels=levels, dtype=dtype, function="lif_rate_backward", one=True)
     factor = threshold_factor("lif_rate_backward", delta_t, gradient)
     flat = (x.size,)
     result = Output("lif_rate_backward", out, x.shape, dtype, flat, (g, x))
     above = _core.rate_backward(contiguous(g, dtype, flat), contiguous(x, dtype, flat), neuron, result.buffer)
-    return result.finish(), above * factor
+    return result.finish(), above * (neuron.levels * factor)
 
 
 def encode_direct(value: ArrayLike, timesteps: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:

@@ -42,20 +42,24 @@ class Neuron(NamedTuple):
     divisor: Any
     top: Any
     closed: bool
+    levels: int = 1
 
 
-def if_neuron(kind: Any, v_threshold: float, alpha: float = 0.5) -> Neuron:
+def if_neuron(kind: Any, v_threshold: float, alpha: float = 0.5, levels: int = 1) -> Neuron:
     """IF neurons of the dtype `kind`."""
     threshold = kind(v_threshold)
-    return Neuron(kind(1), kind(1), threshold, kind(alpha) * threshold, threshold, kind(1), threshold, True)
+    top = threshold * kind(levels)
+    return Neuron(kind(1), kind(1), threshold, kind(alpha) * threshold, threshold, kind(1), top, True, levels)
 
 
-def lif_neuron(kind: Any, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3) -> Neuron:
+def lif_neuron(
+    kind: Any, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3, levels: int = 1
+) -> Neuron:
     """LIF neurons of the dtype `kind`."""
     decay, threshold = exp(-delta_t / tau), kind(v_threshold)
-    top = kind(tau) * threshold / kind(delta_t)
-    height = threshold / kind(delta_t)
-    return Neuron(kind(decay), kind(1 - decay), threshold, kind(alpha) * threshold, height, kind(tau), top, False)
+    top = kind(tau) * threshold / kind(delta_t) * kind(levels)
+    height, fire = threshold / kind(delta_t), kind(alpha) * threshold
+    return Neuron(kind(decay), kind(1 - decay), threshold, fire, height, kind(tau), top, False, levels)
 
 
 def neuron_forward(current: Array, neuron: Any, v_init: Array | None = None) -> tuple[Array, Array]:
@@ -63,27 +67,40 @@ def neuron_forward(current: Array, neuron: Any, v_init: Array | None = None) -> 
     x = _real(current)
     numbers = (neuron.decay, neuron.gain, neuron.v_threshold, neuron.fire, neuron.amplitude)
     decay, gain, threshold, fire, amplitude = (np.asarray(number, x.dtype) for number in numbers)
-    output, zero = np.empty_like(x), x.dtype.type(0)
+    output = np.empty_like(x)
     v = np.zeros_like(x[0]) if v_init is None else v_init.astype(x.dtype)
     for t in range(len(x)):
         u = decay * v + gain * x[t]
-        output[t] = np.where(u >= fire, amplitude, zero)
-        v = u - np.where(u >= fire, threshold, zero)
+        k = np.zeros_like(x[t])
+        # binary digits of the number of spikes, the highest first: the thresholds of spikes rise with their number
+        for digit in reversed(range(neuron.levels.bit_length())):
+            more = k + x.dtype.type(2**digit)
+            k = np.where((u >= fire + (more - 1) * threshold) & (more <= neuron.levels), more, k)
+        output[t] = k * amplitude
+        v = u - k * threshold
     return output, v
 
 
-def if_forward(current: Array, v_threshold: float, alpha: float = 0.5, v_init: Array | None = None) -> Array:
+def if_forward(
+    current: Array, v_threshold: float, alpha: float = 0.5, v_init: Array | None = None, levels: int = 1
+) -> Array:
     """See `dsr.functional.if_forward`."""
     x = _real(current)
-    return neuron_forward(x, if_neuron(x.dtype.type, v_threshold, alpha), v_init)[0]
+    return neuron_forward(x, if_neuron(x.dtype.type, v_threshold, alpha, levels), v_init)[0]
 
 
 def lif_forward(
-    current: Array, v_threshold: float, tau: float, delta_t: float, alpha: float = 0.3, v_init: Array | None = None
+    current: Array,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    alpha: float = 0.3,
+    v_init: Array | None = None,
+    levels: int = 1,
 ) -> Array:
     """See `dsr.functional.lif_forward`."""
     x = _real(current)
-    return neuron_forward(x, lif_neuron(x.dtype.type, v_threshold, tau, delta_t, alpha), v_init)[0]
+    return neuron_forward(x, lif_neuron(x.dtype.type, v_threshold, tau, delta_t, alpha, levels), v_init)[0]
 
 
 def time_weights(timesteps: int, tau: float, delta_t: float) -> Array:
@@ -123,19 +140,19 @@ def rate(mean_current: Array, neuron: Any) -> Array:
     """The mapping of a neuron."""
     z = _real(mean_current)
     kind = z.dtype.type
-    return np.clip(z / kind(neuron.divisor), kind(0), kind(neuron.amplitude))
+    return np.clip(z / kind(neuron.divisor), kind(0), kind(neuron.levels) * kind(neuron.amplitude))
 
 
-def if_rate(mean_current: Array, v_threshold: float) -> Array:
+def if_rate(mean_current: Array, v_threshold: float, levels: int = 1) -> Array:
     """See `dsr.functional.if_rate`."""
     z = _real(mean_current)
-    return rate(z, if_neuron(z.dtype.type, v_threshold))
+    return rate(z, if_neuron(z.dtype.type, v_threshold, levels=levels))
 
 
-def lif_rate(mean_current: Array, v_threshold: float, tau: float, delta_t: float) -> Array:
+def lif_rate(mean_current: Array, v_threshold: float, tau: float, delta_t: float, levels: int = 1) -> Array:
     """See `dsr.functional.lif_rate`."""
     z = _real(mean_current)
-    return rate(z, lif_neuron(z.dtype.type, v_threshold, tau, delta_t))
+    return rate(z, lif_neuron(z.dtype.type, v_threshold, tau, delta_t, levels=levels))
 
 
 # ---- gradients -----------------------------------------------------------------------------------------------------
@@ -160,32 +177,48 @@ def backward(grad_output: Array, current: Array, weights: Array | None, neuron: 
     return np.broadcast_to(share, d.shape).copy(), above
 
 
-def if_rate_backward(grad_rate: Array, mean_current: Array, v_threshold: float) -> tuple[Array, float]:
+def if_rate_backward(grad_rate: Array, mean_current: Array, v_threshold: float, levels: int = 1) -> tuple[Array, float]:
     """See `dsr.functional.if_rate_backward`."""
-    return rate_backward(grad_rate, mean_current, if_neuron(_real(mean_current).dtype.type, v_threshold))
+    neuron = if_neuron(_real(mean_current).dtype.type, v_threshold, levels=levels)
+    share, above = rate_backward(grad_rate, mean_current, neuron)
+    return share, above * levels
 
 
 def lif_rate_backward(
-    grad_rate: Array, mean_current: Array, v_threshold: float, tau: float, delta_t: float, gradient: str = "published"
+    grad_rate: Array,
+    mean_current: Array,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    gradient: str = "published",
+    levels: int = 1,
 ) -> tuple[Array, float]:
     """See `dsr.functional.lif_rate_backward`."""
-    neuron = lif_neuron(_real(mean_current).dtype.type, v_threshold, tau, delta_t)
+    neuron = lif_neuron(_real(mean_current).dtype.type, v_threshold, tau, delta_t, levels=levels)
     share, above = rate_backward(grad_rate, mean_current, neuron)
-    return share, above * (delta_t if gradient == "published" else 1 / delta_t)
+    return share, above * (levels * (delta_t if gradient == "published" else 1 / delta_t))
 
 
-def if_backward(grad_output: Array, current: Array, v_threshold: float) -> tuple[Array, float]:
+def if_backward(grad_output: Array, current: Array, v_threshold: float, levels: int = 1) -> tuple[Array, float]:
     """See `dsr.functional.if_backward`."""
-    return backward(grad_output, current, None, if_neuron(_real(current).dtype.type, v_threshold))
+    neuron = if_neuron(_real(current).dtype.type, v_threshold, levels=levels)
+    share, above = backward(grad_output, current, None, neuron)
+    return share, above * levels
 
 
 def lif_backward(
-    grad_output: Array, current: Array, v_threshold: float, tau: float, delta_t: float, gradient: str = "published"
+    grad_output: Array,
+    current: Array,
+    v_threshold: float,
+    tau: float,
+    delta_t: float,
+    gradient: str = "published",
+    levels: int = 1,
 ) -> tuple[Array, float]:
     """See `dsr.functional.lif_backward`."""
-    neuron = lif_neuron(_real(current).dtype.type, v_threshold, tau, delta_t)
+    neuron = lif_neuron(_real(current).dtype.type, v_threshold, tau, delta_t, levels=levels)
     share, above = backward(grad_output, current, time_weights(len(current), tau, delta_t), neuron)
-    return share, above * (delta_t if gradient == "published" else 1 / delta_t)
+    return share, above * (levels * (delta_t if gradient == "published" else 1 / delta_t))
 
 
 # ---- encoders ------------------------------------------------------------------------------------------------------
@@ -351,9 +384,17 @@ def neuron_spikes(
     shift: Array | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """See `dsr.ops.neuron_spikes`."""
-    spikes, _ = neuron_forward(_steps_first(current, timesteps, scale, shift), _by_channel(neuron))
+    steps = _steps_first(current, timesteps, scale, shift)
+    numbers, _ = neuron_forward(steps, _by_channel(neuron)._replace(amplitude=1.0))
+    words = _planes(numbers, neuron)
     sums = weighted_sum(current, np.ones(timesteps, np.float32))
-    return pack_words(np.moveaxis(spikes, 0, -2)), sums, None if weights is None else weighted_sum(current, weights)
+    return words, sums, None if weights is None else weighted_sum(current, weights)
+
+
+def _planes(numbers: Array, neuron: Any) -> Array:
+    """Words of each binary digit of numbers of spikes (T, C, H, W, B), the lowest first."""
+    k = np.moveaxis(numbers, 0, -2).astype(np.int64)
+    return np.concatenate([pack_words(k >> plane & 1) for plane in range(neuron.levels.bit_length())])
 
 
 def neuron_steps(
@@ -367,11 +408,12 @@ def neuron_steps(
     """See `dsr.ops.neuron_steps`."""
     rows = potentials.transpose(0, 4, 1, 2, 3)
     before = rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])[: len(current)]
-    spikes, last = neuron_forward(_steps_first(current, timesteps, scale, shift), _by_channel(neuron), before)
+    one = _by_channel(neuron)._replace(amplitude=1.0)
+    numbers, last = neuron_forward(_steps_first(current, timesteps, scale, shift), one, before)
     potentials[...] = 0  # of channels that do not exist
     for c, values in enumerate(last):
         potentials[c // 32, :, :, :, c % 32] = values
-    return pack_words(np.moveaxis(spikes, 0, -2))
+    return _planes(numbers, neuron)
 
 
 def neuron_spikes_backward(

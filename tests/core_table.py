@@ -27,7 +27,7 @@ ENTRIES = {
     "neuron_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C ?weights:float32:T neuron:neuron "
     "?thresholds:float32:RC !words:uint32:WPTB !sums:float32:CPB ?!weighted:float32:CPB",
     "neuron_steps": "current:float32:CPSB ?scale:float32:C ?shift:float32:C neuron:neuron ?thresholds:float32:RC "
-    "!words:uint32:WPTB !potentials:float32:WPBZ",
+    "!words:uint32:WPTB !potentials:float32:KPBZ",
     "neuron_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
     "neuron:neuron ?thresholds:float32:RC !out:float32:CN !above:float64:C",
     "pack_words": "values:float32:CN !out:uint32:WN",
@@ -59,7 +59,7 @@ ENTRIES = {
     "pack_weights": "weight:float32:OGYX geometry:geometry !out:float32:N",
     "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
     "table_bits:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O ?shift:float32:O "
-    "neuron:neuron ?thresholds:float32:RO ?packed:float32:N !out:uint32:KIJTB ?!potentials:float32:KIJBZ",
+    "neuron:neuron ?thresholds:float32:RO ?packed:float32:N !out:uint32:DIJTB ?!potentials:float32:KIJBZ",
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
     "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size "
@@ -117,11 +117,14 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     elif entry == "conv2d_spikes_weight_gradient":
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
     elif "words" in entry or "spikes" in entry or "steps" in entry:
-        sizes["W"] = words(sizes["C"])
+        planes = sizes.setdefault("levels", 1).bit_length()
+        sizes["W"] = words(sizes["C"]) * (planes if entry in ("neuron_spikes", "neuron_steps") else 1)
+        if entry == "neuron_steps":
+            sizes["K"] = words(sizes["C"])
         if entry.startswith("integer"):
             settle_blocks(sizes)
         if entry == "conv2d_neuron_spikes":
-            sizes["K"] = words(sizes["O"])
+            sizes["K"], sizes["D"] = words(sizes["O"]), words(sizes["O"]) * planes
     if entry == "pack_weights" or entry.endswith(("conv2d_spikes", "conv2d_neuron_spikes")):
         weight = np.zeros(tuple(sizes[letter] for letter in "OGYX"), np.float32)
         fits = sizes["Y"] * sizes["X"] <= ops.MOST_TAPS
@@ -171,6 +174,7 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     sizes["padding"], sizes["table_bits"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
     sizes |= {name: int(rng.integers(1, 4)) for name in ("across", "dilation", "groups")}
     sizes |= {"after": int(rng.integers(0, 2)), "transposed": int(rng.integers(0, 2))}
+    sizes["levels"] = int(rng.choice([1, 1, 2, 3, 5]))
     return settle(entry, sizes)
 
 
@@ -196,12 +200,12 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def make_neuron(rng: np.random.Generator, real: Any = np.float32) -> ops.NeuronModel:
+def make_neuron(rng: np.random.Generator, real: Any = np.float32, levels: int = 1) -> ops.NeuronModel:
     """IF or LIF neurons."""
     v_threshold, tau, delta_t, alpha = (float(number) for number in rng.uniform(0.1, 1, 4))
     if rng.random() < 0.5:
-        return ops.if_model(v_threshold, alpha, dtype=real)
-    return ops.lif_model(v_threshold, tau, delta_t, alpha, dtype=real)
+        return ops.if_model(v_threshold, alpha, levels=levels, dtype=real)
+    return ops.lif_model(v_threshold, tau, delta_t, alpha, levels=levels, dtype=real)
 
 
 def make_arguments(
@@ -214,14 +218,14 @@ def make_arguments(
         if argument.axes:
             shape = tuple(sizes[letter] for letter in argument.axes)
             array = make_array(rng, shape, real if argument.kind == "real" else argument.kind)
-            of_rows = argument.kind == "float32" and argument.axes in ("N", "KIJBZ", "WPBZ")
+            of_rows = argument.kind == "float32" and argument.axes in ("N", "KIJBZ", "KPBZ")
             made.append(aligned(array) if of_rows else array)
             if argument.name == "packed" and argument.kind == "int16":
                 made[-1][:, :, 0] = 0
             elif argument.name == "packed" and sizes["Y"] * sizes["X"] <= ops.MOST_TAPS:
                 _core.pack_weights(made[1], geometry_of(sizes), made[-1])
         elif argument.kind == "neuron":
-            made.append(make_neuron(rng, real))
+            made.append(make_neuron(rng, real, sizes.get("levels", 1)))
         elif argument.kind == "geometry":
             made.append(geometry_of(sizes))
         elif argument.name in sizes:

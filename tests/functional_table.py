@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 FUNCTIONS = {
-    "if_forward": "current:train v_threshold:positive alpha:alpha v_init:values",
-    "lif_forward": "current:train v_threshold:positive tau:positive delta_t:positive alpha:alpha v_init:values",
+    "if_forward": "current:train v_threshold:positive alpha:alpha levels:levels v_init:values",
+    "lif_forward": "current:train v_threshold:positive tau:positive delta_t:positive alpha:alpha levels:levels "
+    "v_init:values",
     "firing_rate": "train:train",
     "weighted_firing_rate": "train:train tau:positive delta_t:positive",
-    "if_rate": "mean_current:values v_threshold:positive",
-    "lif_rate": "mean_current:values v_threshold:positive tau:positive delta_t:positive",
-    "if_backward": "grad_output:train current:train v_threshold:positive",
-    "lif_backward": "grad_output:train current:train v_threshold:positive tau:positive delta_t:positive",
-    "if_rate_backward": "grad_rate:values mean_current:values v_threshold:positive",
-    "lif_rate_backward": "grad_rate:values mean_current:values v_threshold:positive tau:positive delta_t:positive",
+    "if_rate": "mean_current:values v_threshold:positive levels:levels",
+    "lif_rate": "mean_current:values v_threshold:positive tau:positive delta_t:positive levels:levels",
+    "if_backward": "grad_output:train current:train v_threshold:positive levels:levels",
+    "lif_backward": "grad_output:train current:train v_threshold:positive tau:positive delta_t:positive levels:levels",
+    "if_rate_backward": "grad_rate:values mean_current:values v_threshold:positive levels:levels",
+    "lif_rate_backward": "grad_rate:values mean_current:values v_threshold:positive tau:positive delta_t:positive "
+    "levels:levels",
     "encode_direct": "value:values timesteps:timesteps",
     "encode_bernoulli": "rate:unit timesteps:timesteps seed:seed",
     "encode_latency": "value:unit timesteps:timesteps",
@@ -55,7 +57,9 @@ def make_call(
         elif kind == "alpha":
             made[name] = float(rng.uniform(0.1, 1))
         else:
-            made[name] = {"timesteps": shape[0], "seed": int(rng.integers(0, 2**63)), "bits": 8}[kind]
+            # one level as often as several
+            levels = int(rng.integers(2, 9)) if rng.random() < 0.5 else 1
+            made[name] = {"timesteps": shape[0], "seed": int(rng.integers(0, 2**63)), "bits": 8, "levels": levels}[kind]
     return made
 
 

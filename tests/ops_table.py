@@ -9,11 +9,17 @@ import numpy as np
 
 from dsr import _core, ops
 
-MODELS = {"IF": ops.if_model(0.7, 0.4), "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4)}
+MODELS = {
+    "IF": ops.if_model(0.7, 0.4),
+    "LIF": ops.lif_model(0.7, 1.5, 0.2, 0.4),
+    "graded IF": ops.if_model(0.3, 0.4, levels=5),
+    "graded LIF": ops.lif_model(0.1, 1.5, 0.5, 0.4, levels=3),
+}
 # with a threshold for each channel
 OWN = {
     "own IF": lambda channels: ops.if_model(np.linspace(0.5, 0.9, channels, dtype=np.float32), 0.4),
     "own LIF": lambda channels: ops.lif_model(np.linspace(0.5, 0.9, channels, dtype=np.float32), 1.5, 0.2, 0.4),
+    "own graded IF": lambda channels: ops.if_model(np.linspace(0.2, 0.5, channels, dtype=np.float32), 0.4, levels=6),
 }
 EXACT = [
     *(f"neuron_spikes {model}" for model in (*MODELS, *OWN)),

@@ -52,7 +52,7 @@ def run(program: Program, data: np.ndarray, timesteps: int | None = None) -> Res
                 value = _value(step, given)
             assert value.shape[1:] == step.shape, (step.path, value.shape, step.shape)
             if step.amplitude is not None:
-                assert np.isin(value / _channels(step.amplitude), (0, 1)).all(), step.path
+                assert np.isin(value / _channels(step.amplitude), range(step.levels + 1)).all(), step.path
             now.append(value)
             values[number].append(value)
         outputs = np.stack(values[-1])
@@ -68,7 +68,8 @@ def _channels(numbers):
 def _neurons(step, current, before):
     model = step.model
     potential = model.decay * (0 if before is None else before) + model.gain * current
-    fires = potential >= _channels(model.fire)
+    thresholds = [_channels(model.fire) + j * _channels(model.v_threshold) for j in range(model.levels)]
+    fires = sum(potential >= threshold for threshold in thresholds)
     return fires * _channels(model.amplitude), potential - fires * _channels(model.v_threshold)
 
 

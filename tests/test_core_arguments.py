@@ -192,6 +192,18 @@ RELATIONS = [
     ("conv2d_spikes", {"weight": (3, 40, 0, 2)}, "weight", "3 elements on axis Y"),
     ("conv2d_neuron_spikes", {"words": (3, 5, 6, 4, 9)}, "words", "2 elements on axis W"),
     ("conv2d_neuron_spikes", {"shortcut_amplitude": None}, "shortcut_amplitude", "an array where 'shortcut' is one"),
+    (
+        "neuron_spikes",
+        {"neuron": if_model(1.0, levels=3)},
+        "words",
+        "4 elements on axis W (32 channels per word of each",
+    ),
+    (
+        "conv2d_neuron_spikes",
+        {"neuron": if_model(1.0, levels=3)},
+        "out",
+        "2 elements on axis D (32 channels per word of",
+    ),
     ("neuron_spikes", {"thresholds": (2, 40)}, "thresholds", "3 elements on axis R"),
     ("neuron_spikes_backward", {"thresholds": (4, 40)}, "thresholds", "3 elements on axis R"),
     ("conv2d_neuron_spikes", {"thresholds": (2, 3)}, "thresholds", "3 elements on axis R"),
@@ -199,7 +211,7 @@ RELATIONS = [
         "conv2d_neuron_spikes",
         {"shortcut": None, "shortcut_amplitude": None, "out": (2, 5, 7, 4, 9), "potentials": None},
         "out",
-        "1 elements on axis K",
+        "1 elements on axis D",
     ),
     (
         "conv2d_neuron_spikes",
@@ -319,7 +331,8 @@ WRONG_NUMBERS = {
         for field in ("decay", "gain", "v_threshold", "fire", "amplitude", "divisor", "top")
         for value in (-1.0, float("nan"), float("inf"), 1e39)
     ]
-    + [replace(if_model(1.0), **{field: 0.0}) for field in ("v_threshold", "fire", "amplitude", "divisor", "top")],
+    + [replace(if_model(1.0), **{field: 0.0}) for field in ("v_threshold", "fire", "amplitude", "divisor", "top")]
+    + [replace(if_model(1.0), levels=levels) for levels in (0, -1, 256, 2**70)],
 }
 WRONG_NUMBERS["geometry"] = [
     SimpleNamespace(**vars(Geometry((3, 2))) | {field: value})
@@ -338,7 +351,14 @@ NO_GEOMETRIES = [3, (3, 2), if_model(1.0)] + [
     for field, value in (("kernel", 3), ("stride", [1, 1]), ("padding", (0, 0)), ("groups", 1.0), ("spread", (1.0, 1)))
 ]
 # fields of another type, and objects that lack one
-NO_NEURONS = [1.0, "IF", replace(if_model(1.0), decay=1), replace(if_model(1.0), closed=1), SimpleNamespace(decay=1.0)]
+NO_NEURONS = [
+    1.0,
+    "IF",
+    replace(if_model(1.0), decay=1),
+    replace(if_model(1.0), closed=1),
+    replace(if_model(1.0), levels=1.0),
+    SimpleNamespace(decay=1.0),
+]
 NO_NUMBERS = [None, "1", b"1", [1], (), {}, 1j, np.array([1.0, 2.0]), object()]
 # NumPy makes a number of each, of some with a warning
 NO_NUMBERS += [np.array([1.0]), np.ma.masked_array([[1.0]]), np.array(b"1"), np.array(1, object), np.complex64(1)]

@@ -163,7 +163,11 @@ def test_wrong_backward():
         network.backward(np.ones((3, 3, 2, 2)), input=True)
     network.forward(normal((3, 2, 6, 6)), for_backward=True)
     for wrong, kind, message in (
-        (np.ones((3, 12)), ValueError, "argument 'grad_rate': expected shape (3, 3, 2, 2), got (3, 12)"),
+        (
+            np.ones((3, 12)),
+            ValueError,
+            "argument 'grad_rate': expected shape (3, 3, 2, 2), or of every step (4, 3, 3, 2, 2), got (3, 12)",
+        ),
         (np.full((3, 3, 2, 2), np.nan), ValueError, "argument 'grad_rate': expected finite values, got nan at (0, 0, "),
         (np.full((3, 3, 2, 2), np.inf), ValueError, "argument 'grad_rate': expected finite values, got inf at (0, 0, "),
         ("text", TypeError, "argument 'grad_rate': expected real numbers, got dtype"),

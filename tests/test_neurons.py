@@ -54,7 +54,8 @@ def threshold_gradient(function: str, call: dict[str, Any]) -> float:
     top = kind(call["v_threshold"])
     if leaky:
         top = kind(call["tau"]) * top / kind(call["delta_t"])
-    return (call["delta_t"] if leaky else 1.0) * chunk_sum(np.where(current > top, grad, kind(0)))
+    factor = call["levels"] * (call["delta_t"] if leaky else 1.0)
+    return factor * chunk_sum(np.where(current > top * kind(call["levels"]), grad, kind(0)))
 
 
 def check_parity(function: str, call: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def test_means_and_mappings_show_what_is_not_finite():
 @pytest.mark.parametrize("function", GRADIENTS)
 def test_oracle_sums_the_threshold_gradient_alike(function, rng):
     """The oracle adds in NumPy's order: n additions of doubles are within n eps sum|g|, eps = 2**-53, of each other."""
-    call = make_call(function, rng, (5, 1000))
+    call = {**make_call(function, rng, (5, 1000)), "levels": 2}
     expected = threshold_gradient(function, call)
     sum_of_absolutes = threshold_gradient(function, {**call, next(iter(call)): abs(next(iter(call.values())))})
     assert expected != 0
@@ -142,7 +143,7 @@ def test_ends_of_the_interval(function):
 
 @pytest.mark.parametrize("function", ["lif_backward", "lif_rate_backward"])
 def test_exact_threshold_gradient_is_the_slope_of_the_mapping(function, rng):
-    call = {**make_call(function, rng), "delta_t": 0.25}
+    call = {**make_call(function, rng), "delta_t": 0.25, "levels": 1}
     published, exact = (getattr(functional, function)(**call, gradient=g)[1] for g in ("published", "exact"))
     assert published != 0
     assert exact == published / 0.25**2  # 1/dt instead of dt; powers of two are exact
@@ -284,7 +285,7 @@ def test_two_runs_with_the_potential_carried_are_one(function, dtype, rng):
 def test_potentials(function, dtype, rng):
     """Those of the oracle; None is 0; a number is that of every neuron."""
     call, run = make_call(function, rng, (5, 3, 7), dtype), getattr(functional, function)
-    numbers = [call[name] for name in ("v_threshold", "tau", "delta_t", "alpha") if name in call]
+    numbers = [call[name] for name in ("v_threshold", "tau", "delta_t", "alpha", "levels") if name in call]
     neuron = (reference.lif_neuron if "tau" in call else reference.if_neuron)(dtype, *numbers)
     current, start = call.pop("current"), call.pop("v_init")
     for v_init, array in ((start, start), (None, np.zeros_like(start)), (0.25, np.full_like(start, 0.25))):

@@ -415,12 +415,13 @@ def empty(function, shape):
     """What comes out of a call without values: sums are zero, all else is empty."""
     channels, height, width, timesteps, batch = shape
     words = ops.word_count(channels), height, width, timesteps, batch
+    graded = words[0] * (3 if "graded IF" in function else 2 if "graded LIF" in function else 1)  # planes
     sums = channels, height, width, batch
     pooled = ops.word_count(channels), height // 2 + 1, width + 1, timesteps, batch
     turned = height * width, ops.word_count(timesteps * batch), 32 * words[0]
     windows = (channels, height // 2 + 1, width + 1, timesteps * batch)
     return {
-        "neuron_spikes": [(words, "u4"), (sums, "f4")] + [(sums, "f4")] * function.endswith(" LIF"),
+        "neuron_spikes": [((graded, *words[1:]), "u4"), (sums, "f4")] + [(sums, "f4")] * function.endswith(" LIF"),
         "neuron_spikes_backward": [(sums, "f4"), ((channels,), "f8")],
         "pack_words": [(words, "u4")],
         "unpack_words": [(shape, "f4")],
@@ -498,5 +499,6 @@ def test_time_first_neurons_of_every_model(model, real, rng):
     if real is np.float32:
         lanes = np.ascontiguousarray(current.T).reshape(1037, 1, 1, 7, 1)
         words, _, _ = ops.neuron_spikes(lanes, 7, MODELS[model])
-        spikes = ops.unpack_words(words, 1037, MODELS[model].amplitude)
-        assert_same(np.ascontiguousarray(spikes.reshape(1037, 7).T), output)
+        planes = np.split(words, MODELS[model].planes)
+        numbers = sum(np.float32(2**k) * ops.unpack_words(plane, 1037) for k, plane in enumerate(planes))
+        assert_same(np.ascontiguousarray(numbers.reshape(1037, 7).T) * np.float32(MODELS[model].amplitude), output)

@@ -428,6 +428,6 @@ def test_training_says_which_epoch_its_accuracy_is_of(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10-fast"])
+@pytest.mark.parametrize("name", ["digits", "cifar10-fast", "cifar10-medium", "cifar10-best", "cifar100-best"])
 def test_our_recipes_say_which_figure_to_report(name):
     assert "The figure to report is the last epoch's" in recipe.comment(name)

@@ -287,7 +287,8 @@ def test_packed_weights_and_kept_potentials_change_no_bit(groups, own):
     threshold = np.linspace(0.3, 0.9, out, dtype=np.float32) if own else 0.5
     packed = ops.pack_weights(weight, geometry)
     assert packed.ctypes.data % 64 == 0
-    for model in (ops.if_model(threshold), ops.lif_model(threshold, 1.0, 0.3)):
+    graded = ops.if_model(threshold, levels=5), ops.lif_model(threshold, 1.0, 0.3, levels=2)
+    for model in (ops.if_model(threshold), ops.lif_model(threshold, 1.0, 0.3), *graded):
         for table_bits in (1, 2):
             plain = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, table_bits, shortcut, 0.25)
             expected = ops.conv2d_neuron_spikes(plain, model, scale, shift)

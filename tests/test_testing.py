@@ -28,12 +28,18 @@ def spikes(*shape, weights=None, amplitude=0.7):
     return dsr.SpikeTrain.from_dense(normal(*shape) > 0.5, amplitude, weights)
 
 
+def graded_spikes(*shape):
+    words = np.concatenate([dsr.SpikeTrain.from_dense(normal(*shape, seed=seed) > 0.7).words for seed in (0, 1)])
+    return replace(spikes(*shape), words=words, planes=2)
+
+
 LIF_WEIGHTS = dsr.LIF(0.3, delta_t=0.3).time_weights(4)
 IMAGES = {
     "static": normal(3, 2, 6, 5),
     "steps": normal(4, 3, 2, 6, 5),
     "IF spikes": spikes(4, 3, 2, 6, 5),
     "LIF spikes": spikes(4, 3, 2, 6, 5, weights=LIF_WEIGHTS),
+    "graded spikes": graded_spikes(4, 3, 2, 6, 5),
 }
 VECTORS = {
     "static": normal(5, 12),
@@ -56,6 +62,14 @@ LAYERS = {
     "Conv2d, rectangles": lambda: dsr.Conv2d(2, 3, (1, 3), (2, 1), padding="valid", dilation=(1, 2)),
     "ConvTranspose2d": lambda: dsr.ConvTranspose2d(2, 3, 3, 2, 1),
     "IF, by channel": lambda: dsr.IF(np.array([0.4, 0.9])),
+    "graded IF": lambda: dsr.IF(0.3, levels=3),
+    "graded LIF, by channel": lambda: dsr.LIF(np.array([0.1, 0.2]), tau=1.2, delta_t=0.3, levels=2, gradient="exact"),
+    "graded neurons": lambda: dsr.Sequential(
+        dsr.Conv2d(2, 4, 3), dsr.BatchNorm(4), dsr.IF(0.4, levels=3),
+        dsr.Residual(dsr.Conv2d(4, 4, 3, padding=1)), dsr.BatchNorm(4), dsr.IF(0.4, levels=2), dsr.AvgPool2d(2),
+        dsr.Conv2d(4, 4, 1, groups=2), dsr.BatchNorm(4), dsr.LIF(0.1, delta_t=0.2, levels=5),
+        dsr.Flatten(), dsr.Linear(8, 3), dsr.BatchNorm(3), dsr.IF(0.4, levels=3),
+    ),
     "LIF, by channel": lambda: dsr.LIF(np.array([0.2, 0.5]), tau=1.2, delta_t=0.3),
     "Concat": lambda: dsr.Concat(dsr.Identity(), dsr.IF(0.7)),
     "Branches": lambda: dsr.Add(dsr.Conv2d(2, 3, 1), dsr.Conv2d(2, 3, 3, padding=1)),

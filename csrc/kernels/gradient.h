@@ -21,9 +21,9 @@ static void NAME(time_mean)(const REAL *train, REAL *mean, size_t timesteps, siz
         mean[i] = factor * (sum[i] / norm);
 }
 
-/* clip(z / divisor, 0, amplitude); a NaN stays NaN. */
+/* clip(z / divisor, 0, levels amplitude); a NaN stays NaN. */
 static void NAME(rate)(const REAL *mean_current, REAL *rate, size_t n, const dsr_neuron *neuron) {
-    REAL divisor = (REAL)neuron->divisor, top = (REAL)neuron->amplitude;
+    REAL divisor = (REAL)neuron->divisor, top = (REAL)neuron->levels * (REAL)neuron->amplitude;
     for (size_t i = 0; i < n; i++) {
         REAL z = mean_current[i] / divisor;
         z = z < 0 ? 0 : z;

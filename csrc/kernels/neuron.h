@@ -4,7 +4,7 @@
 static inline __attribute__((always_inline)) void NAME(run_neurons)(const REAL *current, const REAL *v_init,
                                                                     REAL *output, REAL *v_final, size_t timesteps,
                                                                     size_t n, size_t stride, const dsr_neuron *neuron,
-                                                                    int leaky) {
+                                                                    int leaky, int graded) {
     const NAME(step_numbers) numbers = NAME(numbers_of)(neuron);
     REAL v[DSR_CHUNK];
     for (size_t i = 0; i < n; i++)
@@ -12,6 +12,23 @@ static inline __attribute__((always_inline)) void NAME(run_neurons)(const REAL *
     for (size_t t = 0; t < timesteps; t++) {
         const REAL *x = current + t * stride;
         REAL *o = output + t * stride;
+        if (graded) {
+            REAL k[DSR_CHUNK];
+            for (size_t i = 0; i < n; i++) {
+                v[i] = numbers.decay * v[i] + numbers.gain * x[i];
+                k[i] = 0;
+            }
+            for (int value = 1 << (dsr_planes(neuron) - 1); value; value /= 2)
+                for (size_t i = 0; i < n; i++) {
+                    int fires;
+                    GRADED_DIGIT(numbers, v[i], k[i], (REAL)value, fires, SELECT_NUMBER);
+                }
+            for (size_t i = 0; i < n; i++) {
+                v[i] -= k[i] * numbers.v_threshold;
+                o[i] = k[i] * numbers.amplitude;
+            }
+            continue;
+        }
         for (size_t i = 0; i < n; i++) {
             int fires;
             NEURON_STEP(leaky, numbers, v[i], x[i], fires, SELECT_NUMBER);
@@ -24,8 +41,10 @@ static inline __attribute__((always_inline)) void NAME(run_neurons)(const REAL *
 
 static void NAME(neuron_forward)(const REAL *current, const REAL *v_init, REAL *output, REAL *v_final, size_t timesteps,
                                  size_t n, size_t stride, const dsr_neuron *neuron) {
-    if (is_leaky(neuron))
-        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 1);
+    if (neuron->levels > 1)
+        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 1, 1);
+    else if (is_leaky(neuron))
+        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 1, 0);
     else
-        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 0);
+        NAME(run_neurons)(current, v_init, output, v_final, timesteps, n, stride, neuron, 0, 0);
 }

@@ -64,13 +64,13 @@ static inline uint32_t word_of(word_bits word) {
 
 /* The numbers of a step where each channel has a threshold of its own. */
 typedef struct {
-    float decay, gain;
+    float decay, gain, levels;
     row_vector v_threshold, fire;
 } row_numbers;
 
 static inline __attribute__((always_inline)) void run_rows(const float *sums, uint32_t *words, size_t timesteps,
                                                            size_t n, size_t stride, const dsr_row_current *current,
-                                                           const dsr_neuron *neuron, int leaky, int own) {
+                                                           const dsr_neuron *neuron, int leaky, int own, int graded) {
     const step_numbers_f32 numbers = numbers_of_f32(neuron);
     const row_vector *bias = (const row_vector *)current->bias, *scale = (const row_vector *)current->scale;
     const row_vector *shift = (const row_vector *)current->shift;
@@ -80,13 +80,16 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
     const row_vector *fire = (const row_vector *)current->fire;
     const float amplitude = current->amplitude;
     row_vector *potentials = (row_vector *)current->potentials;
+    const size_t planes = graded ? dsr_planes(neuron) : 1;
     for (size_t i = 0; i < n; i++) {
         row_vector v[ROW_VECTORS];
         for (int k = 0; k < ROW_VECTORS; k++)
             v[k] = potentials ? potentials[i * ROW_VECTORS + (size_t)k] : (row_vector){0};
         for (size_t t = 0; t < timesteps; t++) {
             const row_vector *sum = (const row_vector *)(sums + (t * n + i) * DSR_ROW);
-            word_bits word = {0};
+            word_bits word = {0}, digits[DSR_MOST_PLANES];
+            for (size_t plane = 0; plane < planes; plane++)
+                digits[plane] = word;
             uint32_t added = current->shortcut ? current->shortcut[t * stride + i] : 0;
             for (int k = 0; k < ROW_VECTORS; k++) {
                 row_vector x = amplitude * sum[k] + bias[k];
@@ -96,14 +99,32 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
                 }
                 x = scale[k] * x + shift[k];
                 row_mask fires;
+                if (graded) {
+                    row_numbers channels = {numbers.decay, numbers.gain, numbers.levels,
+                                            numbers.v_threshold - (row_vector){0}, numbers.fire - (row_vector){0}};
+                    if (own) {
+                        channels.v_threshold = v_threshold[k];
+                        channels.fire = fire[k];
+                    }
+                    row_vector u = numbers.decay * v[k] + numbers.gain * x, count = {0};
+                    for (size_t plane = planes; plane--;) {
+                        GRADED_DIGIT(channels, u, count, (float)(1 << plane), fires, SELECT_ROW);
+                        digits[plane] = add_bits(digits[plane], fires, k);
+                    }
+                    v[k] = u - count * channels.v_threshold;
+                    continue;
+                }
                 if (own) {
-                    const row_numbers channels = {numbers.decay, numbers.gain, v_threshold[k], fire[k]};
+                    const row_numbers channels = {numbers.decay, numbers.gain, 1, v_threshold[k], fire[k]};
                     NEURON_STEP(leaky, channels, v[k], x, fires, SELECT_ROW);
                 } else
                     NEURON_STEP(leaky, numbers, v[k], x, fires, SELECT_ROW);
                 word = add_bits(word, fires, k);
             }
-            words[t * stride + i] = word_of(word) & current->exists;
+            if (!graded)
+                words[t * stride + i] = word_of(word) & current->exists;
+            for (size_t plane = 0; graded && plane < planes; plane++)
+                words[plane * current->plane + t * stride + i] = word_of(digits[plane]) & current->exists;
         }
         for (int k = 0; potentials && k < ROW_VECTORS; k++) {
             row_mask exists = ((int32_t)(current->exists >> (k * ROW_LANES)) & each) != 0;
@@ -114,12 +135,16 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
 
 static void neuron_rows(const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride,
                         const dsr_row_current *current, const dsr_neuron *neuron) {
-    if (is_leaky(neuron) && current->v_threshold)
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 1);
+    if (neuron->levels > 1 && current->v_threshold)
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 1, 1);
+    else if (neuron->levels > 1)
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 0, 1);
+    else if (is_leaky(neuron) && current->v_threshold)
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 1, 0);
     else if (is_leaky(neuron))
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 0);
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 0, 0);
     else if (current->v_threshold)
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 1);
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 1, 0);
     else
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 0);
+        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 0, 0);
 }

@@ -2,12 +2,12 @@
 
 /* The numbers of a dsr_neuron in the type of the arrays. */
 typedef struct {
-    REAL decay, gain, v_threshold, fire, amplitude;
+    REAL decay, gain, v_threshold, fire, amplitude, levels;
 } NAME(step_numbers);
 
 static inline NAME(step_numbers) NAME(numbers_of)(const dsr_neuron *neuron) {
-    return (NAME(step_numbers)){(REAL)neuron->decay, (REAL)neuron->gain, (REAL)neuron->v_threshold, (REAL)neuron->fire,
-                                (REAL)neuron->amplitude};
+    return (NAME(step_numbers)){(REAL)neuron->decay, (REAL)neuron->gain,      (REAL)neuron->v_threshold,
+                                (REAL)neuron->fire,  (REAL)neuron->amplitude, (REAL)neuron->levels};
 }
 
 #ifndef NEURON_STEP
@@ -19,6 +19,16 @@ static inline NAME(step_numbers) NAME(numbers_of)(const dsr_neuron *neuron) {
             __typeof__(v) u = (leaky) ? (numbers).decay * (v) + (numbers).gain * (x) : (v) + (x);                      \
             (fires) = u >= (numbers).fire;                                                                             \
             (v) = u - select(fires, (numbers).v_threshold);                                                            \
+        } while (0)
+
+/* One binary digit, worth `value`, of the number of spikes k that a potential u gives, see dsr_neuron; the highest
+ * first. The thresholds rise with k, so a digit is 1 where the least number with this digit has its threshold reached.
+ */
+    #define GRADED_DIGIT(numbers, u, k, value, fires, select)                                                          \
+        do {                                                                                                           \
+            __typeof__(u) more = (k) + (value);                                                                        \
+            (fires) = ((u) >= (numbers).fire + (more - 1.0f) * (numbers).v_threshold) & (more <= (numbers).levels);    \
+            (k) += select(fires, value);                                                                               \
         } while (0)
 
     #define SELECT_NUMBER(fires, value) ((fires) ? (value) : 0)

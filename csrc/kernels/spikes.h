@@ -11,9 +11,10 @@ typedef int32_t spike_masks __attribute__((vector_size(SPIKE_LANES * 4), may_ali
 static inline __attribute__((always_inline)) void neuron_lanes(const float *current, uint32_t *words, float *sums,
                                                                float *weighted, const dsr_strip *strip,
                                                                const dsr_neuron *neuron, float scale, float shift,
-                                                               uint32_t bit, int leaky, int two_sums) {
+                                                               uint32_t bit, int leaky, int two_sums, int graded) {
     const step_numbers_f32 numbers = numbers_of_f32(neuron);
     const float *weights = strip->weights;
+    const size_t planes = graded ? dsr_planes(neuron) : 1;
     size_t batch = strip->batch, step = strip->one_step ? 0 : batch, b = 0;
     spike_masks bits = (int32_t)bit - (spike_masks){0};
     for (; b + SPIKE_LANES <= batch; b += SPIKE_LANES) {
@@ -21,14 +22,23 @@ static inline __attribute__((always_inline)) void neuron_lanes(const float *curr
         for (size_t t = 0; t < strip->timesteps; t++) {
             spike_floats x = *(const spike_floats *)(current + t * step + b), input = scale * x + shift;
             spike_masks fires;
-            NEURON_STEP(leaky, numbers, v, input, fires, SELECT_LANES);
+            if (graded) {
+                spike_floats u = numbers.decay * v + numbers.gain * input, k = {0};
+                for (size_t plane = planes; plane--;) {
+                    GRADED_DIGIT(numbers, u, k, (float)(1 << plane), fires, SELECT_LANES);
+                    *(spike_masks *)(words + plane * strip->plane + t * batch + b) |= fires & bits;
+                }
+                v = u - k * numbers.v_threshold;
+            } else
+                NEURON_STEP(leaky, numbers, v, input, fires, SELECT_LANES);
             /* the same place of the next pixel: with 128 samples the T streams are too far apart for the processor's
              * own prefetching, and without this it takes twice as long */
             __builtin_prefetch(current + t * step + b + strip->timesteps * batch);
             sum += x;
             if (two_sums)
                 other += weights[t] * x;
-            *(spike_masks *)(words + t * batch + b) |= fires & bits;
+            if (!graded)
+                *(spike_masks *)(words + t * batch + b) |= fires & bits;
         }
         *(spike_floats *)(sums + b) = sum;
         if (two_sums)
@@ -39,11 +49,20 @@ static inline __attribute__((always_inline)) void neuron_lanes(const float *curr
         for (size_t t = 0; t < strip->timesteps; t++) {
             float x = current[t * step + b], input = scale * x + shift;
             int fires;
-            NEURON_STEP(leaky, numbers, v, input, fires, SELECT_NUMBER);
+            if (graded) {
+                float u = numbers.decay * v + numbers.gain * input, k = 0;
+                for (size_t plane = planes; plane--;) {
+                    GRADED_DIGIT(numbers, u, k, (float)(1 << plane), fires, SELECT_NUMBER);
+                    words[plane * strip->plane + t * batch + b] |= fires ? bit : 0;
+                }
+                v = u - k * numbers.v_threshold;
+            } else
+                NEURON_STEP(leaky, numbers, v, input, fires, SELECT_NUMBER);
             sum += x;
             if (two_sums)
                 other += weights[t] * x;
-            words[t * batch + b] |= fires ? bit : 0;
+            if (!graded)
+                words[t * batch + b] |= fires ? bit : 0;
         }
         sums[b] = sum;
         if (two_sums)
@@ -53,10 +72,12 @@ static inline __attribute__((always_inline)) void neuron_lanes(const float *curr
 
 static inline __attribute__((always_inline)) void neuron_strip(const float *current, uint32_t *words, float *sums,
                                                                float *weighted, const dsr_strip *strip,
-                                                               const dsr_neuron *neuron, int leaky, int two_sums) {
+                                                               const dsr_neuron *neuron, int leaky, int two_sums,
+                                                               int graded) {
     size_t batch = strip->batch, lanes = strip->timesteps * batch;
-    for (size_t i = 0; i < strip->pixels * lanes; i++)
-        words[i] = 0;
+    for (size_t plane = 0; plane < (graded ? dsr_planes(neuron) : 1); plane++)
+        for (size_t i = 0; i < strip->pixels * lanes; i++)
+            words[plane * strip->plane + i] = 0;
     for (size_t c = 0; c < strip->channels; c++) {
         float scale = strip->scale ? strip->scale[c] : 1, shift = strip->shift ? strip->shift[c] : 0;
         const dsr_neuron own = dsr_neuron_of(neuron, strip->thresholds, c);
@@ -64,7 +85,7 @@ static inline __attribute__((always_inline)) void neuron_strip(const float *curr
             size_t at = c * strip->sum_stride + p * batch;
             neuron_lanes(current + c * strip->stride + p * (strip->one_step ? batch : lanes), words + p * lanes,
                          sums + at, two_sums ? weighted + at : NULL, strip, &own, scale, shift, (uint32_t)1 << c, leaky,
-                         two_sums);
+                         two_sums, graded);
         }
     }
 }
@@ -72,14 +93,18 @@ static inline __attribute__((always_inline)) void neuron_strip(const float *curr
 /* The strip is a copy, which no store to words can change: its sizes stay in registers (1.2 times as fast). */
 static void neuron_spikes(const float *current, uint32_t *words, float *sums, float *weighted, dsr_strip strip,
                           const dsr_neuron *neuron) {
-    if (is_leaky(neuron) && strip.weights)
-        neuron_strip(current, words, sums, weighted, &strip, neuron, 1, 1);
+    if (neuron->levels > 1 && strip.weights)
+        neuron_strip(current, words, sums, weighted, &strip, neuron, 1, 1, 1);
+    else if (neuron->levels > 1)
+        neuron_strip(current, words, sums, NULL, &strip, neuron, 1, 0, 1);
+    else if (is_leaky(neuron) && strip.weights)
+        neuron_strip(current, words, sums, weighted, &strip, neuron, 1, 1, 0);
     else if (is_leaky(neuron))
-        neuron_strip(current, words, sums, NULL, &strip, neuron, 1, 0);
+        neuron_strip(current, words, sums, NULL, &strip, neuron, 1, 0, 0);
     else if (strip.weights)
-        neuron_strip(current, words, sums, weighted, &strip, neuron, 0, 1);
+        neuron_strip(current, words, sums, weighted, &strip, neuron, 0, 1, 0);
     else
-        neuron_strip(current, words, sums, NULL, &strip, neuron, 0, 0);
+        neuron_strip(current, words, sums, NULL, &strip, neuron, 0, 0, 0);
 }
 
 /* A bit is set where the value is not zero. `channels` <= 32 rows, `stride` apart. */

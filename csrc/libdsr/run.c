@@ -180,7 +180,8 @@ static void fire(pass *p, const model_step *step, signal *out) {
                                    .fire = (double)*f,
                                    .amplitude = 1,
                                    .divisor = 1,
-                                   .top = 1};
+                                   .top = 1,
+                                   .levels = 1};
         const dsr_thresholds own = {step->thresholds > 1 ? rows : NULL, step->channels};
         const dsr_layer_current input = {.current = current, .one_step = p->signals[source].steady};
         const dsr_lanes shape = {step->channels, pixels, p->timesteps, p->batch};

@@ -22,6 +22,7 @@ dsr_status dsr_neuron_spikes(dsr_layer_current input, uint32_t *words, float *su
                            .batch = shape.batch,
                            .stride = input_row,
                            .sum_stride = shape.pixels * shape.batch,
+                           .plane = groups * row,
                            .one_step = input.one_step,
                            .scale = input.scale ? input.scale + channel : NULL,
                            .shift = input.shift ? input.shift + channel : NULL,

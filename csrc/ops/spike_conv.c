@@ -294,9 +294,10 @@ static void pad_channels(const float *from, size_t channels, size_t block, float
         to[i] = from && block * DSR_ROW + i < channels ? from[block * DSR_ROW + i] : missing;
 }
 
-/* The current of the neurons of each block of DSR_ROW channels; `padded` has room for ROWS rows of each. */
-static void make_row_currents(dsr_row_current *rows, float *padded, size_t channels, const float *bias, float amplitude,
-                              const dsr_after_conv *after) {
+/* The current of the neurons of each block of DSR_ROW channels; `padded` has room for ROWS rows of each, and a block
+ * has `words` of the output in each plane. */
+static void make_row_currents(dsr_row_current *rows, float *padded, size_t channels, size_t words, const float *bias,
+                              float amplitude, const dsr_after_conv *after) {
     const float *own = after->thresholds.rows;
     for (size_t block = 0; block < dsr_blocks(channels, DSR_ROW); block++, padded += ROWS * DSR_ROW) {
         pad_channels(bias, channels, block, 0, padded);
@@ -312,6 +313,7 @@ static void make_row_currents(dsr_row_current *rows, float *padded, size_t chann
                                         .shortcut_amplitude = padded + 3 * DSR_ROW,
                                         .v_threshold = own ? padded + 4 * DSR_ROW : NULL,
                                         .fire = own ? padded + 5 * DSR_ROW : NULL,
+                                        .plane = dsr_blocks(channels, DSR_ROW) * words,
                                         .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
                                         .amplitude = amplitude};
     }
@@ -328,7 +330,8 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, 
     float *padded = dsr_scratch(p.out_blocks * ROWS * DSR_ROW, sizeof *padded);
     dsr_status status = rows && padded ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-        make_row_currents(rows, padded, conv.out_channels, bias, (float)amplitude, &after);
+        make_row_currents(rows, padded, conv.out_channels, conv.y.out * conv.x.out * conv.lanes, bias, (float)amplitude,
+                          &after);
         tile_output to = {.spikes = output, .rows = rows, .after = &after};
         status = convolve(words, weights, &p, table_bits, &to);
     }
@@ -349,7 +352,7 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
     float *padded = dsr_scratch(blocks * ROWS * DSR_ROW, sizeof *padded);
     dsr_status status = currents && padded ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK)
-        make_row_currents(currents, padded, shape.channels, NULL, 1, &after);
+        make_row_currents(currents, padded, shape.channels, shape.pixels * lanes, NULL, 1, &after);
 #pragma omp parallel num_threads(dsr_threads_for(shape.channels *shape.pixels *lanes)) if (status == DSR_OK)
     {
         float *rows = dsr_scratch(given * DSR_ROW, sizeof *rows);

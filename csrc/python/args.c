@@ -162,36 +162,47 @@ static int read_integer(dsr_call *call, size_t index, PyObject *object) {
     return 0;
 }
 
-const dsr_attribute dsr_neuron_attributes[] = {{"decay", offsetof(dsr_neuron, decay), 0, 0},
-                                               {"gain", offsetof(dsr_neuron, gain), 0, 0},
-                                               {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149, 0},
-                                               {"fire", offsetof(dsr_neuron, fire), 0x1p-149, 0},
-                                               {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149, 0},
-                                               {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149, 0},
-                                               {"top", offsetof(dsr_neuron, top), 0x1p-149, 0},
-                                               {"closed", offsetof(dsr_neuron, closed), 0, 1},
-                                               {NULL, 0, 0, 0}};
+const dsr_attribute dsr_neuron_attributes[] = {
+    {"decay", offsetof(dsr_neuron, decay), 0, ATTRIBUTE_FLOAT},
+    {"gain", offsetof(dsr_neuron, gain), 0, ATTRIBUTE_FLOAT},
+    {"v_threshold", offsetof(dsr_neuron, v_threshold), 0x1p-149, ATTRIBUTE_FLOAT},
+    {"fire", offsetof(dsr_neuron, fire), 0x1p-149, ATTRIBUTE_FLOAT},
+    {"amplitude", offsetof(dsr_neuron, amplitude), 0x1p-149, ATTRIBUTE_FLOAT},
+    {"divisor", offsetof(dsr_neuron, divisor), 0x1p-149, ATTRIBUTE_FLOAT},
+    {"top", offsetof(dsr_neuron, top), 0x1p-149, ATTRIBUTE_FLOAT},
+    {"closed", offsetof(dsr_neuron, closed), 0, ATTRIBUTE_FLAG},
+    {"levels", offsetof(dsr_neuron, levels), 1, ATTRIBUTE_INTEGER},
+    {NULL, 0, 0, 0}};
 
 static int read_neuron(dsr_call *call, size_t index, PyObject *object) {
     for (const dsr_attribute *attribute = dsr_neuron_attributes; attribute->name; attribute++) {
         char *to = (char *)target(call, index) + attribute->offset;
         PyObject *value = PyObject_GetAttrString(object, attribute->name);
-        int fits = value && (attribute->is_flag ? PyBool_Check(value) : PyFloat_Check(value));
-        double number = fits && !attribute->is_flag ? PyFloat_AsDouble(value) : 0;
-        if (attribute->is_flag)
-            *(int *)to = value == Py_True;
-        else
-            *(double *)to = number;
+        int is_float = attribute->kind == ATTRIBUTE_FLOAT, is_flag = attribute->kind == ATTRIBUTE_FLAG;
+        int fits = value && (is_float  ? PyFloat_Check(value)
+                             : is_flag ? PyBool_Check(value)
+                                       : PyLong_Check(value) && !PyBool_Check(value));
+        double number = !fits      ? 0
+                        : is_float ? PyFloat_AsDouble(value)
+                        : is_flag  ? value == Py_True
+                                   : PyLong_AsDouble(value);
         Py_XDECREF(value);
         PyErr_Clear();
         if (!fits)
             return wrong(call, index, PyExc_TypeError, object, describe(ARG_NEURON));
-        if (!attribute->is_flag && !(number >= attribute->least && number <= 0x1p127)) {
+        if (!(number >= attribute->least && number <= (is_float ? 0x1p127 : DSR_MOST_LEVELS))) {
             char expected[80];
-            PyOS_snprintf(expected, sizeof expected, "a neuron whose '%s' is in [%s, 2**127]", attribute->name,
-                          attribute->least > 0 ? "2**-149" : "0");
+            PyOS_snprintf(expected, sizeof expected, "a neuron whose '%s' is in [%s, %s]", attribute->name,
+                          !is_float              ? "1"
+                          : attribute->least > 0 ? "2**-149"
+                                                 : "0",
+                          is_float ? "2**127" : "255");
             return wrong(call, index, PyExc_ValueError, object, expected);
         }
+        if (is_float)
+            *(double *)to = number;
+        else
+            *(int *)to = (int)number;
     }
     return 0;
 }

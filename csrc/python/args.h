@@ -81,13 +81,13 @@ typedef struct {
 #define AXIS(call, letter) ((call)->axis[(letter) - 'A'])
 #define AXIS_OF(call, letter) ((call)->axis_of[(letter) - 'A'])
 
-/* What is read of a neuron: floats, which as float32 are neither infinite nor below `least`, and flags. Ends with NULL.
- */
+/* What is read of a neuron: floats, which as float32 are neither infinite nor below `least`, flags, and integers from
+ * `least` to DSR_MOST_LEVELS. Ends with NULL. */
 typedef struct {
     const char *name;
     size_t offset; /* in dsr_neuron */
     double least;
-    int is_flag;
+    enum { ATTRIBUTE_FLOAT, ATTRIBUTE_FLAG, ATTRIBUTE_INTEGER } kind;
 } dsr_attribute;
 extern const dsr_attribute dsr_neuron_attributes[];
 

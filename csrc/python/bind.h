@@ -121,6 +121,12 @@ static inline int dsr_check_thresholds(const dsr_call *c, const float *rows) {
     return rows ? dsr_expect_axis(c, 'R', 3, "v_threshold, fire, top") : 0;
 }
 
+/* Words of the spikes of `channels` neurons: those of each plane. */
+static inline int dsr_expect_planes(const dsr_call *c, char axis, size_t channels, const dsr_neuron *neuron) {
+    return dsr_expect_axis(c, axis, dsr_planes(neuron) * dsr_words_of(channels),
+                           neuron->levels > 1 ? "32 channels per word of each plane" : "32 channels per word");
+}
+
 /* One axis of windows over an image: -1 with ValueError set unless axis `windows` has one element for each of them. */
 int dsr_check_windows(const dsr_call *c, char image, char windows, size_t kernel, size_t stride, size_t padding);
 

@@ -234,7 +234,7 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
     A(S, F32, thresholds, "RO", MAYBE)                                                                                 \
     A(S, F32, packed, "N", MAYBE)                                                                                      \
-    A(S, U32, out, "KIJTB", OUT)                                                                                       \
+    A(S, U32, out, "DIJTB", OUT)                                                                                       \
     A(S, F32, potentials, "KIJBZ", MAYBE_OUT)
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
@@ -244,10 +244,12 @@ CHECK(conv2d_neuron_spikes) {
     if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
         check_spike_conv(c, &a->geometry, a->table_bits) < 0)
         return -1;
-    if (expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 || expect_words(c, 'K', AXIS(c, 'O')) < 0)
+    if (expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ||
+        (a->shortcut && expect_words(c, 'K', AXIS(c, 'O')) < 0) ||
+        dsr_expect_planes(c, 'D', AXIS(c, 'O'), &a->neuron) < 0)
         return -1;
     if (a->potentials &&
-        (dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0 ||
+        (expect_words(c, 'K', AXIS(c, 'O')) < 0 || dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0 ||
          check_rows(c, "potentials", a->potentials, AXIS(c, 'K') * AXIS(c, 'I') * AXIS(c, 'J') * AXIS(c, 'B')) < 0))
         return -1;
     return check_packed(c, a->packed, &a->geometry);
@@ -269,7 +271,7 @@ OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
     A(S, F32, thresholds, "RC", MAYBE)                                                                                 \
     A(S, U32, words, "WPTB", OUT)                                                                                      \
-    A(S, F32, potentials, "WPBZ", OUT)
+    A(S, F32, potentials, "KPBZ", OUT)
 ARGUMENTS(neuron_steps, NEURON_STEPS)
 
 CHECK(neuron_steps) {
@@ -277,9 +279,10 @@ CHECK(neuron_steps) {
         return -1;
     if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
         return -1;
-    if (expect_words(c, 'W', AXIS(c, 'C')) < 0 || dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0)
+    if (dsr_expect_planes(c, 'W', AXIS(c, 'C'), &a->neuron) < 0 || expect_words(c, 'K', AXIS(c, 'C')) < 0 ||
+        dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0)
         return -1;
-    return check_rows(c, "potentials", a->potentials, AXIS(c, 'W') * AXIS(c, 'P') * AXIS(c, 'B'));
+    return check_rows(c, "potentials", a->potentials, AXIS(c, 'K') * AXIS(c, 'P') * AXIS(c, 'B'));
 }
 
 OPERATION(neuron_steps, check_neuron_steps, RETURNS_NOTHING) {

@@ -21,7 +21,7 @@ CHECK(neuron_spikes) {
         return -1;
     if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
         return -1;
-    return dsr_expect_axis(c, 'W', dsr_words_of(AXIS(c, 'C')), "32 channels per word");
+    return dsr_expect_planes(c, 'W', AXIS(c, 'C'), &a->neuron);
 }
 
 OPERATION(neuron_spikes, check_neuron_spikes, RETURNS_NOTHING) {

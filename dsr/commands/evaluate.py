@@ -19,6 +19,7 @@ from dsr.train.build import make_loss
 from dsr.train.inference import exit_curve, measure_exits
 from dsr.train.metrics import metric_of
 from dsr.train.recipe import Recipe
+from dsr.train.statistics import sample_batches
 from dsr.train.trainer import split
 from dsr.train.views import Views
 
@@ -50,6 +51,11 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="with --early-exit: a picture of accuracy against mean T"
     )
+    parser.add_argument(
+        "--new-statistics",
+        action="store_true",
+        help="estimate the statistics of batch normalisation on training samples, for another T than trained with",
+    )
     parser.set_defaults(command=run, smaller="a smaller --timesteps")
 
 
@@ -63,6 +69,8 @@ def run(options: Namespace) -> int:
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best, timesteps=options.timesteps)
     samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers)
     test = samples.test
+    if options.new_statistics:
+        train.estimate_statistics(network, sample_batches(samples.train, recipe.batch_size, recipe.seed))
     if test.task == "classification" and (found := len(np.unique(test.labels))) < len(metadata["classes"]):
         print(f"the test samples are of {found} of the {len(metadata['classes'])} classes of the run")
     metric = metric_of(test.task, make_loss(recipe)) if test.task == "other" else metric_of(test.task)

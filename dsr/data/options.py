@@ -24,12 +24,14 @@ from dsr.ops.arguments import LARGEST, SMALLEST, shown
 
 Owner = TypeVar("Owner", bound=type)
 
+_INTEGERS: Any = tuple[int, ...]
 _KINDS: dict[type, str] = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
     str: "a string",
     tuple: "a list of finite numbers",
+    _INTEGERS: "a list of integers",
     dict: "a table of values by name",
 }
 
@@ -83,7 +85,7 @@ class Option:
     name : str
         Of the field.
     kind : type
-        int, float, bool or str, tuple (of float) or dict.
+        int, float, bool or str, tuple (of float), ``tuple[int, ...]`` or dict.
     choices : tuple of str
         All values, where they are few; else empty.
     range : Range or None
@@ -159,6 +161,12 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(map(_number, value))
 
 
+def _integers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(map(_integer, value))
+
+
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value) or None in value.values():
         raise TypeError
@@ -171,6 +179,7 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     bool: _flag,
     str: _text,
     tuple: _numbers,
+    _INTEGERS: _integers,
     dict: _table,
 }
 
@@ -200,7 +209,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     needs = [item for item in about if isinstance(item, With)]
     return Option(
         name,
-        str if choices else get_origin(kind) or kind,
+        str if choices else kind if kind == _INTEGERS else get_origin(kind) or kind,
         choices,
         ranges[0] if ranges else None,
         needs[0] if needs else None,

@@ -164,7 +164,14 @@ class _Lowering:
         known = [height for height in heights if height is not None]
         amplitude = np.concatenate(known) if len(known) == len(parts) else None
         return self._add(
-            Concat(path=path, inputs=tuple(wires), shape=shape, amplitude=amplitude), self._common_leak(wires)
+            Concat(
+                path=path,
+                inputs=tuple(wires),
+                shape=shape,
+                amplitude=amplitude,
+                levels=1 if amplitude is None else max(part.levels for part in parts),
+            ),
+            self._common_leak(wires),
         )
 
     def convolution(self, path: str, wire: int, weight: Values, bias: Values | None, geometry: Geometry) -> int:
@@ -232,7 +239,7 @@ class _Lowering:
                 path=path,
                 inputs=(wire,),
                 shape=(before.shape[0], rows, columns),
-                amplitude=before.amplitude if kind is MaxPool else None,
+                amplitude=before.amplitude if kind is MaxPool and before.levels == 1 else None,
                 kernel_size=windows[0],
                 stride=windows[1],
                 padding=windows[2],
@@ -246,7 +253,14 @@ class _Lowering:
         channels, height, width = before.shape
         shape = (channels, height * factor[0], width * factor[1])
         return self._add(
-            Upsample(path=path, inputs=(wire,), shape=shape, amplitude=before.amplitude, factor=factor),
+            Upsample(
+                path=path,
+                inputs=(wire,),
+                shape=shape,
+                amplitude=before.amplitude,
+                levels=before.levels,
+                factor=factor,
+            ),
             self.leaks[wire],
         )
 
@@ -256,13 +270,17 @@ class _Lowering:
         amplitude = before.amplitude
         if isinstance(amplitude, np.ndarray):
             amplitude = amplitude.repeat(prod(before.shape[1:]))
+        shape = prod(before.shape), 1, 1
         return self._add(
-            Flatten(path=path, inputs=(wire,), shape=(prod(before.shape), 1, 1), amplitude=amplitude), self.leaks[wire]
+            Flatten(path=path, inputs=(wire,), shape=shape, amplitude=amplitude, levels=before.levels),
+            self.leaks[wire],
         )
 
     def gate(self, path: str, wire: int, by: int, fires: bool) -> int:
         """The spikes of one step where another one fires, or does not."""
         before = self.steps[wire]
+        if before.levels > 1 or self.steps[by].levels > 1:
+            raise NotDescribedError(f"lower: layer '{path}': expected spikes of one level to gate, got graded ones")
         return self._add(
             Gate(path=path, inputs=(wire, by), shape=before.shape, amplitude=before.amplitude, fires=fires),
             self._common_leak((wire, by)),
@@ -281,6 +299,7 @@ class _Lowering:
             inputs=(wire,),
             shape=self.steps[wire].shape,
             amplitude=neuron.amplitude,
+            levels=neuron.levels,
             model=neuron,
             leak=leak,
         )

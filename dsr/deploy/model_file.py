@@ -55,7 +55,8 @@ def save_program(program: p.Program, path: str | Path) -> int:
     Raises
     ------
     TypeError, ValueError
-        `program` is no program, or has a step that libdsr does not know (`dsr.ReLU`).
+        `program` is no program, or has a step that libdsr does not know (`dsr.ReLU`, neurons that emit
+        graded spikes).
     OSError
         The file could not be written; an older one is as it was.
     """
@@ -70,6 +71,7 @@ def packed(program: p.Program) -> bytes:
         raise TypeError(f"save_program: argument 'program': expected a Program, got {shown(program)}")
     if len(program.steps) > MOST_STEPS:
         raise ValueError(f"save_program: expected at most {MOST_STEPS:,} steps, got {len(program.steps):,}")
+    program.refuse_graded("save_program", "libdsr")
     parts = [_shape(program.features), _shape(program.output_features), _floats(program.leak)]
     parts += [part for step in program.steps for part in _step(step)]
     body = b"".join(parts)

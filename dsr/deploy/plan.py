@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dsr import ops
 from dsr.deploy import program as p
 from dsr.deploy.program import Program, Shape, Step
+from dsr.nn.spikes import SpikeTrain, by_channel, sum_planes
 from dsr.ops import PerChannel, SpikeConvolution, Values, Words, prepared
 from dsr.ops.prepared import Call
 
@@ -31,11 +32,31 @@ Potentials = dict[int, Values]
 
 @dataclass(frozen=True, eq=False)
 class Train:
-    """Spikes: their words, and what each is worth."""
+    """Spikes: their words, and what each is worth; graded ones have several planes, as in `SpikeTrain`."""
 
     words: Words
     channels: int
     amplitude: PerChannel
+    planes: int = 1
+
+    def split(self) -> tuple[Train, ...]:
+        """The planes, as trains of amplitudes a, 2 a, 4 a, ...."""
+        parts = np.split(self.words, self.planes)
+        return tuple(Train(words, self.channels, self.amplitude * 2**k) for k, words in enumerate(parts))
+
+    def weigh(self, weight: Values) -> Values:
+        """The weight of a convolution as the words want it, see `SpikeTrain.weigh`."""
+        features = self.channels, *self.words.shape[1:3]
+        return SpikeTrain(self.words, features, self.amplitude, None, self.planes).weigh(weight)
+
+    def unpack(self, out: Values) -> list[Call]:
+        """To values, as `SpikeTrain.values` computes them."""
+        if self.planes == 1:
+            return [prepared.unpack_words(self.words, self.amplitude, out)]
+        lowest, *others = self.split()
+        calls = [prepared.unpack_words(lowest.words, 1.0, out)]
+        calls += [prepared.add_words(plane.words, 2.0**k, out) for k, plane in enumerate(others, 1)]
+        return [*calls, partial(np.multiply, out, by_channel(self.amplitude), out=out)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +104,10 @@ class Compiled:
     """Of convolutions by their step; 1 where nothing was measured."""
     _weights: dict[tuple[int, int], tuple[Values, Values]] = field(default_factory=dict)
 
-    def weights(self, number: int, k: int, step: p.Convolution, amplitude: PerChannel) -> tuple[Values, Values]:
-        """Weight and packed weight of a convolution for the k-th of its trains, amplitudes of channels included."""
+    def weights(self, number: int, k: int, step: p.Convolution, train: Train) -> tuple[Values, Values]:
+        """Weight and packed weight of a convolution for the k-th of its trains, as the words of the train want it."""
         if (number, k) not in self._weights:
-            weight = step.weight
-            if isinstance(amplitude, np.ndarray):
-                groups, inner = step.geometry.groups, weight.shape[1]
-                by_group = weight.reshape(groups, -1, *weight.shape[1:])
-                weight = (by_group * amplitude.reshape(groups, 1, inner, 1, 1)).reshape(weight.shape)
+            weight = train.weigh(step.weight)
             self._weights[number, k] = weight, ops.pack_weights(weight, step.geometry)
         return self._weights[number, k]
 
@@ -156,9 +173,9 @@ class Plan:
     def _floats(self, number: int, shape: Shape) -> Values:
         return np.empty((*shape, self._steps(number), self.batch), np.float32)
 
-    def _words(self, number: int, shape: Shape) -> Words:
+    def _words(self, number: int, shape: Shape, planes: int = 1) -> Words:
         channels, *pixels = shape
-        return np.empty((ops.word_count(channels), *pixels, self._steps(number), self.batch), np.uint32)
+        return np.empty((planes * ops.word_count(channels), *pixels, self._steps(number), self.batch), np.uint32)
 
     def _do(self, number: int, call: Call) -> None:
         (self._once if self._steady[number] else self._always).append(call)
@@ -177,10 +194,12 @@ class Plan:
         trains = self._trains(below) if step.geometry.taps <= ops.MOST_TAPS else ()
         if not trains:
             return Signal((Written(self._convolve_values(number, step, self._final(below))),))
+        if step.geometry.groups > 1:  # planes are channels of their own, which groups would tear apart
+            trains = tuple(plane for train in trains for plane in train.split())
         bits = self.compiled.table_bits.get(number, 1)
         terms = []
         for k, train in enumerate(trains):
-            weight, packed = self.compiled.weights(number, k, step, train.amplitude)
+            weight, packed = self.compiled.weights(number, k, step, train)
             amplitude = 1.0 if isinstance(train.amplitude, np.ndarray) else train.amplitude
             bias = step.bias if k == 0 else None
             convolution = SpikeConvolution(train.words, weight, bias, amplitude, step.geometry, bits, packed=packed)
@@ -246,7 +265,7 @@ class Plan:
             return Signal((Written(out),))
         terms = []
         for train in trains:
-            words = self._words(number, step.shape)
+            words = self._words(number, step.shape, train.planes)
             self._repeat(number, train.words, words, step.factor)
             terms.append(replace(train, words=words))
         return Signal(tuple(terms), spikes=self._signals[below].spikes)
@@ -257,7 +276,7 @@ class Plan:
         self._do(number, partial(np.copyto, blocks, array[:, :, np.newaxis, :, np.newaxis]))
 
     def _concat(self, number: int, step: p.Concat) -> Signal:
-        parts = [self._trains(below) for below in step.inputs]
+        parts = [[plane for train in self._trains(below) for plane in train.split()] for below in step.inputs]
         if not all(parts):
             out, first = self._floats(number, step.shape), 0
             for below in step.inputs:
@@ -265,13 +284,15 @@ class Plan:
                 self._do(number, partial(np.copyto, out[first : first + len(values)], values))
                 first += len(values)
             return Signal((Written(out),))
-        joined = []
-        for k in range(max(map(len, parts))):
+        count, joined = max(map(len, parts)), []
+        together = self._words(number, step.shape, count)
+        for k, words in enumerate(np.split(together, count)):
             row = [trains[k] if k < len(trains) else _silent(trains[0]) for trains in parts]
-            words = self._words(number, step.shape)
             self._do(number, partial(_join, row, words))
             heights = [np.full(train.channels, train.amplitude, np.float32) for train in row]
             joined.append(Train(words, step.shape[0], np.concatenate(heights)))
+        if step.amplitude is not None:  # planes of graded spikes: amplitudes a, 2 a, 4 a, ... in each branch
+            joined = [replace(joined[0], words=together, planes=count)]
         return Signal(tuple(joined), spikes=step.amplitude is not None)
 
     def _flatten(self, number: int, step: p.Flatten) -> Signal:
@@ -282,9 +303,10 @@ class Plan:
         words, shape = self._words_of(below), self.compiled.program.steps[below].shape
         if shape[1:] == (1, 1):
             return self._spikes(step, words)
-        values, packed = self._floats(number, shape), self._words(number, step.shape)
-        self._do(number, prepared.unpack_words(words, 1.0, values))
-        self._do(number, prepared.pack_words(values.reshape(*step.shape, *values.shape[3:]), packed))
+        values, packed = self._floats(number, shape), self._words(number, step.shape, step.planes)
+        for plane, out in zip(np.split(words, step.planes), np.split(packed, step.planes), strict=True):
+            self._do(number, prepared.unpack_words(plane, 1.0, values))
+            self._do(number, prepared.pack_words(values.reshape(*step.shape, *values.shape[3:]), out))
         return self._spikes(step, packed)
 
     def _gate(self, number: int, step: p.Gate) -> Signal:
@@ -305,7 +327,7 @@ class Plan:
 
     def _neurons(self, number: int, step: p.Neurons) -> Signal:
         (below,) = step.inputs
-        signal, words = self._signals[below], self._words(number, step.shape)
+        signal, words = self._signals[below], self._words(number, step.shape, step.planes)
         if number not in self._potentials:
             self._potentials[number] = ops.row_potentials(*step.shape, self.batch)
         arguments = step.model, signal.scale, signal.shift, words, self._potentials[number]
@@ -320,7 +342,7 @@ class Plan:
     @staticmethod
     def _spikes(step: Step, words: Words) -> Signal:
         assert step.amplitude is not None
-        return Signal((Train(words, step.shape[0], step.amplitude),), spikes=True)
+        return Signal((Train(words, step.shape[0], step.amplitude, step.planes),), spikes=True)
 
     # ---- what a signal is made to
 
@@ -346,12 +368,18 @@ class Plan:
 
     def _planes(self, number: int, term: Pooled) -> Sequence[Train]:
         """Trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted in each window."""
-        size = prod(term.pool.kernel_size)
-        words = self._words(number, term.pool.shape)
-        planes = np.empty((size.bit_length(), *words.shape), np.uint32)
-        self._do(number, prepared.pool_planes(term.train.words, term.pool.windows, planes))
-        amplitude = term.train.amplitude / size
-        return [Train(words, term.train.channels, amplitude * 2**k) for k, words in enumerate(planes)]
+        train, size = term.train, prod(term.pool.kernel_size)
+        shape = self._words(number, term.pool.shape).shape
+        counts = []
+        for plane in train.split():
+            counts.append(np.empty((size.bit_length(), *shape), np.uint32))
+            self._do(number, prepared.pool_planes(plane.words, term.pool.windows, counts[-1]))
+        digits = counts[0]
+        if train.planes > 1:
+            digits = np.empty((((2**train.planes - 1) * size).bit_length(), *shape), np.uint32)
+            self._do(number, partial(_sum_planes, counts, digits))
+        amplitude = train.amplitude / size
+        return [Train(words, train.channels, amplitude * 2**k) for k, words in enumerate(digits)]
 
     def _sum(self, number: int) -> Values:
         """The sum of the terms of a step's signal, without scale and shift."""
@@ -361,7 +389,7 @@ class Plan:
             for term in others:
                 if isinstance(term, Convolved) and total.shape[3] == self._steps(number):
                     self._do(number, prepared.conv2d_spikes(term.convolution, True, total))
-                elif isinstance(term, Train) and total.shape[3] == self._steps(number):
+                elif isinstance(term, Train) and term.planes == 1 and total.shape[3] == self._steps(number):
                     self._do(number, prepared.add_words(term.words, term.amplitude, total))
                 else:
                     values = self._write(number, term)
@@ -385,7 +413,8 @@ class Plan:
         else:
             train = term.train if isinstance(term, Pooled) else term
             out = np.empty((train.channels, *train.words.shape[1:]), np.float32)
-            self._do(number, prepared.unpack_words(train.words, train.amplitude, out))
+            for call in train.unpack(out):
+                self._do(number, call)
             if isinstance(term, Pooled):
                 values, out = out, np.empty((*term.pool.shape, *out.shape[3:]), np.float32)
                 self._do(number, prepared.avg_pool(values, term.pool.windows, out))
@@ -426,13 +455,17 @@ def _one_convolution(terms: tuple[Term, ...]) -> SpikeConvolution | None:
     match terms:
         case (Convolved() as convolved,):
             return convolved.convolution
-        case (Convolved() as convolved, Train() as added):
+        case (Convolved() as convolved, Train(planes=1) as added):
             return replace(convolved.convolution, shortcut=added.words, shortcut_amplitude=added.amplitude)
     return None
 
 
 def _silent(train: Train) -> Train:
     return replace(train, words=np.zeros_like(train.words))
+
+
+def _sum_planes(counts: Sequence[Words], out: Words) -> None:
+    np.copyto(out, sum_planes(counts, len(out)))
 
 
 def _join(row: Sequence[Train], out: Words) -> None:

@@ -30,14 +30,22 @@ class Step:
     shape : (int, int, int)
         ``(C, H, W)`` of its output at a time step.
     amplitude : float or ndarray of float32, shape (C,), or None
-        The output consists of spikes: each number is 0 or this one, which is above 0, of all channels or of each. None:
-        it consists of other numbers.
+        The output consists of spikes: each number is 0 or this one, which is above 0, of all channels or of each; or
+        of graded spikes up to `levels` times this one. None: it consists of other numbers.
+    levels : int
+        Spikes of a time step at most: 1, or more of graded ones.
     """
 
     path: str
     inputs: tuple[int, ...]
     shape: Shape
     amplitude: PerChannel | None = None
+    levels: int = 1
+
+    @property
+    def planes(self) -> int:
+        """Binary digits of the number of spikes of a time step."""
+        return self.levels.bit_length()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,7 +115,10 @@ class AveragePool(Pool):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaxPool(Pool):
-    """The largest value of the part of each window that lies in the image; of spikes their OR, which are spikes."""
+    """The largest value of the part of each window that lies in the image; of spikes their OR, which are spikes.
+
+    Of graded spikes it is other numbers, as of all other values.
+    """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -156,6 +167,8 @@ class Neurons(Step):
     """Spikes of neurons whose potentials v, at first 0, are kept from time step to time step.
 
     At each step ``u = decay v + gain x``, a spike where ``u >= fire``, then ``v = u - v_threshold`` or ``v = u``.
+    Graded spikes are up to `levels` at a step: k is the number of j in 1, ..., levels with
+    ``u >= fire + (j - 1) v_threshold``, then ``v = u - k v_threshold``.
 
     Attributes
     ----------
@@ -198,6 +211,15 @@ class Program:
     def time_weights(self, timesteps: int) -> Values:
         """Weights of the mean over so many time steps, (T,), of mean 1, as the network has them."""
         return decaying_weights(timesteps, 1.0, self.leak) if self.leak else uniform_weights(timesteps)
+
+    def refuse_graded(self, function: str, what: str) -> None:
+        """ValueError where neurons emit several spikes at a step, for a back end, `what`, that has none of these."""
+        for step in self.steps:
+            if isinstance(step, Neurons) and step.levels > 1:
+                raise ValueError(
+                    f"{function}: layer '{step.path}': expected neurons with at most one spike at a step, got "
+                    f"levels = {step.levels}; {what} has no graded spikes"
+                )
 
     def steady(self) -> tuple[bool, ...]:
         """Of each step whether its output is the same at every time step if the input is."""

@@ -51,6 +51,7 @@ def quantize_program(
     ValueError
         The program does something that integers cannot, or a current could leave 31 bits; the message names the layer.
     """
+    program.refuse_graded("quantize", "an integer network")
     follow = IntegerSignals(program)
     calibration = _Calibration(program, data, trained)
     for number, step in enumerate(program.steps):

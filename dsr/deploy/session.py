@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from threading import Lock
@@ -227,7 +228,8 @@ class Session:
         for number, words in plan.convolved:
             step = self.program.steps[number]
             channels = self.program.steps[step.inputs[0]].shape[0]
-            rate = ops.count_bits(words) / (channels * prod(words.shape[1:]))
+            planes = len(words) // ops.word_count(channels)
+            rate = ops.count_bits(words) / (planes * channels * prod(words.shape[1:]))
             taps: int = step.geometry.taps  # type: ignore[attr-defined]  # of a convolution
             table_bits[number] = max(table_bits.get(number, 1), ops.best_table_bits(rate, taps))
         with self._lock:
@@ -477,7 +479,7 @@ class Stream:
             total = np.empty((channels, *pixels, self.batch), np.float32)
             calls: tuple[Call, ...] = (
                 partial(np.copyto, words, self._words[:, :, :, :time]),
-                prepared.unpack_words(words, train.amplitude, values),
+                *replace(train, words=words).unpack(values),
                 prepared.weighted_sum(values, self.session.program.time_weights(time), total),
             )
             self._readers[time] = calls, total

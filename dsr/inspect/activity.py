@@ -25,7 +25,8 @@ class Tally:
 
     def __init__(self, neuron: Neuron, timesteps: int) -> None:
         self.neuron = neuron
-        self.spike_counts: NDArray[np.int64] = np.zeros(timesteps + 1, np.int64)
+        self.spike_counts: NDArray[np.int64] = np.zeros(timesteps * neuron.levels + 1, np.int64)
+        self.timesteps = timesteps
         self.error, self.in_range = 0.0, 0
         self.features: tuple[int, ...] = ()
         self.fired: NDArray[np.bool_] | None = None
@@ -34,13 +35,13 @@ class Tally:
         """A batch: input and output of the layer, or of a copy of it with another alpha."""
         timesteps, weights = train.timesteps, train.time_weights
         assert weights is not None, "neurons give weights to their trains"
-        spikes = ops.unpack_words(train.words, train.channels)
+        spikes = train.numbers()
         counts = ops.weighted_sum(spikes, uniform_weights(timesteps))
         rate = ops.weighted_sum(spikes, weights).astype(np.float64) / timesteps
         mapped, in_range = neuron.mapping(as_current(signal).mean(weights).astype(np.float64))
         self.error += float(np.abs(rate - mapped).sum())
         self.in_range += int(np.count_nonzero(in_range))
-        self.spike_counts += np.bincount(counts.astype(np.intp).reshape(-1), minlength=timesteps + 1)
+        self.spike_counts += np.bincount(counts.astype(np.intp).reshape(-1), minlength=len(self.spike_counts))
         fired: NDArray[np.bool_] = np.any(counts, axis=3)
         if self.fired is not None:
             fired |= self.fired
@@ -49,7 +50,6 @@ class Tally:
     def result(self, samples: int) -> NeuronLayer:
         """What the sums say."""
         assert self.fired is not None
-        steps = len(self.spike_counts) - 1
         count = self.fired.size * samples
         return NeuronLayer(
             self.neuron.path,
@@ -57,7 +57,7 @@ class Tally:
             self.features,
             self.neuron.mean_threshold(),
             self.neuron.alpha,
-            firing_rate=int(np.arange(steps + 1) @ self.spike_counts) / (count * steps),
+            firing_rate=int(np.arange(len(self.spike_counts)) @ self.spike_counts) / (count * self.timesteps),
             dead=int(np.count_nonzero(~self.fired)) / self.fired.size,
             saturated=int(self.spike_counts[-1]) / count,
             in_range=self.in_range / count,

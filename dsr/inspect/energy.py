@@ -12,6 +12,7 @@ What is counted, per sample:
 - Other values (the image under direct coding, frames of events) are multiplied: one multiply-accumulate for each
   connection. A value that is the same at every step is counted once, zero or not; of values given step by step
   those that are zero cost nothing.
+- Graded spikes count as many times as there are: k at a step are k accumulates for each connection.
 - A neuron is updated at every step: one accumulate (IF), or one multiply-accumulate (LIF, for its leak). Comparison
   and reset are part of it, and so are biases; batch normalisation is folded into weights and biases.
 - The ordinary twin is the same network with ReLU, one pass: one multiply-accumulate for each connection, zeros
@@ -202,10 +203,13 @@ class OperationCounter:
 
 def spikes_of_each(train: SpikeTrain) -> Counts:
     """Spikes of each neuron over all steps and samples, (C, H, W)."""
-    groups, height, width, _, _ = train.words.shape
-    pixels = train.words.reshape(groups * height * width, -1)
-    counts = ops.count_words(pixels, 32 * len(pixels)).reshape(groups, height, width, 32)
-    return counts.transpose(0, 3, 1, 2).reshape(-1, height, width)[: train.channels]
+    total = np.zeros(image_shape(train.features), np.int64)
+    for plane, part in enumerate(train.split()):
+        groups, height, width, _, _ = part.words.shape
+        pixels = part.words.reshape(groups * height * width, -1)
+        counts = ops.count_words(pixels, 32 * len(pixels)).reshape(groups, height, width, 32)
+        total += 2**plane * counts.transpose(0, 3, 1, 2).reshape(-1, height, width)[: train.channels]
+    return total
 
 
 def windows(size: int, geometry: Geometry, axis: int) -> Counts:

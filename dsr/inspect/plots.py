@@ -53,13 +53,15 @@ def firing(report: Report, path: str | Path) -> None:
 
 def _firing_panel(axis: Any, layer: NeuronLayer, timesteps: int) -> None:
     shares = 100 * np.array(layer.spike_counts) / sum(layer.spike_counts)
-    spikes = np.arange(1, timesteps + 1)
-    colours = [SPIKING] * (timesteps - 1) + [FULL]
+    most = len(layer.spike_counts) - 1  # T, or of graded spikes as many times T
+    spikes = np.arange(1, most + 1)
+    colours = [SPIKING] * (most - 1) + [FULL]
     axis.bar(spikes, shares[1:], width=0.85, color=colours)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set_xlim(0.4, timesteps + 0.6)
+    axis.set_xlim(0.4, most + 0.6)
     axis.set_title(layer.path, fontsize="small")
-    words = f"{shares[0]:.0f} % silent (not drawn)\n{shares[-1]:.0f} % at every step"
+    full = "at every step" if most == timesteps else "all levels at every step"
+    words = f"{shares[0]:.0f} % silent (not drawn)\n{shares[-1]:.0f} % {full}"
     axis.text(0.97, 0.95, words, ha="right", va="top", fontsize="x-small", transform=axis.transAxes)
     axis.set_ylim(0, 1.35 * max(shares[1:].max(), 0.1))
     axis.set_xlabel("spikes", fontsize="small")

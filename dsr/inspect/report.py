@@ -27,16 +27,16 @@ class NeuronLayer:
     dead : float
         Share of neurons that did not fire at all, for no sample.
     saturated : float
-        Share of neurons and samples with a spike at every step: such a neuron cannot say more.
+        Share of neurons and samples with as many spikes at every step as the neuron can emit: it cannot say more.
     in_range : float
         Share of neurons and samples whose mean current is where the mapping rises, from 0 to V (IF) or to tau V / dt
-        (LIF). In training only these send a gradient to their input.
+        (LIF), and to so many times it with several levels. In training only these send a gradient to their input.
     error : float
         Representation error: the mean of ``|r - mapping(z)|`` as a fraction of what a spike is worth, V (IF) or V / dt
         (LIF). r is the (weighted) mean of the output, z that of the input current, and the mapping, ``clip(z, 0, V)``
         or ``clip(z / tau, 0, V / dt)``, is what training takes r for.
     spike_counts : tuple of int
-        How often a neuron gave 0, 1, ..., T spikes for a sample.
+        How often a neuron gave 0, 1, ..., T spikes (T times its levels) for a sample.
     """
 
     path: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from dsr.models.cifar_deep import cifar_deep
 from dsr.models.cifar_fast import cifar_fast
 from dsr.models.digits import digits
 from dsr.models.imagenet_resnet import imagenet_resnet
@@ -14,12 +15,13 @@ from dsr.models.speck import speck
 from dsr.models.vgg import vgg
 from dsr.nn.containers import Sequential
 
-__all__ = ["cifar_fast", "digits", "imagenet_resnet", "mlp", "names", "preact_resnet", "speck", "vgg"]
+__all__ = ["cifar_deep", "cifar_fast", "digits", "imagenet_resnet", "mlp", "names", "preact_resnet", "speck", "vgg"]
 
 MODELS: dict[str, Callable[..., Sequential]] = {
     "digits": digits,
     "mlp": mlp,
     "cifar_fast": cifar_fast,
+    "cifar_deep": cifar_deep,
     **{f"preact_resnet{depth}": partial(preact_resnet, depth=depth) for depth in (18, 34, 50)},
     **{f"vgg{depth}": partial(vgg, depth=depth) for depth in (11, 13, 16, 19)},
     **{f"resnet{depth}": partial(imagenet_resnet, depth=depth) for depth in (18, 34, 50)},

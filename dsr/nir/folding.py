@@ -379,6 +379,9 @@ class _Folder:
         self, path: str, wire: _Wire, neuron: NeuronModel, v_threshold: PerChannel, alpha: float, leak: float
     ) -> _Wire:
         """Neurons that reset by subtraction; `leak` is the length of a time step in time constants, 0: no leak."""
+        if neuron.levels > 1:
+            reason = f"NIR has no neurons that emit several spikes at a step, got levels = {neuron.levels}"
+            raise self._refusal(path, reason)
         channels, node = wire.features[0], Neurons(wire.features, path, neuron, v_threshold, alpha, leak)
         shift = np.full(channels, self.style.shift(node) if self.style.shift else 0.0)
         gain = self.style.gain(node) if self.style.gain else 1.0

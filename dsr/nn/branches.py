@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class Concat(Branches):
             raise self.refuse(outputs, "one height and width" if len(pixels) == 2 else "one shape but for the channels")
         features = (sum(output.channels for output in outputs), *pixels)
         weights = _common_weights(outputs)
-        trains = [trains_of(output) for output in outputs]
+        trains = [[plane for train in trains_of(output) for plane in train.split()] for output in outputs]
         if all(trains):
             joined = [
                 SpikeTrain(
@@ -157,7 +158,8 @@ class Concat(Branches):
                 for parts in _side_by_side(trains)
             ]
             if all(isinstance(output, SpikeTrain) for output in outputs):
-                return joined[0]
+                # planes of graded spikes: amplitudes a, 2 a, 4 a, ... in each branch
+                return replace(joined[0], words=np.concatenate([j.words for j in joined]), planes=len(joined))
             terms: tuple[Any, ...] = tuple(Spikes(train) for train in joined)
         else:
             shape = _shape(outputs[0])

@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 
 from dsr import ops
-from dsr.nn.spikes import SpikeTrain, from_lanes, to_lanes, uniform_weights
+from dsr.nn.spikes import SpikeTrain, from_lanes, sum_planes, to_lanes, uniform_weights
 from dsr.ops import Values
 
 
@@ -100,7 +100,11 @@ class Spikes(Term):
 
     def add_to(self, out: Values | None) -> Values:
         """Unpack, or add where a bit is set."""
-        return self.train.values() if out is None else ops.add_words(self.train.words, out, self.train.amplitude)
+        if out is None:
+            return self.train.values()
+        if self.train.planes > 1:
+            return np.add(out, self.train.values(), out=out)
+        return ops.add_words(self.train.words, out, self.train.amplitude)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +125,12 @@ class PooledSpikes(Spikes):
     def trains(self) -> tuple[SpikeTrain, ...]:
         """Trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted in each window."""
         train, features = self.train, self.shape[:3]
-        amplitude = train.amplitude / prod(self.kernel_size)
-        planes = ops.pool_planes(train.words, self.kernel_size, self.stride, self.padding)
+        size = prod(self.kernel_size)
+        planes = [ops.pool_planes(p.words, self.kernel_size, self.stride, self.padding) for p in train.split()]
+        digits = planes[0] if train.planes == 1 else sum_planes(planes, ((2**train.planes - 1) * size).bit_length())
         return tuple(
-            SpikeTrain(words, features, amplitude * 2**k, train.time_weights) for k, words in enumerate(planes)
+            SpikeTrain(words, features, train.amplitude / size * 2**k, train.time_weights)
+            for k, words in enumerate(digits)
         )
 
     def add_to(self, out: Values | None) -> Values:

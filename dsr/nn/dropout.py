@@ -66,6 +66,7 @@ class Dropout(Layer):
         factors = ops.unpack_words(mask, channels, 1 / keep)
         self._state = signal, factors
         if isinstance(signal, SpikeTrain):
+            mask = np.concatenate([mask] * signal.planes)  # all spikes of a step or none
             return replace(signal, words=signal.words & mask, amplitude=signal.amplitude / keep, time_weights=None)
         values = signal.final_values() * factors
         return Current((Dense(values),), signal.features, signal.timesteps, needs_gradient=signal.needs_gradient)

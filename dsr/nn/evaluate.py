@@ -68,7 +68,9 @@ def _one_convolution(terms: tuple[Term, ...]) -> ops.SpikeConvolution | None:
     match terms:
         case (ConvolvedSpikes() as convolved,):
             return convolved.convolution
-        case (ConvolvedSpikes() as convolved, Spikes(train=train) as added) if type(added) is Spikes:  # not pooled ones
+        case (ConvolvedSpikes() as convolved, Spikes(train=SpikeTrain(planes=1) as train) as added) if (
+            type(added) is Spikes  # not pooled ones
+        ):
             return replace(convolved.convolution, shortcut=train.words, shortcut_amplitude=train.amplitude)
     return None
 
@@ -118,6 +120,8 @@ class Convolution:
     def of(cls, signal: Signal, kernel: Values, geometry: ops.Geometry, path: str, run: Run) -> Convolution:
         """The convolution, on bits where the signal consists of spikes and the kernel is not too large for it."""
         trains = trains_of(signal) if geometry.taps <= ops.MOST_TAPS else ()
+        if geometry.groups > 1:  # planes are channels of their own, which groups would tear apart
+            trains = tuple(plane for train in trains for plane in train.split())
         if run.weight_bits:
             # data are told by their gradient, which is computed only if somebody asks; spikes pass through pooling
             kernel = rounded(kernel, run.weight_bits if needs_gradient(signal) is True else DATA_BITS)
@@ -135,7 +139,8 @@ class Convolution:
             shape = (len(self.kernel), *self.geometry.output_size(height, width), *inner)
             return (Computed(lambda: self._of_values(bias), shape),)
         digits = f", {len(self.trains)} trains" if len(self.trains) > 1 else ""
-        self.run.note(self.path, f"spikes{digits}")
+        planes = max(train.planes for train in self.trains)
+        self.run.note(self.path, f"spikes{digits}" + (f", {planes} planes" if planes > 1 else ""))
         biases = [bias, *[None] * (len(self.trains) - 1)]
         return tuple(
             ConvolvedSpikes(
@@ -158,7 +163,7 @@ class Convolution:
         return flat.reshape(*flat.shape[:3], *values.shape[3:])
 
     def _table_bits(self, train: SpikeTrain) -> int:
-        return ops.best_table_bits(train.firing_rate(), self.geometry.taps)
+        return ops.best_table_bits(train.density(), self.geometry.taps)
 
     def kernel_gradient(self, gradient: Gradient) -> Values:
         """The kernel's, given the output's."""
@@ -167,17 +172,18 @@ class Convolution:
             varies = "constant gradient" if slope is None else "gradient of every step"
             self.run.note(self.path, f"weight gradient on spikes, {varies}")
             parts = [
-                train.weigh(
+                train.kernel_gradient(
                     ops.conv2d_spikes_weight_gradient(
                         constant,
                         slope,
                         values,
                         train.words,
-                        self.kernel.shape,
+                        train.weighed_shape(self.kernel.shape),
                         train.common_amplitude,
                         self.geometry,
                         self._table_bits(train),
-                    )
+                    ),
+                    self.kernel.shape,
                 )
                 for train in self.trains
             ]

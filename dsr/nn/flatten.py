@@ -31,8 +31,8 @@ class Flatten(Layer):
         if isinstance(signal, SpikeTrain):
             words = signal.words
             if words.shape[1:3] != (1, 1):
-                values = signal.values()
-                words = ops.pack_words(values.reshape(*features, 1, 1, *values.shape[3:]))
+                planes = [train.values() for train in signal.split()]
+                words = np.concatenate([ops.pack_words(v.reshape(*features, 1, 1, *v.shape[3:])) for v in planes])
             amplitude = signal.amplitude
             if isinstance(amplitude, np.ndarray):
                 amplitude = amplitude.repeat(features[0] // len(amplitude))

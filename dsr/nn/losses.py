@@ -83,6 +83,39 @@ def cross_entropy(
     return loss, np.ascontiguousarray(np.moveaxis(grad.reshape(pixels.shape), -1, 1))
 
 
+def soft_cross_entropy(rates: ArrayLike, targets: ArrayLike) -> tuple[float, Values]:
+    """Cross-entropy with the softmax of other outputs, such as those of a teacher, mean over the batch.
+
+    Parameters
+    ----------
+    rates : array_like, shape (B, classes) or (B, classes, H, W)
+        Output of a network.
+    targets : array_like
+        Outputs, finite numbers in the shape of the rates.
+
+    Returns
+    -------
+    loss : float
+        Not finite where the rates are not.
+    grad_rate : ndarray of float32
+        ``(softmax(rates) - softmax(targets)) / rows``, in the shape of the rates; rows are samples, or their pixels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        These are no numbers, shapes do not fit, or a target is not finite.
+    """
+    values, scores = as_pair("soft_cross_entropy", rates, targets)
+    classes = values.shape[1]
+    rows, others = (np.moveaxis(array, 1, -1).reshape(-1, classes) for array in (values, scores))
+    log_probability, share = _log_softmax(rows), np.exp(_log_softmax(others))
+    with np.errstate(invalid="ignore"):
+        loss = float(-(share * log_probability).sum() / len(rows))
+        grad = ((np.exp(log_probability) - share) / len(rows)).astype(np.float32)
+    pixels = np.moveaxis(values, 1, -1).shape
+    return loss, np.ascontiguousarray(np.moveaxis(grad.reshape(pixels), -1, 1))
+
+
 def mse(rates: ArrayLike, targets: ArrayLike) -> tuple[float, Values]:
     """Mean squared error over all outputs of all samples, for real targets.
 

@@ -33,8 +33,8 @@ class MaxPool2d(Pooling):
     Notes
     -----
     Of spikes of one amplitude the largest at a step is their OR: a spike where there is one in the window. They stay
-    spikes. Of currents it is the largest value of each step, and the gradient of each step goes to that value; of equal
-    ones, to the first.
+    spikes. Of currents and of graded spikes it is the largest value of each step, and the gradient of each step goes to
+    that value; of equal ones, to the first.
 
     The gradient of the OR goes to the element of the window whose representation (weighted firing rate) is the largest.
     DSR needs the representation o of the output as a function of those of the input, r_i. They do not determine it, as
@@ -104,7 +104,7 @@ class MaxPool1d(SignalPooling, MaxPool2d):
 
 def _stays_spikes(signal: Signal) -> TypeGuard[SpikeTrain]:
     """Whether the largest element at a step is a spike if there is one: spikes may be given with amplitudes below 0."""
-    return isinstance(signal, SpikeTrain) and bool(np.all(np.asarray(signal.amplitude) > 0))
+    return isinstance(signal, SpikeTrain) and signal.planes == 1 and bool(np.all(np.asarray(signal.amplitude) > 0))
 
 
 def _of_steps(values: Values, grad: Values) -> Values:

@@ -8,12 +8,12 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.nn.currents import Asked, Current, Signal
-from dsr.nn.gradients import Gradient, SignalGradient
+from dsr.nn.currents import Asked, Current, Signal, signal_values
+from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
 from dsr.nn.layer import Layer, Parameter
 from dsr.nn.neurons import Neuron
 from dsr.nn.run import Budget, Run
-from dsr.nn.spikes import SpikeTrain, from_lanes, image_shape
+from dsr.nn.spikes import SpikeTrain, from_lanes, image_shape, to_lanes, uniform_weights
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, as_flag, require_finite, shown
 
@@ -156,8 +156,9 @@ class Network:
 
         Parameters
         ----------
-        grad_rate : array_like, shape (B, N) or (B, C, H, W)
-            Gradient of the loss with respect to the output rates, in their shape.
+        grad_rate : array_like, shape (B, N) or (B, C, H, W), or one of these with T before it
+            Gradient of the loss with respect to the output rates, in their shape; or to the outputs of every step, as
+            `output_steps` gives them.
         input : bool
             Whether the gradient of the data is computed, too; the first layer has no other use for it.
 
@@ -172,7 +173,7 @@ class Network:
         RuntimeError
             There was no forward pass with ``training=True`` or ``for_backward=True``, or a layer gives no gradient.
         TypeError, ValueError
-            `grad_rate` is no array of finite numbers in the shape of the rates; then the pass is still there.
+            `grad_rate` is no array of finite numbers in one of these shapes; then the pass is still there.
         """
         if self._passed is None:
             raise RuntimeError(
@@ -182,18 +183,31 @@ class Network:
         input = as_flag("Network.backward", "input", input)
         grad = as_array("Network.backward", "grad_rate", grad_rate).astype(np.float32, copy=False)
         expected = (output.batch, *output.features)
-        if grad.shape != expected:
-            raise ValueError(f"Network.backward: argument 'grad_rate': expected shape {expected}, got {grad.shape}")
+        every_step = (output.timesteps, *expected)
+        if grad.shape not in (expected, every_step):
+            raise ValueError(
+                f"Network.backward: argument 'grad_rate': expected shape {expected}, or of every step {every_step}, "
+                f"got {grad.shape}"
+            )
         require_finite("Network.backward", "grad_rate", grad)
         self._passed = None
         assert isinstance(current.needs_gradient, Asked)
         current.needs_gradient.yes = input
+        gradient: SignalGradient
+        if grad.shape == every_step:
+            gradient = as_wanted(output, Gradient.from_dense(to_lanes(grad)))
+            return self._backward(gradient, current, shape, input)
         lanes = np.ascontiguousarray(np.moveaxis(grad, 0, -1)).reshape(*image_shape(output.features), output.batch)
-        gradient: SignalGradient = Gradient(lanes / np.float32(output.timesteps), output.timesteps)
+        gradient = Gradient(lanes / np.float32(output.timesteps), output.timesteps)
         if output.time_weights is not None:
             # rate = sum_t w[t] o[t] / T, and the neuron sums with w again: sum w**2 / T, 1 for IF (method.md)
             weights = output.time_weights.astype(np.float64)
             gradient = lanes * np.float32((weights**2).sum() / len(weights))
+        return self._backward(gradient, current, shape, input)
+
+    def _backward(
+        self, gradient: SignalGradient, current: Current, shape: tuple[int, ...], input: bool
+    ) -> Values | None:
         below = self.body.backward(gradient)
         if not input:
             return None
@@ -202,6 +216,31 @@ class Network:
             raise RuntimeError(f"Network.backward: expected a Gradient of the data from the first layer, got {kind}")
         steps = below.total()[:, :, :, np.newaxis] if current.shape[3] == 1 else below.dense()
         return from_lanes(steps, current.features).reshape(shape)
+
+    def output_steps(self) -> tuple[Values, Values]:
+        """What the last layer gave at every step of the pass that `backward` is for.
+
+        Returns
+        -------
+        outputs : ndarray of float32, shape (T, B, N) or (T, B, C, H, W)
+            Spikes, each of its height, or currents.
+        weights : ndarray of float32, shape (T, 1, 1) or (T, 1, 1, 1, 1)
+            Those of the representation: the rate is ``(weights * outputs).sum(axis=0) / weights.sum()``.
+
+        Raises
+        ------
+        RuntimeError
+            There was no forward pass with ``training=True`` or ``for_backward=True``.
+        """
+        if self._passed is None:
+            raise RuntimeError(
+                "Network.output_steps: expected a forward pass with training=True or for_backward=True before it"
+            )
+        output = self._passed[2]
+        steps = from_lanes(signal_values(output), output.features)
+        outputs = np.broadcast_to(steps, (output.timesteps, *steps.shape[1:]))
+        weights = uniform_weights(output.timesteps) if output.time_weights is None else output.time_weights
+        return outputs, weights.reshape(-1, *[1] * (outputs.ndim - 1))
 
     def predict(self, data: ArrayLike, batch_size: int = 256) -> NDArray[np.int64]:
         """Class of each sample, the one of the largest rate, shape (B,); of each pixel of an image-shaped output."""

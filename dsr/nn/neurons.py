@@ -18,6 +18,7 @@ from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, decaying_weights, uniform_weights
 from dsr.ops import NeuronModel, PerChannel, Values
 from dsr.ops.arguments import LARGEST, SMALLEST, as_flag, as_number, as_positive, as_positives, shown
+from dsr.ops.neurons import as_levels
 
 Doubles = NDArray[np.float64]
 Thresholds = float | Sequence[float] | NDArray[np.floating[Any]]
@@ -53,6 +54,7 @@ class Neuron(Layer):
         v_threshold_lower_bound: float,
         train_threshold: bool,
         threshold_gradient_scale: float,
+        levels: int = 1,
     ) -> None:
         name = type(self).__name__
         self.alpha = as_number(name, "alpha", alpha, lambda a: 2.0**-20 <= a <= 1, "a number in [2**-20, 1]")
@@ -62,6 +64,7 @@ class Neuron(Layer):
         self.threshold_gradient_scale = as_number(
             name, "threshold_gradient_scale", scale, lambda value: 0 <= value <= LARGEST, "a number >= 0"
         )
+        self.levels = as_levels(name, levels)
         self.v_threshold = Parameter(_threshold(name, v_threshold), bound)
         self._state: tuple[Current, NeuronModel, Run] | None = None
 
@@ -144,7 +147,7 @@ class Neuron(Layer):
         words = evaluate.spikes(current, model, weights, self.path, run)
         if run.training:
             self._state = current, model, run
-        return SpikeTrain(words, signal.features, model.amplitude, weights)
+        return SpikeTrain(words, signal.features, model.amplitude, weights, model.planes)
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """The same gradient for every step of the current, and the threshold's."""
@@ -153,11 +156,15 @@ class Neuron(Layer):
         weights = self.time_weights(current.timesteps)
         below, above = evaluate.neuron_gradient(gradient, current, model, weights, self.path, run)
         if self.train_threshold:
-            factor = self.threshold_gradient_factor() * self.threshold_gradient_scale
+            factor = self.levels * self.threshold_gradient_factor() * self.threshold_gradient_scale
             if self.v_threshold.value.ndim == 0:
                 above = above.cumsum()[-1]  # in order, unlike NumPy's sum
             self.v_threshold.grad = np.array(above * factor, np.float32)
         return below
+
+    def kind(self) -> str:
+        """The class, and the spikes of a step where there may be several."""
+        return super().kind() + (f", {self.levels} levels" if self.levels > 1 else "")
 
     def multiply_adds(self, output_features: tuple[int, ...]) -> int:
         """None."""
@@ -206,6 +213,8 @@ class IF(Neuron, kind="if"):
         Whether the threshold is trained.
     threshold_gradient_scale : float
         Factor of the threshold's gradient, >= 0; 0.001 in the published ImageNet recipe.
+    levels : int
+        Spikes that a neuron emits at a step at most, 1 to 255: graded spikes, see `dsr.functional.if_forward`.
 
     Notes
     -----
@@ -220,12 +229,13 @@ class IF(Neuron, kind="if"):
         *,
         train_threshold: bool = True,
         threshold_gradient_scale: float = 1.0,
+        levels: int = 1,
     ) -> None:
-        super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
+        super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale, levels)
 
     def model(self, threshold: PerChannel) -> NeuronModel:
         """Decay and gain are 1, a spike is worth the threshold."""
-        return ops.if_model(threshold, self.alpha, function=f"IF {self.path}".rstrip())
+        return ops.if_model(threshold, self.alpha, levels=self.levels, function=f"IF {self.path}".rstrip())
 
     export = Neuron.export
 
@@ -234,14 +244,14 @@ class IF(Neuron, kind="if"):
         return uniform_weights(timesteps)
 
     def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
-        """``clip(z, 0, V) / V``."""
+        """``clip(z, 0, levels V) / V``."""
         relative = mean_current / self.by_channel(self.effective_threshold())
-        slope, _ = functional.if_rate_backward(np.ones_like(relative), relative, 1.0)
-        return functional.if_rate(relative, 1.0), slope != 0
+        slope, _ = functional.if_rate_backward(np.ones_like(relative), relative, 1.0, levels=self.levels)
+        return functional.if_rate(relative, 1.0, levels=self.levels), slope != 0
 
     def threshold_for(self, activation: float) -> float:
-        """``clip(z, 0, V)`` ends at ``z = V``."""
-        return activation
+        """``clip(z, 0, levels V)`` ends at ``z = levels V``."""
+        return activation / self.levels
 
 
 class LIF(Neuron, kind="lif"):
@@ -263,6 +273,8 @@ class LIF(Neuron, kind="lif"):
         Whether the threshold is trained.
     threshold_gradient_scale : float
         Another factor of the threshold's gradient, >= 0.
+    levels : int
+        Spikes that a neuron emits at a step at most, 1 to 255: graded spikes, see `dsr.functional.if_forward`.
 
     Notes
     -----
@@ -280,8 +292,9 @@ class LIF(Neuron, kind="lif"):
         *,
         train_threshold: bool = True,
         threshold_gradient_scale: float = 1.0,
+        levels: int = 1,
     ) -> None:
-        super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale)
+        super().__init__(v_threshold, alpha, v_threshold_lower_bound, train_threshold, threshold_gradient_scale, levels)
         self.tau, self.delta_t = as_positive("LIF", "tau", tau), as_positive("LIF", "delta_t", delta_t)
         heights = self.v_threshold.value.astype(np.float64) / self.delta_t
         if not ((heights >= SMALLEST) & (heights <= LARGEST)).all():
@@ -296,7 +309,8 @@ class LIF(Neuron, kind="lif"):
 
     def model(self, threshold: PerChannel) -> NeuronModel:
         """``decay = exp(-delta_t / tau)``, ``gain = 1 - decay``; a spike is worth ``threshold / delta_t``."""
-        return ops.lif_model(threshold, self.tau, self.delta_t, self.alpha, function=f"LIF {self.path}".rstrip())
+        numbers = threshold, self.tau, self.delta_t, self.alpha
+        return ops.lif_model(*numbers, levels=self.levels, function=f"LIF {self.path}".rstrip())
 
     export = Neuron.export
 
@@ -305,14 +319,15 @@ class LIF(Neuron, kind="lif"):
         return decaying_weights(timesteps, self.tau, self.delta_t)
 
     def mapping(self, mean_current: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
-        """``clip(z / tau, 0, V / delta_t)`` in units of ``V / delta_t``."""
+        """``clip(z / tau, 0, levels V / delta_t)`` in units of ``V / delta_t``."""
         relative = mean_current / self.by_channel(self.effective_threshold())
-        slope, _ = functional.lif_rate_backward(np.ones_like(relative), relative, 1.0, self.tau, self.delta_t)
-        return functional.lif_rate(relative, 1.0, self.tau, self.delta_t) * self.delta_t, slope != 0
+        numbers = 1.0, self.tau, self.delta_t
+        slope, _ = functional.lif_rate_backward(np.ones_like(relative), relative, *numbers, levels=self.levels)
+        return functional.lif_rate(relative, *numbers, levels=self.levels) * self.delta_t, slope != 0
 
     def threshold_for(self, activation: float) -> float:
-        """``clip(z / tau, 0, V / delta_t)`` ends at ``z = tau V / delta_t``."""
-        return activation * self.delta_t / self.tau
+        """``clip(z / tau, 0, levels V / delta_t)`` ends at ``z = levels tau V / delta_t``."""
+        return activation * self.delta_t / self.tau / self.levels
 
     def threshold_gradient_factor(self) -> float:
         """`delta_t`, or its inverse with the exact gradient."""

@@ -75,6 +75,11 @@ class SpikeResidual(Layer):
             self._state = signal, body, other
         if self.connect == "add":
             return add_signals(trains)
+        if body.planes > 1 or other.planes > 1:
+            raise ValueError(
+                f'SpikeResidual {self.path}: expected neurons of one level for connect="{self.connect}", got graded '
+                'spikes: a step has several of them; connect="add" takes them'
+            )
         gate = body.words if self.connect == "and" else ~body.words
         a, b = body.time_weights, other.time_weights
         weights = a if a is not None and b is not None and np.array_equal(a, b) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +33,7 @@ class SpikeTrain:
 
     Attributes
     ----------
-    words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
+    words : ndarray of uint32, shape (planes ceil(C / 32), H, W, T, B)
         Channel c is bit ``c % 32`` of word ``c // 32``; bits of channels that do not exist are zero.
     features : tuple of int
         ``(C, H, W)``; ``(C, L)`` for a signal, whose words have ``H, W = 1, L``; or ``(N,)`` for a vector, whose words
@@ -41,12 +43,16 @@ class SpikeTrain:
     time_weights : ndarray of float32, shape (T,), or None
         Weights of the representation, of mean 1: how the neuron below reads time in `rate`, and how it wants the
         gradient summed over time. None: a layer such as dropout that wants the gradient of every step.
+    planes : int
+        Binary digits of the number of spikes of a step: 1, or more of graded spikes. Then the words are those of the
+        lowest digit, followed by those of the next one, and so on.
     """
 
     words: Words
     features: tuple[int, ...]
     amplitude: PerChannel
     time_weights: Values | None
+    planes: int = 1
 
     @classmethod
     def from_dense(cls, train: ArrayLike, amplitude: float = 1.0, time_weights: Values | None = None) -> SpikeTrain:
@@ -86,12 +92,30 @@ class SpikeTrain:
         return cls(ops.pack_words(to_lanes(dense != 0)), dense.shape[2:], amplitude, weights)
 
     def dense(self) -> Values:
-        """Unpack to a time-first float32 array of 0 and `amplitude`, ``(T, B, *features)``."""
+        """Unpack to a time-first float32 array of `amplitude` for each spike, ``(T, B, *features)``."""
         return from_lanes(self.values(), self.features)
 
     def values(self) -> Values:
         """Unpack to float32 lanes, (C, H, W, T, B)."""
-        return ops.unpack_words(self.words, self.channels, self.amplitude)
+        if self.planes == 1:
+            return ops.unpack_words(self.words, self.channels, self.amplitude)
+        numbers = self.numbers()
+        return np.multiply(numbers, by_channel(self.amplitude), out=numbers)
+
+    def numbers(self) -> Values:
+        """How many spikes there are, (C, H, W, T, B)."""
+        lowest, *others = self.split()
+        numbers = ops.unpack_words(lowest.words, self.channels)
+        for plane, other in enumerate(others, 1):
+            ops.add_words(other.words, numbers, float(2**plane))
+        return numbers
+
+    def split(self) -> tuple[SpikeTrain, ...]:
+        """The planes, trains of amplitudes a, 2 a, 4 a, ... whose sum this one is; the train itself if it has one."""
+        if self.planes == 1:
+            return (self,)
+        words = self.words.reshape(self.planes, len(self.words) // self.planes, *self.words.shape[1:])
+        return tuple(replace(self, words=w, amplitude=self.amplitude * 2**k, planes=1) for k, w in enumerate(words))
 
     @property
     def common_amplitude(self) -> float:
@@ -99,13 +123,36 @@ class SpikeTrain:
         return 1.0 if isinstance(self.amplitude, np.ndarray) else self.amplitude
 
     def weigh(self, kernel: Values) -> Values:
-        """A kernel (O, C / groups, KH, KW) with the amplitudes of channels in its weights; itself if they have one."""
-        if not isinstance(self.amplitude, np.ndarray):
-            return kernel
-        inner = kernel.shape[1]
-        groups = self.channels // inner
-        by_group = kernel.reshape(groups, len(kernel) // groups, *kernel.shape[1:])
-        return (by_group * self.amplitude.reshape(groups, 1, inner, 1, 1)).reshape(kernel.shape)
+        """A kernel (O, C / groups, KH, KW) as the words want it: itself if channels have one amplitude, and one plane.
+
+        The amplitudes of channels go into its weights. Planes are channels of their own, ``32 ceil(C / 32)`` each,
+        whose weights are 1, 2, 4, ... times these; there is no kernel of several groups for them.
+        """
+        weighed = kernel
+        if isinstance(self.amplitude, np.ndarray):
+            inner = kernel.shape[1]
+            groups = self.channels // inner
+            by_group = kernel.reshape(groups, len(kernel) // groups, *kernel.shape[1:])
+            weighed = (by_group * self.amplitude.reshape(groups, 1, inner, 1, 1)).reshape(kernel.shape)
+        if self.planes == 1:
+            return weighed
+        wide = np.zeros(self.weighed_shape(kernel.shape), np.float32)
+        for plane, part in enumerate(np.split(wide, self.planes, axis=1)):
+            np.multiply(weighed, np.float32(2**plane), out=part[:, : kernel.shape[1]])
+        return wide
+
+    def weighed_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what `weigh` makes of a kernel of this shape."""
+        return shape if self.planes == 1 else (shape[0], 32 * len(self.words), *shape[2:])
+
+    def kernel_gradient(self, weighed: Values, shape: tuple[int, ...]) -> Values:
+        """The gradient of a kernel of this shape, given that of what `weigh` makes of it."""
+        if self.planes == 1:
+            return self.weigh(weighed)
+        parts = [
+            part[:, : shape[1]] * np.float32(2**k) for k, part in enumerate(np.split(weighed, self.planes, axis=1))
+        ]
+        return replace(self, planes=1).weigh(sum(parts[1:], parts[0]))
 
     @property
     def channels(self) -> int:
@@ -134,16 +181,24 @@ class SpikeTrain:
 
     def counts(self) -> NDArray[np.int64]:
         """Spikes of each channel over all pixels, steps and samples, shape (C,)."""
-        return ops.count_words(self.words, self.channels)
+        planes = (2**k * ops.count_words(part.words, self.channels) for k, part in enumerate(self.split()))
+        return np.sum(list(planes), axis=0)
 
     def firing_rate(self) -> float:
-        """Spikes per neuron and time step, in [0, 1]; counted once."""
+        """Spikes per neuron and time step, in [0, 1]; of graded ones up to the most of a step."""
+        return sum(2**k * part for k, part in enumerate(self._set_bits())) / max(prod(self.shape), 1)
+
+    def density(self) -> float:
+        """Share of the bits that are set, in all planes: the firing rate where there is one."""
+        return sum(self._set_bits()) / max(prod(self.shape) * self.planes, 1)
+
+    def _set_bits(self) -> list[int]:
+        """Bits that are set in each plane; counted once."""
         # no cached_property: Python 3.11 has one lock for all trains, which a forked child may find taken for ever
-        kept = vars(self)
-        if "_firing_rate" not in kept:
-            neurons = prod(self.shape)
-            kept["_firing_rate"] = ops.count_bits(self.words) / neurons if neurons else 0.0
-        return float(kept["_firing_rate"])
+        kept: dict[str, list[int]] = vars(self)
+        if "_bits" not in kept:
+            kept["_bits"] = [ops.count_bits(part.words) for part in self.split()]
+        return kept["_bits"]
 
     def rate(self) -> Values:
         """The representation of the train, ``(B, *features)``: its (weighted) mean over time, step by step. EXACT."""
@@ -176,6 +231,26 @@ def image_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
     channels, *pixels = features
     height, width = (1, *pixels) if len(pixels) == 1 else pixels or (1, 1)
     return channels, height, width
+
+
+def by_channel(numbers: PerChannel) -> Any:
+    """One number, or those of channels in the shape that goes with lanes."""
+    return numbers.reshape(-1, 1, 1, 1, 1) if isinstance(numbers, np.ndarray) else np.float32(numbers)
+
+
+def sum_planes(numbers: Sequence[Words], count: int) -> Words:
+    """Binary digits of ``sum_j 2**j numbers[j]``, so many planes, the lowest first.
+
+    Each of the numbers is given by its own digits, (planes, ...).
+    """
+    total = np.zeros((count, *numbers[0].shape[1:]), np.uint32)
+    for first, digits in enumerate(numbers):
+        carry = np.zeros_like(total[0])
+        for k in range(first, count):
+            digit = digits[k - first] if k - first < len(digits) else np.uint32(0)
+            half = total[k] ^ digit
+            total[k], carry = half ^ carry, (total[k] & digit) | (half & carry)
+    return total
 
 
 def to_lanes(array: NDArray[np.generic]) -> Values:

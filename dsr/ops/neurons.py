@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dsr import _core
-from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive, as_positives
+from dsr.ops.arguments import LARGEST, SMALLEST, as_count, as_number, as_positive, as_positives, shown
 from dsr.ops.exponential import exp
 from dsr.ops.layout import (
     PerChannel,
@@ -24,14 +24,18 @@ from dsr.ops.layout import (
     word_count,
 )
 
+MOST_LEVELS = 255
+"""Spikes of a step at most: eight binary digits."""
+
 
 @dataclass(frozen=True)
 class NeuronModel:
     """A neuron: what it does at each step, and the mapping of its representations.
 
     A step is ``u = decay v + gain I``, a spike where ``u >= fire``, then ``v = u - v_threshold`` (reset by subtraction)
-    or ``v = u``. The representation of the train approaches ``clip(z / divisor, 0, amplitude)``, where z is that of the
-    current.
+    or ``v = u``. Graded spikes are up to `levels` at a step: k is the number of j in 1, ..., levels with
+    ``u >= fire + (j - 1) v_threshold``, then ``v = u - k v_threshold``. The representation of the train approaches
+    ``clip(z / divisor, 0, levels amplitude)``, where z is that of the current.
 
     Attributes
     ----------
@@ -43,6 +47,8 @@ class NeuronModel:
         The mapping divides by `divisor` and saturates at ``z = top``.
     closed : bool
         Whether the gradient passes at the ends of the interval [0, top].
+    levels : int
+        Spikes of a step at most, 1 to `MOST_LEVELS`.
 
     Notes
     -----
@@ -58,12 +64,19 @@ class NeuronModel:
     divisor: float
     top: PerChannel
     closed: bool
+    levels: int = 1
+
+    @property
+    def planes(self) -> int:
+        """Binary digits of the number of spikes of a step."""
+        return self.levels.bit_length()
 
 
 def if_model(
     v_threshold: PerChannel,
     alpha: float = 0.5,
     *,
+    levels: int = 1,
     dtype: DTypeLike = np.float32,
     function: str = "if_model",
     one: bool = False,
@@ -72,8 +85,11 @@ def if_model(
 
     `v_threshold` is a number, or, unless it has to be `one`, an array (C,) with that of each channel.
     """
-    threshold, fire = (_plain(number) for number in _threshold(function, v_threshold, alpha, dtype, one))
-    return NeuronModel(1.0, 1.0, threshold, fire, threshold, 1.0, threshold, closed=True)
+    threshold, fire = _threshold(function, v_threshold, alpha, dtype, one)
+    most = as_levels(function, levels)
+    top = _top(function, most, threshold, v_threshold, "v_threshold")
+    threshold, fire, top = (_plain(number) for number in (threshold, fire, top))
+    return NeuronModel(1.0, 1.0, threshold, fire, threshold, 1.0, top, closed=True, levels=most)
 
 
 def lif_model(
@@ -82,6 +98,7 @@ def lif_model(
     delta_t: float,
     alpha: float = 0.3,
     *,
+    levels: int = 1,
     dtype: DTypeLike = np.float32,
     function: str = "lif_model",
     one: bool = False,
@@ -102,10 +119,12 @@ def lif_model(
             given = f"{np.ravel(threshold)[np.argmax(bad)]:.4g}, {tau:.4g} and {delta_t:.4g}"
             wanted = f"{name} in [2**-126, 2**126], got v_threshold, tau and delta_t of {given}"
             raise ValueError(f"{function}: argument 'delta_t': expected {wanted}")
+    most = as_levels(function, levels)
+    _top(function, most, amplitude, v_threshold, "v_threshold / delta_t")
+    top = _top(function, most, top, v_threshold, "tau v_threshold / delta_t")
     threshold, fire, amplitude, top = (_plain(number) for number in (threshold, fire, amplitude, top))
-    return NeuronModel(
-        float(kind(decay)), float(kind(1 - decay)), threshold, fire, amplitude, float(kind(tau)), top, closed=False
-    )
+    numbers = float(kind(decay)), float(kind(1 - decay)), threshold, fire, amplitude, float(kind(tau)), top
+    return NeuronModel(*numbers, closed=False, levels=most)
 
 
 def _threshold(function: str, v_threshold: Any, alpha: float, dtype: DTypeLike, one: bool) -> tuple[Any, Any]:
@@ -119,9 +138,33 @@ def _threshold(function: str, v_threshold: Any, alpha: float, dtype: DTypeLike, 
     return threshold, kind(fraction) * threshold
 
 
+def as_levels(function: str, levels: Any) -> int:
+    """`levels` as an integer in [1, MOST_LEVELS]."""
+    most = as_count(function, "levels", levels)
+    if most > MOST_LEVELS:
+        raise ValueError(f"{function}: argument 'levels': expected an integer in [1, {MOST_LEVELS}], got {most}")
+    return most
+
+
+def _top(function: str, levels: int, height: Any, v_threshold: PerChannel, name: str) -> Any:
+    """So many times a height, which is made of `v_threshold`."""
+    with np.errstate(over="ignore"):
+        top = height * height.dtype.type(levels)
+    if not np.all(top <= LARGEST):
+        wanted = f"levels * {name} up to 2**126, got {levels} levels and v_threshold {shown(v_threshold)}"
+        raise ValueError(f"{function}: argument 'levels': expected {wanted}")
+    return top
+
+
 def _plain(number: Any) -> PerChannel:
     """A Python number, or the array."""
     return number if isinstance(number, np.ndarray) else float(number)
+
+
+def planes_of(neuron: NeuronModel) -> int:
+    """`NeuronModel.planes`; 1 of what the compiled part will refuse."""
+    levels = getattr(neuron, "levels", 1)
+    return levels.bit_length() if isinstance(levels, int) and 1 <= levels <= MOST_LEVELS else 1
 
 
 def one_and_thresholds(neuron: NeuronModel) -> tuple[NeuronModel, Values | None]:
@@ -143,14 +186,16 @@ def neuron_spikes(
     """Spikes as words, the sum of the current over time (C, H, W, B), and the sum with `weights` (T,) or None. EXACT.
 
     A current of one step is held for all `timesteps`. `scale` and `shift` (C,) are applied first,
-    ``scale * x + shift``; the sums are of x itself.
+    ``scale * x + shift``; the sums are of x itself. Of graded spikes the words are those of each binary digit of their
+    number, one plane behind the other, the lowest first: (planes ceil(C / 32), H, W, T, B).
     """
     require_array("neuron_spikes", 5, current=current)
     if weights is not None:
         require_array("neuron_spikes", 1, weights=weights)
     channels, height, width, _, batch = current.shape
     steps = as_count("neuron_spikes", "timesteps", timesteps)
-    words = new_array("neuron_spikes", "timesteps", (word_count(channels), height, width, steps, batch), np.uint32)
+    groups = planes_of(neuron) * word_count(channels)
+    words = new_array("neuron_spikes", "timesteps", (groups, height, width, steps, batch), np.uint32)
     sums, weighted = new_sum(current), None if weights is None else new_sum(current)
     _core.neuron_spikes(
         merge_pixels(current, 2),

@@ -22,7 +22,7 @@ from dsr.ops.layout import (
     require_writable,
     word_count,
 )
-from dsr.ops.neurons import NeuronModel, one_and_thresholds
+from dsr.ops.neurons import NeuronModel, one_and_thresholds, planes_of
 from dsr.ops.words import transpose_words
 
 MOST_TAPS = 121
@@ -157,13 +157,13 @@ class SpikeConvolution:
             heights,
         )
 
-    def output_words(self, function: str = "conv2d_spikes") -> Words:
-        """Room for spikes of the shape of the output; errors are those of `function`."""
+    def output_words(self, function: str = "conv2d_spikes", planes: int = 1) -> Words:
+        """Room for spikes of the shape of the output, so many planes; errors are those of `function`."""
         require_array(function, 5, words=self.words)
         _, height, width, timesteps, batch = self.words.shape
         rows, columns = convolved_size(function, "words", height, width, self.weight, self.geometry)
         return new_array(
-            function, "geometry", (word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
+            function, "geometry", (planes * word_count(len(self.weight)), rows, columns, timesteps, batch), np.uint32
         )
 
 
@@ -179,10 +179,11 @@ def conv2d_neuron_spikes(
     The current is used while it is in the cache and stored nowhere. `potentials`, from `row_potentials`, are those
     before the first step, and then those after the last; without them they begin at 0.
     """
-    out = convolution.output_words("conv2d_neuron_spikes")
+    out = convolution.output_words("conv2d_neuron_spikes", planes_of(neuron))
     if potentials is not None:
-        groups, rows, columns, _, batch = out.shape
-        require_writable("conv2d_neuron_spikes", "potentials", potentials, (groups, rows, columns, batch, ROW))
+        _, rows, columns, _, batch = out.shape
+        shape = word_count(len(convolution.weight)), rows, columns, batch, ROW
+        require_writable("conv2d_neuron_spikes", "potentials", potentials, shape)
     arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron)
     _core.conv2d_neuron_spikes(*arguments, convolution.packed, out, potentials)
     return out
@@ -204,8 +205,10 @@ def neuron_steps(
     require_array("neuron_steps", 5, current=current)
     channels, height, width, _, batch = current.shape
     steps = as_count("neuron_steps", "timesteps", timesteps)
-    words = new_array("neuron_steps", "timesteps", (word_count(channels), height, width, steps, batch), np.uint32)
-    require_writable("neuron_steps", "potentials", potentials, (len(words), height, width, batch, ROW))
+    groups = word_count(channels)
+    shape = planes_of(neuron) * groups, height, width, steps, batch
+    words = new_array("neuron_steps", "timesteps", shape, np.uint32)
+    require_writable("neuron_steps", "potentials", potentials, (groups, height, width, batch, ROW))
     _core.neuron_steps(
         merge_pixels(current, 2),
         scale,

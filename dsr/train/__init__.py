@@ -4,6 +4,7 @@ from dsr.train.build import build_network, learning_rate, make_optimizer, neuron
 from dsr.train.callbacks import Callback, StopEarly
 from dsr.train.metrics import Metric
 from dsr.train.model import Model, load, save
+from dsr.train.statistics import estimate_statistics
 from dsr.train.steps import accuracy, compute_gradients, measure, train_step
 from dsr.train.trainer import Trainer
 
@@ -16,6 +17,7 @@ __all__ = [
     "accuracy",
     "build_network",
     "compute_gradients",
+    "estimate_statistics",
     "learning_rate",
     "load",
     "make_optimizer",

@@ -54,6 +54,7 @@ from dsr.files.errors import reason
 from dsr.files.reference import absolute, is_reference
 from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
+from dsr.ops.neurons import MOST_LEVELS
 from dsr.optim.registry import OPTIMIZERS
 from dsr.train.views import Views
 
@@ -66,6 +67,8 @@ _SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
 _MOMENTUM = With("optimizer", kinds_with("momentum", OPTIMIZERS))
 _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
 _WEIGHT_BITS = Range("0 or an integer from 2 to 8", lambda value: value == 0 or 2 <= value <= 8)
+_LEVELS = Range("an integer in [1, 255]", lambda value: 1 <= value <= MOST_LEVELS)
+_STEPS = Range("a list of integers in [1, 2**31)", lambda values: all(1 <= value < 2**31 for value in values))
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
 
@@ -86,8 +89,10 @@ class Recipe(SampleOptions):
     dropout: Annotated[float, SHARE, "Probability, where the model has dropout."] = 0.0
     neuron: Annotated[str, Choices(tuple(NEURONS)), "The neurons; relu: the ordinary twin, with timesteps 1."] = "if"
     timesteps: Annotated[int, COUNT, "T; of event recordings also the number of frames."] = 5
+    timesteps_drawn: Annotated[tuple[int, ...], _STEPS, "T of each training batch is one of these, by chance."] = ()
     v_threshold: Annotated[float, POSITIVE, _SPIKING, "Initial threshold of the neurons."] = 6.0
     alpha: Annotated[float, _ALPHA, _SPIKING, "Share of the threshold at which a neuron fires."] = 0.5
+    levels: Annotated[int, _LEVELS, _SPIKING, "Spikes that a neuron emits at a step at most: graded spikes."] = 1
     v_threshold_lower_bound: Annotated[float, POSITIVE, _SPIKING, "Thresholds never fall below it."] = 0.01
     tau: Annotated[float, POSITIVE, _LEAKY, "Time constant of the neurons."] = 1.0
     delta_t: Annotated[float, POSITIVE, _LEAKY, "Length of a time step, in the unit of tau."] = 0.1
@@ -111,6 +116,9 @@ class Recipe(SampleOptions):
     augment_options: Annotated[dict[str, Any], With("augment"), "Passed on to it."] = field(default_factory=dict)
     callbacks: Annotated[str, "A reference: what is called after steps and epochs."] = ""
     callbacks_options: Annotated[dict[str, Any], With("callbacks"), "Passed on to it."] = field(default_factory=dict)
+    prefix_loss: Annotated[bool, "The mean of the loss over the outputs of the first 1, 2, ..., T steps."] = False
+    teacher: Annotated[str, "A run folder or file of `dsr.load`: its outputs are learnt, too."] = ""
+    teacher_share: Annotated[float, PORTION, With("teacher"), "Share of that in the loss."] = 0.5
     label_smoothing: Annotated[
         float, SHARE, With("loss", ("auto", "cross_entropy")), "Share of the target that is spread over all classes."
     ] = 0.0
@@ -132,6 +140,12 @@ class Recipe(SampleOptions):
         check(self, "recipe: key")
         for name in REFERENCES:
             object.__setattr__(self, name, absolute(getattr(self, name)))
+        if self.teacher:
+            object.__setattr__(self, "teacher", str(Path(self.teacher).absolute()))
+        if self.neuron == "relu" and set(self.timesteps_drawn) - {1}:
+            raise ValueError(
+                f"recipe: key 'timesteps_drawn': expected none with neuron = \"relu\", got {self.timesteps_drawn}"
+            )
         if self.neuron == "relu" and self.timesteps != 1:
             raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {self.timesteps}")
 

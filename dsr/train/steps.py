@@ -31,6 +31,7 @@ def compute_gradients(
     loss: Loss = cross_entropy,
     metric: Metric = ACCURACY,
     share: float = 1.0,
+    prefixes: bool = False,
 ) -> tuple[float, float]:
     """Forward and backward pass of one batch.
 
@@ -48,6 +49,9 @@ def compute_gradients(
         What is measured of the outputs.
     share : float
         Factor of the gradients: the share of these samples in a batch of several ranks.
+    prefixes : bool
+        Whether the loss is the mean of those of the outputs of the first 1, 2, ..., T steps. The layers below the last
+        neurons, which see sums over time, are no slower for it.
 
     Returns
     -------
@@ -63,6 +67,22 @@ def compute_gradients(
         The loss is not finite; the message names the first layer whose output is not.
     """
     rates = network.forward(images, training=True)
+    if prefixes:
+        outputs, weights = network.output_steps()
+        sums = np.cumsum(outputs * weights, axis=0) / np.cumsum(weights, axis=0)
+        values, grads = zip(*(_checked_loss(loss, prefix, targets) for prefix in sums), strict=True)
+        value = float(np.mean(values))
+        shares = np.stack(grads) / (len(grads) * np.cumsum(weights, axis=0))
+        grad = np.cumsum(shares[::-1], axis=0)[::-1] * weights  # a step is part of its own and all later prefixes
+    else:
+        value, grad = _checked_loss(loss, rates, targets)
+    if not np.isfinite(value):
+        raise FloatingPointError(f"the loss is {value}; {first_not_finite(network, images)}")
+    network.backward(grad if share == 1 else np.float32(share) * grad)
+    return value, metric.total(rates, targets)
+
+
+def _checked_loss(loss: Loss, rates: Values, targets: NDArray[Any]) -> tuple[float, NDArray[Any]]:
     given: Any = loss(rates, targets)
     if not isinstance(given, tuple) or len(given) != 2:
         raise TypeError(f"compute_gradients: expected the loss to give (value, gradient), got {type(given).__name__}")
@@ -72,10 +92,7 @@ def compute_gradients(
         raise ValueError(
             f"compute_gradients: expected the loss to give a gradient of shape {rates.shape}, got {grad.shape}"
         )
-    if not np.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}; {first_not_finite(network, images)}")
-    network.backward(grad if share == 1 else np.float32(share) * grad)
-    return value, metric.total(rates, targets)
+    return value, grad
 
 
 def train_step(

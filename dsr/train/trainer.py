@@ -46,7 +46,9 @@ from dsr.train.metrics import Loss, metric_of
 from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
+from dsr.train.statistics import estimate_statistics, sample_batches
 from dsr.train.steps import changed_by_passes, compute_gradients, measure
+from dsr.train.teacher import Teacher
 
 
 class Trainer:
@@ -155,6 +157,11 @@ class Trainer:
         self.callbacks = make_callbacks(self.recipe, callbacks)
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
+        self.teacher = Teacher.of(self.recipe, samples)
+        if self.recipe.timesteps_drawn and samples.preprocessing is not None and samples.preprocessing.has_time:
+            raise ValueError(
+                "recipe: key 'timesteps_drawn': expected samples that are the same at every step, got some with time"
+            )
         self.average = WeightAverage(self.network, deepcopy(self.network), decay) if decay else None
         self.position = Position()
         self.metrics: list[dict[str, Any]] = []
@@ -457,7 +464,11 @@ class Trainer:
         done = False
         try:
             share = len(labels) / batch_size
-            loss, correct = compute_gradients(self.network, images, labels, self.loss, self.metric, share)
+            taught = self.loss if self.teacher is None else self.teacher.loss(self.loss, images)
+            self.network.timesteps = self._drawn_timesteps()
+            loss, correct = compute_gradients(
+                self.network, images, labels, taught, self.metric, share, recipe.prefix_loss
+            )
             numbers = loss * len(labels), correct, self._interrupts.waiting
             gathered = combine(self.group, self.network, self.optimizer.parameters, share, numbers)
             norm = gradient_norm(self.optimizer.parameters)
@@ -483,8 +494,17 @@ class Trainer:
             if isinstance(error, FloatingPointError):
                 raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
             raise
+        finally:
+            self.network.timesteps = recipe.timesteps
         self._stop_together(gathered[:, 2])
         return loss
+
+    def _drawn_timesteps(self) -> int:
+        """T of the step to come; it follows from the seed and the number of the step."""
+        drawn = self.recipe.timesteps_drawn
+        if not drawn:
+            return self.recipe.timesteps
+        return drawn[np.random.default_rng([self.recipe.seed, 5, self.position.step]).integers(len(drawn))]
 
     def _learning_rate(self, batch: int, step: int, steps_per_epoch: int) -> float:
         """The learning rate after so many batches of the epoch, and so many steps of the run."""
@@ -502,6 +522,8 @@ class Trainer:
     def _measure(self) -> dict[str, Any]:
         position, network = self.position, self.measured
         first = np.arange(min(len(self.held_out), self.recipe.batch_size))
+        if self.recipe.timesteps_drawn:  # its running statistics are of steps of all these T
+            estimate_statistics(network, sample_batches(self.training, self.recipe.batch_size, self.recipe.seed))
         self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
         reached = measure(
             network,

@@ -46,9 +46,8 @@ def with_own(neuron: Any, thresholds: Any) -> Any:
     if thresholds is None:
         return neuron
     v_threshold, fire, top = thresholds
-    return reference.Neuron(
-        neuron.decay, neuron.gain, v_threshold, fire, neuron.amplitude, neuron.divisor, top, neuron.closed
-    )
+    numbers = neuron.decay, neuron.gain, v_threshold, fire, neuron.amplitude, neuron.divisor, top, neuron.closed
+    return reference.Neuron(*numbers, neuron.levels)
 
 
 def spikes(

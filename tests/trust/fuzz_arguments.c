@@ -242,12 +242,14 @@ static PyObject *make_garbage(void) {
 /* An object with the attributes of a neuron; a twist leaves one out or makes it wrong. */
 static PyObject *make_neuron(void) {
     static const double values[] = {1, 0.5, 2, 0.1, 0x1p-149, 0x1p127};
+    static const long levels[] = {1, 1, 1, 2, 3, 255};
     PyObject *neuron = PyObject_CallNoArgs(neuron_class);
     unsigned few = take() % 2 ? 6 : 1; /* ones only: neurons without a leak */
     for (const dsr_attribute *attribute = dsr_neuron_attributes; neuron && attribute->name; attribute++) {
-        PyObject *value = twisted()            ? make_garbage()
-                          : attribute->is_flag ? PyBool_FromLong(take() % 2)
-                                               : PyFloat_FromDouble(values[take() % few]);
+        PyObject *value = twisted()                              ? make_garbage()
+                          : attribute->kind == ATTRIBUTE_FLAG    ? PyBool_FromLong(take() % 2)
+                          : attribute->kind == ATTRIBUTE_INTEGER ? PyLong_FromLong(levels[take() % few])
+                                                                 : PyFloat_FromDouble(values[take() % few]);
         if (!value || (!twisted() && PyObject_SetAttrString(neuron, attribute->name, value) < 0))
             PyErr_Clear();
         Py_XDECREF(value);

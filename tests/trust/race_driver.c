@@ -120,7 +120,7 @@ static void check(dsr_status status) {
 }
 
 /* ---- operations, time first ------------------------------------------------------------------------------------- */
-static const dsr_neuron IF = {1, 1, 1, 0.5, 1, 1, 1, 1}, LIF = {0.6, 0.4, 1, 0.3, 1, 2, 2, 0};
+static const dsr_neuron IF = {1, 1, 1, 0.5, 1, 1, 1, 1, 1}, LIF = {0.6, 0.4, 1, 0.3, 1, 2, 2, 0, 1};
 
 /* Neurons of a time-first array: enough for a team with one step, too. */
 static size_t neurons(const shape *s) {

@@ -290,7 +290,7 @@ def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
     shortcut = ops_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
     convolution = [words, weight, bias, 0.5, geometry, table_bits, shortcut, 0.25]
     scale, shift = ops_table.floats(rng, outputs), ops_table.floats(rng, outputs)
-    return [*convolution, ops_table.MODELS[function.split()[1]], scale, shift]
+    return [*convolution, ops_table.MODELS[function.partition(" ")[2]], scale, shift]
 
 
 @pytest.mark.parametrize("name", LANES)

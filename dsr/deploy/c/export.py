@@ -131,6 +131,7 @@ def export_c(
         twin = Int8Twin(model.steps)
     else:
         _check(model)
+        model.refuse_graded("export_c", "the C library")
         program = unflatten(model)
         storage = plan(program, not frames)
         library, twin = float_library(name, program, storage), FloatTwin(program, storage)

@@ -125,7 +125,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
             settle_blocks(sizes)
         if entry == "conv2d_neuron_spikes":
             sizes["K"], sizes["D"] = words(sizes["O"]), words(sizes["O"]) * planes
-    if entry == "pack_weights" or entry.endswith(("conv2d_spikes", "conv2d_neuron_spikes")):
+    if entry in ("pack_weights", "conv2d_spikes", "conv2d_neuron_spikes"):
         weight = np.zeros(tuple(sizes[letter] for letter in "OGYX"), np.float32)
         fits = sizes["Y"] * sizes["X"] <= ops.MOST_TAPS
         sizes["N"] = int(_core.packed_length(weight, geometry_of(sizes))) if fits else 1

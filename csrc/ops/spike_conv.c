@@ -154,6 +154,7 @@ typedef struct {
     dsr_row_source *sources;
     dsr_mask_source *masks;
     float *sums, *table;                      /* sums [out block][target][DSR_ROW] */
+    float *weighted;                          /* [sample][DSR_ROW] */
     size_t row[MOST_HALO], column[MOST_HALO]; /* pixels of the halo; SIZE_MAX: outside the image, or between pixels */
 } workspace;
 
@@ -162,7 +163,7 @@ static size_t longest_list(const spike_conv_plan *p, const dsr_row_code *code) {
     return p->block_words * p->taps * (DSR_WORD / code->table_bits) + 4;
 }
 
-static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code) {
+static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code, int weighted) {
     size_t lanes = p->steps * p->piece, targets = p->tile_y * p->tile_x * lanes, listed = p->passes ? 0 : targets;
     size_t halo = p->passes ? 0 : p->block_words * p->halo_y.count * p->halo_x.count * lanes;
     *w = (workspace){.rows = dsr_scratch(halo + 2, 32),
@@ -172,8 +173,9 @@ static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_
                      .sources = dsr_scratch(p->block_words * p->taps, sizeof *w->sources),
                      .masks = dsr_scratch(p->passes * p->taps, sizeof *w->masks),
                      .sums = dsr_scratch((p->passes ? lanes : p->out_blocks * targets) * DSR_ROW, sizeof *w->sums),
-                     .table = dsr_scratch((1 + p->block_words * p->taps * code->rows) * DSR_ROW, sizeof *w->table)};
-    return w->rows && w->counts && w->lists && w->ends && w->sources && w->masks && w->sums && w->table;
+                     .table = dsr_scratch((1 + p->block_words * p->taps * code->rows) * DSR_ROW, sizeof *w->table),
+                     .weighted = dsr_scratch(weighted ? p->piece * DSR_ROW : 0, sizeof *w->weighted)};
+    return w->rows && w->counts && w->lists && w->ends && w->sources && w->masks && w->sums && w->table && w->weighted;
 }
 
 static void free_workspace(workspace *w) {
@@ -185,6 +187,7 @@ static void free_workspace(workspace *w) {
     free(w->masks);
     free(w->sums);
     free(w->table);
+    free(w->weighted);
 }
 
 /* Output pixels of a tile, and `piece` lanes of each run from lane l0 of it on: nl lanes in all. */
@@ -298,29 +301,37 @@ static size_t find_masks(const uint32_t *words, const float *packed, const spike
     return count;
 }
 
-/* What becomes of the sums of a tile: a current, or spikes. */
+/* What becomes of the sums of a tile: a current, or spikes, or its weighted sum over time. */
 typedef struct {
     float *current;
     const float *bias;
     float amplitude;
     int accumulate;
-    /* or */
-    uint32_t *spikes;
+    /* or, with `rows` */
+    uint32_t *spikes;            /* NULL: the sum over time */
     const dsr_row_current *rows; /* one for each out block, without its shortcut */
     const dsr_after_conv *after;
 } tile_output;
 
 /* The sums of an output pixel, the i-th of the tile, and an out block. */
-static void write_sums(const tile_output *o, const spike_conv_plan *p, const float *sums, const tile *t, size_t out,
-                       size_t i) {
+static void write_sums(const tile_output *o, const spike_conv_plan *p, const workspace *w, const float *sums,
+                       const tile *t, size_t out, size_t i) {
     const dsr_conv *conv = &p->conv;
     size_t pixels = conv->y.out * conv->x.out, c = out * DSR_ROW;
     size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
-    if (o->spikes) {
+    if (o->rows) {
         size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
         dsr_row_current row = o->rows[out];
         row.shortcut = o->after->shortcut ? o->after->shortcut + at : NULL;
-        dsr_kernel->neuron_rows(sums, o->spikes + at, p->steps, t->piece, p->run, &row, &o->after->neuron);
+        if (o->spikes)
+            dsr_kernel->neuron_rows(sums, o->spikes + at, w->weighted, p->steps, t->piece, p->run, &row,
+                                    &o->after->neuron);
+        else
+            dsr_kernel->sum_steps(sums, w->weighted, p->steps, t->piece, p->run, &row);
+        if (row.weights)
+            dsr_kernel->rows_to_lanes(w->weighted, t->piece, dsr_block_size(conv->out_channels, DSR_ROW, out),
+                                      o->bias ? o->bias + c : NULL, 1,
+                                      o->after->weighted + (c * pixels + pixel) * p->run + t->l0, pixels * p->run, 0);
     } else
         dsr_kernel->rows_to_lanes(
             sums, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out), o->bias ? o->bias + c : NULL, o->amplitude,
@@ -336,11 +347,11 @@ static void convolve_masked(const uint32_t *words, const float *packed, const sp
         for (size_t i = 0; i < t->ny * t->nx; i++) {
             size_t count = find_masks(words, packed, p, w, t, out, i), c = out * DSR_ROW;
             size_t pixel = (t->y0 + i / t->nx) * conv->x.out + t->x0 + i % t->nx;
-            if (to->spikes) {
+            if (to->rows) {
                 for (size_t step = 0; step < p->steps; step++)
                     dsr_kernel->sum_masked(w->masks, count, step * p->run, t->piece,
                                            w->sums + step * t->piece * DSR_ROW);
-                write_sums(to, p, w->sums, t, out, i);
+                write_sums(to, p, w, w->sums, t, out, i);
             } else
                 dsr_kernel->masked_lanes(w->masks, count, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out),
                                          to->bias ? to->bias + c : NULL, to->amplitude,
@@ -359,7 +370,7 @@ static void convolve_tile(const uint32_t *words, const float *packed, const spik
     const float *sums = w->sums;
     for (size_t out = 0; out < p->out_blocks; out++)
         for (size_t i = 0; i < t->ny * t->nx; i++, sums += t->nl * DSR_ROW)
-            write_sums(to, p, sums, t, out, i);
+            write_sums(to, p, w, sums, t, out, i);
 }
 
 static dsr_status convolve(const uint32_t *words, const float *weight, const spike_conv_plan *p, unsigned table_bits,
@@ -381,7 +392,7 @@ static dsr_status convolve(const uint32_t *words, const float *weight, const spi
 #pragma omp parallel num_threads(dsr_threads_for(conv->y.out * conv->x.out * conv->lanes * conv->out_channels))
     {
         workspace w;
-        if (!make_workspace(&w, p, &code)) {
+        if (!make_workspace(&w, p, &code, to->after && to->after->weights)) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
@@ -425,9 +436,10 @@ static void pad_channels(const float *from, size_t channels, size_t out, float m
         to[i] = from && out * DSR_ROW + i < channels ? from[out * DSR_ROW + i] : missing;
 }
 
-dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
-                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
-                                    dsr_after_conv after) {
+/* Through rows: to spikes, or without them to a sum over time, whose bias is added at the end. */
+static dsr_status convolve_rows(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                                uint32_t *spikes, dsr_conv conv, size_t timesteps, unsigned table_bits,
+                                const dsr_after_conv *after) {
     if (is_empty(&conv))
         return DSR_OK;
     spike_conv_plan p;
@@ -438,13 +450,13 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
     if (status == DSR_OK) {
         for (size_t out = 0; out < p.out_blocks; out++) {
             float *at = channels + out * ROWS * DSR_ROW;
-            pad_channels(bias, conv.out_channels, out, 0, at);
-            pad_channels(after.scale, conv.out_channels, out, 1, at + DSR_ROW);
-            pad_channels(after.shift, conv.out_channels, out, 0, at + 2 * DSR_ROW);
-            pad_channels(after.shortcut_amplitude, conv.out_channels, out, 0, at + 3 * DSR_ROW);
-            const float *own = after.thresholds.rows;
+            pad_channels(spikes ? bias : NULL, conv.out_channels, out, 0, at);
+            pad_channels(after->scale, conv.out_channels, out, 1, at + DSR_ROW);
+            pad_channels(after->shift, conv.out_channels, out, 0, at + 2 * DSR_ROW);
+            pad_channels(after->shortcut_amplitude, conv.out_channels, out, 0, at + 3 * DSR_ROW);
+            const float *own = after->thresholds.rows;
             pad_channels(own, conv.out_channels, out, 1, at + 4 * DSR_ROW);
-            pad_channels(own ? own + after.thresholds.stride : NULL, conv.out_channels, out, 1, at + 5 * DSR_ROW);
+            pad_channels(own ? own + after->thresholds.stride : NULL, conv.out_channels, out, 1, at + 5 * DSR_ROW);
             size_t existing = dsr_block_size(conv.out_channels, DSR_ROW, out);
             rows[out] = (dsr_row_current){.bias = at,
                                           .scale = at + DSR_ROW,
@@ -452,13 +464,25 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, 
                                           .shortcut_amplitude = at + 3 * DSR_ROW,
                                           .v_threshold = own ? at + 4 * DSR_ROW : NULL,
                                           .fire = own ? at + 5 * DSR_ROW : NULL,
+                                          .weights = after->weights,
                                           .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
                                           .amplitude = (float)amplitude};
         }
-        tile_output to = {.spikes = output, .rows = rows, .after = &after};
+        tile_output to = {.bias = spikes ? NULL : bias, .spikes = spikes, .rows = rows, .after = after};
         status = convolve(words, weight, &p, table_bits, &to);
     }
     free(rows);
     free(channels);
     return status;
+}
+
+dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
+                                    dsr_after_conv after) {
+    return convolve_rows(words, weight, bias, amplitude, output, conv, timesteps, table_bits, &after);
+}
+
+dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, const float *weight, const float *bias, double amplitude,
+                                 dsr_conv conv, size_t timesteps, unsigned table_bits, dsr_after_conv after) {
+    return convolve_rows(words, weight, bias, amplitude, NULL, conv, timesteps, table_bits, &after);
 }

@@ -60,7 +60,7 @@ typedef struct {
     size_t offset; /* of its value in the struct */
 } dsr_arg;
 
-enum { DSR_MOST_ARGUMENTS = 16, DSR_MOST_BYTES = 256 };
+enum { DSR_MOST_ARGUMENTS = 16, DSR_MOST_BYTES = 320 };
 
 typedef struct {
     const char *function;

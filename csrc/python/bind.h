@@ -70,6 +70,7 @@ typedef struct {
     X(neuron_spikes)                                                                                                   \
     X(neuron_spikes_backward)                                                                                          \
     X(pack_words)                                                                                                      \
+    X(count_steps)                                                                                                     \
     X(transpose_words)                                                                                                 \
     X(unpack_words)                                                                                                    \
     X(add_words)                                                                                                       \
@@ -92,6 +93,7 @@ typedef struct {
     X(conv2d_weight_gradient)                                                                                          \
     X(conv2d_spikes)                                                                                                   \
     X(conv2d_neuron_spikes)                                                                                            \
+    X(conv2d_spikes_sum)                                                                                               \
     X(conv2d_spikes_weight_gradient)                                                                                   \
     X(sgd_update)
 

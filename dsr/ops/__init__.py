@@ -16,6 +16,7 @@ from dsr.ops.spike_convolution import (
     best_table_bits,
     conv2d_neuron_spikes,
     conv2d_spikes,
+    conv2d_spikes_sum,
     conv2d_spikes_weight_gradient,
 )
 from dsr.ops.sums import affine, expand_gradient, moments, product_moments, weighted_sum
@@ -23,6 +24,7 @@ from dsr.ops.words import (
     add_words,
     concat_words,
     count_bits,
+    count_steps,
     count_words,
     dropout_words,
     pack_words,
@@ -51,9 +53,11 @@ __all__ = [
     "conv2d_input_gradient",
     "conv2d_neuron_spikes",
     "conv2d_spikes",
+    "conv2d_spikes_sum",
     "conv2d_spikes_weight_gradient",
     "conv2d_weight_gradient",
     "count_bits",
+    "count_steps",
     "count_words",
     "dropout_words",
     "expand_gradient",

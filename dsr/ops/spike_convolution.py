@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -132,16 +133,63 @@ class SpikeConvolution:
         )
 
 
+@overload
 def conv2d_neuron_spikes(
-    convolution: SpikeConvolution, neuron: NeuronModel, scale: Values | None = None, shift: Values | None = None
-) -> Words:
+    convolution: SpikeConvolution,
+    neuron: NeuronModel,
+    scale: Values | None = None,
+    shift: Values | None = None,
+    weights: None = None,
+) -> Words: ...
+@overload
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution, neuron: NeuronModel, scale: Values | None, shift: Values | None, weights: Values
+) -> tuple[Words, Values]: ...
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution,
+    neuron: NeuronModel,
+    scale: Values | None = None,
+    shift: Values | None = None,
+    weights: Values | None = None,
+) -> Words | tuple[Words, Values]:
     """`conv2d_spikes`, `add_words` of the shortcut and `neuron_spikes` in one, with the same bits. EXACT.
 
-    The current is used while it is in the cache and stored nowhere.
+    The current is used while it is in the cache and stored nowhere. With `weights` (T,) its weighted sum over time,
+    (O, H', W', B), before scale and shift, comes with the spikes.
     """
-    out = convolution.output_words("conv2d_neuron_spikes")
-    _core.conv2d_neuron_spikes(*convolution.arguments(), scale, shift, *one_and_thresholds(neuron), out)
-    return out
+    words = convolution.output_words("conv2d_neuron_spikes")
+    total = None
+    if weights is not None:
+        require_array("conv2d_neuron_spikes", 1, weights=weights)
+        _, height, width, _, batch = words.shape
+        total = np.empty((len(convolution.weight), height, width, batch), np.float32)
+    _core.conv2d_neuron_spikes(
+        *convolution.arguments(), scale, shift, *one_and_thresholds(neuron), weights, words, total
+    )
+    return words if total is None else (words, total)
+
+
+def conv2d_spikes_sum(convolution: SpikeConvolution, weights: Values) -> Values:
+    """The weighted sum over time of a convolution of spikes, without its values at each step. EXACT.
+
+    Parameters
+    ----------
+    convolution : SpikeConvolution
+        Its shortcut is added at each step, its bias once, to the sum.
+    weights : ndarray of float32, shape (T,)
+        Of the steps: powers of two for the steps of `count_steps`.
+
+    Returns
+    -------
+    ndarray of float32, shape (O, H', W', B)
+        ``bias + sum_t weights[t] (convolution[t] + shortcut[t])``, within ``(K + T + 3) eps`` times the sum of all
+        absolute values of the exact one, K being the products of an output.
+    """
+    _, height, width, _, batch = convolution.output_words("conv2d_spikes_sum").shape
+    require_array("conv2d_spikes_sum", 1, weights=weights)
+    total = np.empty((len(convolution.weight), height, width, batch), np.float32)
+    _core.conv2d_spikes_sum(*convolution.arguments(), weights, total)
+    return total
 
 
 def conv2d_spikes_weight_gradient(
@@ -153,8 +201,9 @@ def conv2d_spikes_weight_gradient(
     amplitude: float,
     geometry: Geometry,
     table_bits: int,
+    weights: Values | None = None,
 ) -> Values:
-    """Gradient of `conv2d_spikes` with respect to its weight, for the gradient ``constant + slope * values[t]``.
+    """Gradient of `conv2d_spikes` with respect to its weight, for ``weights[t] * constant + slope * values[t]``.
 
     Parameters
     ----------
@@ -164,6 +213,8 @@ def conv2d_spikes_weight_gradient(
         What varies.
     words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
         Spikes.
+    weights : ndarray of float32, shape (T,), optional
+        By default all one; powers of two for the steps of `count_steps`.
 
     Notes
     -----
@@ -171,6 +222,8 @@ def conv2d_spikes_weight_gradient(
     """
     function = "conv2d_spikes_weight_gradient"
     require_array(function, 5, words=words)
+    if weights is not None:
+        require_array(function, 1, weights=weights)
     require_geometry(function, geometry)
     if words.dtype != np.uint32:
         raise TypeError(f"{function}: argument 'words': expected dtype uint32, got {words.dtype}")
@@ -182,6 +235,7 @@ def conv2d_spikes_weight_gradient(
     out = new_array(function, "weight_shape", sizes)
     _core.conv2d_spikes_weight_gradient(
         constant,
+        weights,
         slope,
         values,
         transposed.reshape(height, width, *transposed.shape[1:]),

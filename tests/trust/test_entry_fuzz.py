@@ -226,7 +226,8 @@ def plain(value: Any) -> Any:
 
 
 LANES = [*ops_table.EXACT, "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "conv2d_spikes"]
-LANES += [*(f"conv2d_neuron_spikes {model}" for model in ops_table.MODELS), "conv2d_spikes_weight_gradient"]
+LANES += [*(f"conv2d_neuron_spikes {model}" for model in ops_table.MODELS), "conv2d_spikes_sum"]
+LANES += ["conv2d_spikes_weight_gradient"]
 
 
 def test_every_function_of_lanes_is_called():

@@ -212,6 +212,7 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "conv2d_weight_gradient": [grad, flat, geometry],
         "conv2d_spikes": [words, weight, bias, 0.5, geometry, 4],
         "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
+        "conv2d_spikes_sum": [convolution, np.ones(3, np.float32)],
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
         "concat_words": [[words, words], [33, 33]],

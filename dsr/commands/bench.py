@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from typing import get_args
 
 from dsr.commands.arguments import Commands, count
+from dsr.nn.norm import NormGradient, NormVariance
 from dsr.nn.registry import SPIKING
 
 
@@ -33,6 +35,13 @@ def add(commands: Commands) -> None:
     step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
     step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
     step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
+    step.add_argument(
+        "--norm-gradient", choices=get_args(NormGradient), default="exact", help="as the recipe's (default: exact)"
+    )
+    step.add_argument(
+        "--norm-variance", choices=get_args(NormVariance), default="steps", help="as the recipe's (default: steps)"
+    )
+    step.add_argument("--beside", choices=["torch"], help="measure the same training step in PyTorch, in turn")
     step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
     for kind in (kernels, step):
         kind.add_argument("--repeats", type=count, default=5, help="measurements of each (default: 5)")
@@ -54,6 +63,15 @@ def run_step(options: Namespace) -> int:
     """Print the time and memory of steps."""
     from dsr.bench import step
 
-    results = step.measure_all(options.model, options.neuron, options.timesteps, options.batch, options.repeats)
+    results = step.measure_all(
+        options.model,
+        options.neuron,
+        options.timesteps,
+        options.batch,
+        options.repeats,
+        norm_gradient=options.norm_gradient,
+        norm_variance=options.norm_variance,
+        beside=options.beside,
+    )
     print(json.dumps(results, indent=1) if options.json else step.table(results))
     return 0

@@ -167,7 +167,7 @@ static size_t per_step(const shape *s) {
 /* leaky: with scale, shift and weights, too. */
 static void spikes_of(const shape *s, int held, int leaky) {
     size_t c = s->channels, n = per_channel(s), m = per_step(s);
-    dsr_layer_current input = {.current = floats(c * (held ? m : n)), .held = held};
+    dsr_layer_current input = {.current = floats(c * (held ? m : n)), .one_step = held};
     uint32_t *words = out_words(c, n);
     float *sums = out_floats(c * m), *weighted = NULL;
     if (leaky) {

@@ -221,6 +221,7 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
             ops.IntegerNeurons(ones, ones, ones),
             np.zeros((1, 4, 4, 3, 5, 64), np.int32),
         ],
+        "conv2d_spikes_sum": [convolution, np.ones(3, np.float32)],
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
         "concat_words": [[words, words], [33, 33]],

@@ -129,7 +129,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
             settle_blocks(sizes)
         if entry in ("conv2d_neuron_spikes", "conv2d_spikes_sum"):
             sizes["K"] = words(sizes["O"])
-    if entry == "pack_weights" or entry.endswith(("conv2d_spikes", "conv2d_neuron_spikes", "conv2d_spikes_sum")):
+    if entry in ("pack_weights", "conv2d_spikes", "conv2d_neuron_spikes", "conv2d_spikes_sum"):
         weight = np.zeros(tuple(sizes[letter] for letter in "OGYX"), np.float32)
         fits = sizes["Y"] * sizes["X"] <= ops.MOST_TAPS
         sizes["N"] = int(_core.packed_length(weight, geometry_of(sizes))) if fits else 1

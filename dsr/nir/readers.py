@@ -232,9 +232,9 @@ READERS: dict[str, Reader] = {
         flattens=True,
         leaky_images=False,
         depth_first=True,
-        note="A neuron may give several spikes in a step, and IF potentials do not fall below minus the threshold. With "
-        "spike_fn = sinabs.activation.SingleSpike and min_v_mem = None in its layers of neurons they do as in dsr, and "
-        "with alpha = 1 give the same spikes.",
+        note="A neuron may give several spikes in a step, and IF potentials do not fall below minus the threshold. "
+        "With spike_fn = sinabs.activation.SingleSpike and min_v_mem = None in its layers of neurons they do as in "
+        "dsr, and with alpha = 1 give the same spikes.",
     ),
     "spyx": Reader(
         version="spyx 1.0.0",

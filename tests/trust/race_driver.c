@@ -336,8 +336,8 @@ static void conv2d_neuron(const shape *s) {
     check(dsr_conv2d_neuron_spikes(spikes, (dsr_weights){weight, NULL}, NULL, 0.9, out_words(s->outputs, n), conv,
                                    s->timesteps, 1, after));
     after.weighted = out_floats(s->outputs * n / s->timesteps);
-    check(dsr_conv2d_spikes_sum(spikes, (dsr_weights){weight, NULL}, bias, 0.9, conv, s->timesteps, group_of(s),
-                                after));
+    check(
+        dsr_conv2d_spikes_sum(spikes, (dsr_weights){weight, NULL}, bias, 0.9, conv, s->timesteps, group_of(s), after));
 }
 
 static void integer_conv(const shape *s) {

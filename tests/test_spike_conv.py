@@ -334,9 +334,10 @@ def test_packed_weights_and_kept_potentials_change_no_bit(groups, own):
                 some = replace(
                     plain, words=words[:, :, :, piece].copy(), shortcut=shortcut[:, :, :, piece].copy(), packed=packed
                 )
-                found = ops.conv2d_neuron_spikes(some, model, scale, shift, ours)
+                part, weights = current[:, :, :, piece].copy(), np.float32([0.5, 0.7, 1.8])[: len(range(5)[piece])]
+                found, total = ops.conv2d_neuron_spikes(some, model, scale, shift, ours, weights=weights)
                 np.testing.assert_array_equal(found, expected[:, :, :, piece])
-                part = current[:, :, :, piece].copy()
+                np.testing.assert_array_equal(total, ops.weighted_sum(part, weights))
                 found = ops.neuron_steps(part, part.shape[3], model, rows_of, scale, shift)
                 np.testing.assert_array_equal(found, expected[:, :, :, piece])
                 np.testing.assert_array_equal(ours, rows_of)

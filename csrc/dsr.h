@@ -144,9 +144,10 @@ typedef struct {
 /* The current of neurons on rows: arrays of DSR_ROW channels, aligned to 64 bytes. It is amplitude * sum + bias, plus
  * shortcut_amplitude where the bit of `shortcut` is set, then scale * current + shift. v_threshold and fire NULL: those
  * of the neuron. potentials: DSR_ROW for each lane, before the first step and then after the last, where
- * those of channels that do not exist are 0; NULL: from 0. */
+ * those of channels that do not exist are 0; NULL: from 0. weights: T, of its sum over time before scale and shift;
+ * NULL: that is not wanted. */
 typedef struct {
-    const float *bias, *scale, *shift, *shortcut_amplitude, *v_threshold, *fire;
+    const float *bias, *scale, *shift, *shortcut_amplitude, *v_threshold, *fire, *weights;
     const uint32_t *shortcut; /* laid out as a plane of the output; NULL: none */
     size_t plane;             /* from plane to plane of the output */
     uint32_t exists;          /* bits of the channels that exist */
@@ -173,11 +174,13 @@ typedef struct {
        int accumulate))                                                                                                \
     X(void, lanes_to_rows, (const float *from, size_t lanes, size_t channels, size_t stride, float *rows))             \
     X(void, neuron_rows,                                                                                               \
-      (const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride, const dsr_row_current *current,  \
-       const dsr_neuron *neuron))                                                                                      \
+      (const float *sums, uint32_t *words, float *weighted, size_t timesteps, size_t n, size_t stride,                 \
+       const dsr_row_current *current, const dsr_neuron *neuron))                                                      \
+    X(void, sum_steps,                                                                                                 \
+      (const float *sums, float *total, size_t timesteps, size_t n, size_t stride, const dsr_row_current *current))    \
     X(void, gradient_lanes,                                                                                            \
-      (const float *constant, const float *values, float slope, size_t batch, size_t first, size_t lanes,              \
-       float *dense))
+      (const float *constant, const float *weights, const float *values, float slope, size_t batch, size_t first,      \
+       size_t lanes, float *dense))
 
 /* Neurons on integer rows: what the 32 channels of one word have, arrays aligned to 64 bytes. A potential u that the
  * current has moved is cut off at +-DSR_INTEGER_LIMIT; `decay` is in units of 2^-15, 2^15: there is none. */
@@ -227,6 +230,9 @@ typedef struct {
     X(void, affine, (const float *x, const float *y, float *out, size_t n, float a, float b, float c))                 \
     X(void, weighted_sum,                                                                                              \
       (const float *values, const float *weights, float *sum, size_t pixels, size_t timesteps, size_t batch))          \
+    X(void, count_steps,                                                                                               \
+      (const uint32_t *words, uint32_t *sums, size_t planes, size_t stride, size_t digits, size_t timesteps,           \
+       size_t batch))                                                                                                  \
     X(void, transpose_words, (const uint32_t *words, uint32_t *channels, size_t n))                                    \
     X(void, sgd_update, (float *value, const float *grad, float *buffer, size_t n, dsr_sgd sgd))                       \
     X(void, pool_planes, (const uint32_t *words, uint32_t *planes, size_t count, size_t stride, dsr_pool pool))        \
@@ -337,6 +343,10 @@ dsr_status dsr_neuron_spikes_backward(const float *grad, const float *sums, cons
 dsr_status dsr_pack_words(const float *values, uint32_t *words, size_t channels, size_t n);
 /* The same bits with 32 lanes per word, [P][ceil(L / 32)][32 W]: lane l of channel c of pixel p is bit l % 32. */
 dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size_t groups, size_t pixels, size_t lanes);
+/* Numbers below 2^planes at each of n places and T B lanes, as planes of bits [planes][n][T][B], 32 channels per word,
+ * summed over the steps: digits of the sums, [n][digits][B]. `digits` are enough for T times the largest number. */
+dsr_status dsr_count_steps(const uint32_t *words, uint32_t *sums, size_t planes, size_t digits, size_t n,
+                           size_t timesteps, size_t batch);
 /* A spike of each channel is worth its amplitude [C]. */
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude);
@@ -409,13 +419,16 @@ dsr_status dsr_conv2d_spikes(const uint32_t *words, dsr_weights weights, const f
                              float *output, dsr_conv conv, unsigned table_bits, int accumulate);
 
 /* What follows a convolution up to the next spikes: a train of the output's shape that is added, with its amplitude per
- * channel (NULL: none), scale and shift per channel (NULL: none), and the neurons. */
+ * channel (NULL: none), scale and shift per channel (NULL: none), and the neurons. With T `weights`, the current's sum
+ * over time goes to weighted [O][P'][B], before scale and shift; NULL: it is not wanted. */
 typedef struct {
     const uint32_t *shortcut;
     const float *shortcut_amplitude, *scale, *shift;
     dsr_neuron neuron;
     dsr_thresholds thresholds;
     float *potentials; /* [ceil(O / 32)][P'][B][DSR_ROW], before the first step and then after the last; NULL: from 0 */
+    const float *weights;
+    float *weighted;
 } dsr_after_conv;
 
 /* dsr_neuron_spikes of neurons whose potentials are kept in rows, as in dsr_after_conv, and without the sums of the
@@ -428,6 +441,11 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
 dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
                                     uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
                                     dsr_after_conv after);
+
+/* The weighted sum over time of the convolution and its shortcut, after.weighted = bias + sum of after.weights *
+ * (them); what else `after` has is not used. EXACT for a given table_bits. */
+dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
+                                 dsr_conv conv, size_t timesteps, unsigned table_bits, dsr_after_conv after);
 
 /* Convolutions of integer weights over spikes, EXACT whatever table_bits. The weights are packed (dsr/ops/integers.py):
  * for each block of DSR_INTEGER_ROW output channels and each of dsr_integer_blocks(conv) blocks of input words, a row
@@ -457,9 +475,10 @@ dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t
                                             dsr_conv conv, size_t timesteps, unsigned shift, unsigned table_bits,
                                             dsr_after_integer_conv after);
 
-/* A gradient constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: the constant alone. */
+/* A gradient weights [T] * constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: without them; weights
+ * NULL: all 1. */
 typedef struct {
-    const float *constant, *slope, *values;
+    const float *constant, *weights, *slope, *values;
 } dsr_gradient;
 
 /* transposed: [P][ceil(L / 32)][32 W], see dsr_transpose_words. */

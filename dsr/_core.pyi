@@ -61,6 +61,7 @@ def neuron_spikes_backward(
     /,
 ) -> None: ...
 def pack_words(values: _F32, out: _U32, /) -> None: ...
+def count_steps(words: _U32, most: int, out: _U32, /) -> None: ...
 def transpose_words(words: _U32, out: _U32, /) -> None: ...
 def sgd_update(
     value: _F32,
@@ -177,8 +178,24 @@ def conv2d_neuron_spikes(
     neuron: NeuronModel,
     thresholds: _F32 | None,
     packed: _F32 | None,
+    weights: _F32 | None,
     out: _U32,
     potentials: _F32 | None,
+    weighted: _F32 | None,
+    /,
+) -> None: ...
+def conv2d_spikes_sum(
+    words: _U32,
+    weight: _F32,
+    bias: _F32 | None,
+    amplitude: float,
+    geometry: Geometry,
+    table_bits: int,
+    shortcut: _U32 | None,
+    shortcut_amplitude: _F32 | None,
+    weights: _F32,
+    packed: _F32 | None,
+    out: _F32,
     /,
 ) -> None: ...
 def neuron_steps(
@@ -195,6 +212,7 @@ def packed_length(weight: _F32, geometry: Geometry, /) -> float: ...
 def pack_weights(weight: _F32, geometry: Geometry, out: _F32, /) -> None: ...
 def conv2d_spikes_weight_gradient(
     constant: _F32,
+    weights: _F32 | None,
     slope: _F32 | None,
     values: _F32 | None,
     transposed: _U32,

@@ -8,6 +8,7 @@ as they are: no checks here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Context, Decimal
 from math import prod
 from typing import Any, NamedTuple
@@ -323,6 +324,13 @@ def sgd_update(
     d = grad + decay * value
     new = d if buffer is None else keep * buffer + d
     return value - rate * (d + keep * new if nesterov else new), new
+
+
+def count_steps(words: Array, most: int = 1) -> Array:
+    """See `dsr.ops.count_steps`."""
+    numbers = sum(unpack_words(plane, 32 * words.shape[1]).astype(np.int64) << j for j, plane in enumerate(words))
+    sums = np.asarray(numbers).sum(axis=3)
+    return np.stack([pack_words(sums >> k & 1) for k in range((words.shape[4] * most).bit_length())], axis=3)
 
 
 def unpack_words(words: Array, channels: int, amplitude: Any = 1.0) -> Array:
@@ -653,11 +661,53 @@ def conv2d_neuron_spikes(
     return neuron_spikes(current, steps, neuron, None, scale, shift)[0]
 
 
+def conv2d_spikes_sum(convolution: Any, weights: Array) -> Array:
+    """See `dsr.ops.conv2d_spikes_sum`."""
+    total = weighted_sum(_convolved(replace(convolution, bias=None)), weights)
+    bias = convolution.bias
+    return total if bias is None else total + bias.reshape(-1, 1, 1, 1)
+
+
 def _convolved(c: Any) -> Array:
     current = conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry)
     if c.shortcut is not None:
         current += unpack_words(c.shortcut, len(current), c.shortcut_amplitude)
     return current
+
+
+def batch_norm(
+    current: Array, weight: Array, bias: Array, eps: float, sampled: Any = None
+) -> tuple[Array, Array, Array, Array]:
+    """Output, mean, variance, and its part over time, of `dsr.BatchNorm` in training; current (C, H, W, T, B).
+
+    `sampled` are the samples whose variance over time is taken; None: all, which is the variance of all values.
+    """
+    x = current.astype(np.float64)
+    m = x.mean(axis=3)
+    part = x if sampled is None else x[..., sampled]
+    within = part.var(axis=3).mean(axis=(1, 2, 3))
+    mean, variance = m.mean(axis=(1, 2, 3)), m.var(axis=(1, 2, 3)) + within
+    scale = weight / np.sqrt(variance + eps)
+    return x * _of_channels(scale) + _of_channels(bias - mean * scale), mean, variance, within
+
+
+def batch_norm_backward(
+    grad: Array, current: Array, weight: Array, eps: float, gradient: str, sampled: Any = None
+) -> tuple[Array, Array, Array]:
+    """Gradients of the current, (C, H, W, T, B), of weight and of bias, for that of the output, of the same shape."""
+    x, g = current.astype(np.float64), grad.astype(np.float64)
+    _, mean, variance, _ = batch_norm(current, weight, 0 * weight, eps, sampled)
+    if gradient == "rate":
+        x, g = (np.broadcast_to(array.mean(axis=3, keepdims=True), array.shape) for array in (x, g))
+    normal = (x - _of_channels(mean)) / _of_channels(np.sqrt(variance + eps))
+    axes = (1, 2, 3, 4)
+    mean_of_g, mean_of_product = g.mean(axis=axes), (g * normal).mean(axis=axes)
+    below = g - _of_channels(mean_of_g) - normal * _of_channels(mean_of_product)
+    return _of_channels(weight / np.sqrt(variance + eps)) * below, (g * normal).sum(axis=axes), g.sum(axis=axes)
+
+
+def _of_channels(numbers: Array) -> Array:
+    return numbers.reshape(-1, 1, 1, 1, 1)
 
 
 def conv2d_spikes_weight_gradient(

@@ -36,6 +36,7 @@ ENTRIES = {
     "count_bits": "words:uint32:N",
     "count_words": "words:uint32:WN !out:int64:C",
     "dropout_words": "words:uint32:N keep:chance seed:seed !out:uint32:N",
+    "count_steps": "words:uint32:JNTB most:count !out:uint32:NKB",
     "transpose_words": "words:uint32:WPL !out:uint32:PKC",
     "moments": "values:float32:CN !sums:float64:C !squares:float64:C",
     "product_moments": "a:float32:CN b:float32:CN !sums:float64:C !products:float64:C",
@@ -59,8 +60,12 @@ ENTRIES = {
     "pack_weights": "weight:float32:OGYX geometry:geometry !out:float32:N",
     "conv2d_neuron_spikes": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
     "table_bits:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O ?scale:float32:O ?shift:float32:O "
-    "neuron:neuron ?thresholds:float32:RO ?packed:float32:N !out:uint32:DIJTB ?!potentials:float32:KIJBZ",
-    "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?slope:float32:O ?values:float32:OIJTB "
+    "neuron:neuron ?thresholds:float32:RO ?packed:float32:N ?weights:float32:T !out:uint32:DIJTB "
+    "?!potentials:float32:KIJBZ ?!weighted:float32:OIJB",
+    "conv2d_spikes_sum": "words:uint32:WHVTB weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
+    "table_bits:count ?shortcut:uint32:KIJTB ?shortcut_amplitude:float32:O weights:float32:T ?packed:float32:N "
+    "!out:float32:OIJB",
+    "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?weights:float32:T ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
     "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size "
     "out_channels:count shift:size table_bits:count !rows:int32:KIJLQ",
@@ -112,6 +117,8 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         settle_convolution(sizes, [names[:3] for names in images])
     if entry == "transpose_words":
         sizes["C"], sizes["K"] = 32 * sizes["W"], words(sizes["L"])
+    elif entry == "count_steps":
+        sizes["J"], sizes["K"] = sizes["most"].bit_length(), (sizes["T"] * sizes["most"]).bit_length()
     elif entry == "pool_planes":
         sizes["K"] = (sizes["Y"] * sizes["X"]).bit_length()
     elif entry == "conv2d_spikes_weight_gradient":
@@ -123,9 +130,11 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
             sizes["K"] = words(sizes["C"])
         if entry.startswith("integer"):
             settle_blocks(sizes)
+        if entry in ("conv2d_neuron_spikes", "conv2d_spikes_sum"):
+            sizes["K"] = words(sizes["O"])
         if entry == "conv2d_neuron_spikes":
-            sizes["K"], sizes["D"] = words(sizes["O"]), words(sizes["O"]) * planes
-    if entry in ("pack_weights", "conv2d_spikes", "conv2d_neuron_spikes"):
+            sizes["D"] = words(sizes["O"]) * planes
+    if entry in ("pack_weights", "conv2d_spikes", "conv2d_neuron_spikes", "conv2d_spikes_sum"):
         weight = np.zeros(tuple(sizes[letter] for letter in "OGYX"), np.float32)
         fits = sizes["Y"] * sizes["X"] <= ops.MOST_TAPS
         sizes["N"] = int(_core.packed_length(weight, geometry_of(sizes))) if fits else 1
@@ -173,7 +182,7 @@ def draw_sizes(entry: str, rng: np.random.Generator) -> dict[str, int]:
     sizes["stride_h"], sizes["stride_w"] = (int(size) for size in rng.integers(1, 4, 2))
     sizes["padding"], sizes["table_bits"] = int(rng.integers(0, 3)), int(rng.choice([1, 2, 4]))
     sizes |= {name: int(rng.integers(1, 4)) for name in ("across", "dilation", "groups")}
-    sizes |= {"after": int(rng.integers(0, 2)), "transposed": int(rng.integers(0, 2))}
+    sizes |= {"after": int(rng.integers(0, 2)), "transposed": int(rng.integers(0, 2)), "most": int(rng.integers(1, 10))}
     sizes["levels"] = int(rng.choice([1, 1, 2, 3, 5]))
     return settle(entry, sizes)
 
@@ -182,7 +191,7 @@ def plain_sizes(entry: str) -> dict[str, int]:
     """No axis is shorter than 2, and at stride 1 every pixel of an image counts."""
     sizes = {"N": 5, "C": 40, "P": 2, "B": 9, "H": 5, "V": 6, "W": 6, "L": 33, "O": 3, "T": 4, "S": 4}
     window = {"Y": 3, "X": 2, "stride": 1, "padding": 1, "table_bits": 2}
-    usual = {"across": 1, "dilation": 1, "groups": 1, "after": 0, "transposed": 0}
+    usual = {"across": 1, "dilation": 1, "groups": 1, "after": 0, "transposed": 0, "most": 4}
     return settle(entry, {**sizes, **window, **usual})
 
 

@@ -30,6 +30,7 @@ EXACT = [
     "count_bits",
     "count_words",
     "transpose_words",
+    "count_steps",
     "dropout_words",
     "moments",
     "product_moments",
@@ -84,6 +85,8 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
         return [bits(rng, *shape), floats(rng, *shape), 0.3]
     if function in ("transpose_words", "count_bits"):
         return [bits(rng, *shape)]
+    if function == "count_steps":
+        return [np.stack([bits(rng, *shape) for _ in range(3)]), 5]
     if function == "dropout_words":
         return [bits(rng, *shape), 0.7, 12345678901234567890]
     if function == "moments":

@@ -172,6 +172,8 @@ RELATIONS = [
     ("count_words", {"words": (3, 5)}, "words", "2 elements on axis W"),
     ("transpose_words", {"out": (2, 3, 192)}, "out", "2 elements on axis K"),
     ("transpose_words", {"out": (2, 2, 191)}, "out", "192 elements on axis C"),
+    ("count_steps", {"words": (2, 5, 4, 9)}, "words", "3 elements on axis J"),
+    ("count_steps", {"out": (5, 4, 9)}, "out", "5 elements on axis K"),
     ("affine", {"y": None}, "b", "an array where 'y' is one"),
     *[(entry, {p: 2}, p, "at most half the kernel size") for entry in POOLS for p in ("padding_h", "padding_w")],
     ("avg_pool", {"input": (40, 0, 6, 33)}, "input", "an image at least as large as the window"),
@@ -207,6 +209,11 @@ RELATIONS = [
     ),
     ("neuron_spikes", {"thresholds": (2, 40)}, "thresholds", "3 elements on axis R"),
     ("neuron_spikes_backward", {"thresholds": (4, 40)}, "thresholds", "3 elements on axis R"),
+    ("conv2d_neuron_spikes", {"weights": None}, "weighted", "an array where 'weights' is one, None where it is None"),
+    ("conv2d_spikes_sum", {"words": (3, 5, 6, 4, 9)}, "words", "2 elements on axis W"),
+    ("conv2d_spikes_sum", {"shortcut_amplitude": None}, "shortcut_amplitude", "an array where 'shortcut' is one"),
+    ("conv2d_spikes_sum", {"shortcut": (2, 5, 7, 4, 9)}, "shortcut", "1 elements on axis K"),
+    ("conv2d_spikes_sum", {"packed": (5,)}, "packed", "12352 elements on axis N"),
     ("conv2d_neuron_spikes", {"thresholds": (2, 3)}, "thresholds", "3 elements on axis R"),
     (
         "conv2d_neuron_spikes",
@@ -231,7 +238,7 @@ RELATIONS = [
     ("neuron_steps", {"potentials": (3, 2, 9, 32)}, "potentials", "2 elements on axis K"),
     ("pack_weights", {"out": (5,)}, "out", "12352 elements on axis N"),
     ("conv2d_spikes_weight_gradient", {"slope": None}, "slope", "an array where 'values' is one"),
-    ("conv2d_spikes_weight_gradient", {"timesteps": 5}, "values", "5 elements on axis T"),
+    ("conv2d_spikes_weight_gradient", {"timesteps": 5}, "weights", "5 elements on axis T"),
     ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 3, 64)}, "transposed", "2 elements on axis K"),
     ("conv2d_spikes_weight_gradient", {"transposed": (5, 6, 2, 96)}, "transposed", "64 elements on axis N"),
     ("conv2d_spikes_weight_gradient", {"out": (3, 40, 0, 2)}, "out", "3 elements on axis Y"),
@@ -303,13 +310,13 @@ TOO_LARGE = [
     ("conv2d_weight_gradient", [floats(0, 1, 1, 0), floats(2**31, 1, 1, 0), ONE, floats(0, 2**31, 1, 1)], "out", "we"),
     (
         "conv2d_neuron_spikes",
-        [MANY, floats(0, 0, 1, 1), None, 1, ONE, 1, *[None] * 4, if_model(1.0), None, None, MANY, None],
+        [MANY, floats(0, 0, 1, 1), None, 1, ONE, 1, *[None] * 4, if_model(1.0), *[None] * 3, MANY, None, None],
         "words",
         "lanes",
     ),
     (
         "conv2d_spikes_weight_gradient",
-        [floats(0, 1, 1, LANES[1]), None, None, words(1, 1, 0, 0), LANES[0], 1, ONE, 1, floats(0, 0, 1, 1)],
+        [floats(0, 1, 1, LANES[1]), None, None, None, words(1, 1, 0, 0), LANES[0], 1, ONE, 1, floats(0, 0, 1, 1)],
         "timesteps",
         "lanes",
     ),
@@ -452,12 +459,15 @@ HARD_CALLS = [
     "_core.conv2d_spikes(u(1, 2, 2, 1), f(1, 1, 1, 1), None, 1, S(1431655765, 2**31 - 1), 1, 0, None, f(1, 4, 4, 1))",
     "_core.conv2d_spikes(u(1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, 0, None, f(1, 3, 3, 1))",
     "_core.conv2d_spikes(u(0, 1, 1, 1), f(1, 0, 1, 1), None, 1, G((1, 1)), 1, 0, None, f(1, 1, 1, 1))",
-    "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, u(2, 2, 1, 32), 1, 1, S(1431655765, 2**31 - 1), "
-    "1, f(1, 1, 1, 1))",
+    "_core.conv2d_spikes_weight_gradient(f(1, 4, 4, 1), None, None, None, u(2, 2, 1, 32), 1, 1, "
+    "S(1431655765, 2**31 - 1), 1, f(1, 1, 1, 1))",
     "_core.conv2d_neuron_spikes(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, None, None, "
-    "None, None, dsr.ops.if_model(1), None, None, u(1, 3, 3, 1, 1), None)",
+    "None, None, dsr.ops.if_model(1), None, None, None, u(1, 3, 3, 1, 1), None, None)",
+    "_core.conv2d_spikes_sum(u(1, 1, 1, 1, 1), f(1, 1, 1, 1), None, 1, S(2**31 - 1, 2**31 - 1), 1, None, None, f(1), "
+    "None, f(1, 3, 3, 1))",
+    "_core.count_steps(u(31, 0, 2**33, 0), 2**31 - 1, u(0, 64, 0))",
     "_core.conv2d_neuron_spikes(u(0, 1, 1, 1, 0), f(1, 0, 1, 1), None, 1, S(1, 0), 1, None, None, None, None, "
-    "dsr.ops.lif_model(1, 1, 1), None, None, u(1, 1, 1, 1, 0), None)",
+    "dsr.ops.lif_model(1, 1, 1), None, None, None, u(1, 1, 1, 1, 0), None, None)",
     f"_core.pool_planes(u(1, 2, 2, 1), {HUGE}, u(62, 1, 3, 3, 1))",
     "_core.encode_phase(f(1), 2**31 - 1, f(2, 1))",
     "_core.encode_latency(f(0), f(2**31 - 1, 0))",

@@ -109,6 +109,12 @@ def test_spikes_exact(name, density):
         for model in (ops.if_model(0.75, 0.5), ops.lif_model(0.3, 1.0, 0.2, 0.5)):
             fired = ops.conv2d_neuron_spikes(convolution, model, slope, bias)
             assert_same(fired, reference.conv2d_neuron_spikes(convolution, model, slope, bias))
+        powers = np.float32(2) ** np.arange(timesteps, dtype=np.float32)
+        total = ops.conv2d_spikes_sum(convolution, powers)
+        assert_same(total, reference.conv2d_spikes_sum(convolution, powers))
+        both = ops.conv2d_neuron_spikes(convolution, ops.if_model(0.75), slope, bias, weights=powers)
+        once = (powers.sum() - 1) * bias.reshape(-1, 1, 1, 1)  # at each step here, once in the sum
+        assert_same(both[1], total + once)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -126,6 +132,7 @@ def test_threads(name, threads):
         return [
             ops.conv2d_spikes(words, weight, bias, 0.5, geometry, 2),
             ops.conv2d_neuron_spikes(convolution, ops.if_model(1.0)),
+            ops.conv2d_spikes_sum(convolution, np.full(timesteps, 0.7, np.float32)),
             ops.conv2d_spikes_weight_gradient(constant, None, None, words, weight.shape, 0.5, geometry, 2),
             ops.conv2d_input_gradient(constant, weight, height, width, geometry),
         ]

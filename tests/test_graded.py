@@ -388,9 +388,7 @@ def test_what_has_no_graded_spikes_names_the_layer(tmp_path, rng):
     with pytest.raises(ValueError, match="save_program: " + wanted.format("libdsr")):
         save_program(program, tmp_path / "model")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(
-        ValueError, match="layer 'many': NIR has no neurons that emit several spikes at a step"
-    ):
+    with pytest.raises(ValueError, match="layer 'many': NIR has no neurons that emit several spikes at a step"):
         fold("check", network, (3,))
     gated = dsr.SpikeResidual(dsr.Sequential(dsr.Conv2d(1, 1, 1), dsr.IF(0.5)), connect="iand")
     network = dsr.Network(dsr.Sequential(dsr.IF(0.5, levels=2), block=gated), 2, inputs="NCHW")

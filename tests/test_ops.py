@@ -431,6 +431,7 @@ def empty(function, shape):
         "affine": [(shape, "f4")],
         "pool_planes": [((4, *pooled), "u4")],
         "or_pool": [(pooled, "u4")],
+        "count_steps": [((*words[:3], (5 * timesteps).bit_length(), batch), "u4")],
         "transpose_words": [(turned, "u4")],
         "dropout_words": [(words, "u4")],
         "moments": [((channels,), "f8")] * 2,

@@ -38,6 +38,19 @@ def frames_of(data, timesteps, seed=7):
     return np.random.default_rng(seed).normal(size=(timesteps, *data.shape)).astype(np.float32)
 
 
+@pytest.mark.parametrize(("gradient", "variance"), [("rate", "steps"), ("rate", "sampled")])
+def test_bits_of_a_network_whose_normalisation_is_without_time(gradient, variance, added):
+    """Its statistics are moved by a step of training, so that scales and shifts are those of its kind."""
+    norm = dsr.BatchNorm(40, gradient=gradient, variance=variance)
+    body = dsr.Sequential(
+        dsr.Conv2d(2, 5, 3, padding=1), dsr.IF(0.5), dsr.Conv2d(5, 40, 3, padding=1), norm, dsr.IF(0.5), dsr.Flatten()
+    )
+    network, data = dsr.Network(body, 8), np.random.default_rng(0).normal(size=(4, 2, 6, 6)).astype(np.float32)
+    network.forward(data, training=True)
+    assert norm.running_mean.any()
+    np.testing.assert_array_equal(dsr.compile(network, features=(2, 6, 6))(data), network.forward(data))
+
+
 @pytest.mark.parametrize(("name", "kind"), NETWORKS, ids=lambda value: value)
 def test_bits_of_the_network_in_any_pieces(name, kind, added):
     network, data = case(name, kind)

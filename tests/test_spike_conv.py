@@ -78,6 +78,29 @@ def test_neurons_in_the_convolution_fire_as_after_it(shape, density, kind):
             np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_over_time_come_with_the_spikes(shape):
+    """With the bits of `neuron_spikes` on the current written out; and alone, exactly."""
+    rng, words, weight, bias, geometry, possible = case(shape, 0.3)
+    channels, timesteps = len(weight), shape[4]
+    scale, shift = rng.normal(1, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32)
+    weights, powers = rng.random(timesteps).astype(np.float32), np.float32(2) ** np.arange(timesteps, dtype=np.float32)
+    convolution = ops.SpikeConvolution(words, weight, bias, 0.5, geometry, possible[-1])
+    shortcut = ops.pack_words((rng.random((channels, *convolution.output_words().shape[1:])) < 0.3).astype(np.float32))
+    heights = dyadic(rng, channels)
+    for c in (convolution, replace(convolution, shortcut=shortcut, shortcut_amplitude=heights, bias=None)):
+        current = ops.conv2d_spikes(words, weight, c.bias, 0.5, geometry, c.table_bits)
+        if c.shortcut is not None:
+            ops.add_words(shortcut, current, heights)
+        for model in (ops.if_model(0.75, 0.5), ops.lif_model(np.full(channels, 0.3, np.float32), 1.0, 0.2, 0.5)):
+            fused, total = ops.conv2d_neuron_spikes(c, model, scale, shift, weights=weights)
+            expected, _, weighted = ops.neuron_spikes(current, timesteps, model, weights, scale, shift)
+            np.testing.assert_array_equal(fused, expected)
+            np.testing.assert_array_equal(total, weighted)
+        total = ops.conv2d_spikes_sum(c, powers)
+        np.testing.assert_array_equal(total, reference.conv2d_spikes_sum(c, powers))
+
+
 @pytest.mark.parametrize("kind", ["if", "lif"])
 def test_long_and_short_runs_of_lanes(kind):
     """T beyond a tile, and a batch of one: weights are not dyadic here, the order of sums must be the same."""
@@ -109,6 +132,14 @@ def test_weight_gradient_is_exact(shape, density):
         for table_bits in possible:
             out = ops.conv2d_spikes_weight_gradient(constant, s, v, words, weight.shape, 0.5, geometry, table_bits)
             np.testing.assert_array_equal(out, expected)
+    weights = 2.0 ** np.arange(shape[4])
+    grad = constant[:, :, :, np.newaxis].astype(np.float64) * weights[:, np.newaxis]
+    expected = reference.conv2d_spikes_weight_gradient(grad, words, weight.shape, 0.5, geometry)
+    for table_bits in possible:
+        out = ops.conv2d_spikes_weight_gradient(
+            constant, None, None, words, weight.shape, 0.5, geometry, table_bits, weights.astype(np.float32)
+        )
+        np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("table_bits", [1, 2, 4])
@@ -152,7 +183,7 @@ def test_lists_beyond_32_bits_are_refused():
     transposed, out = np.zeros((1, 1, 8, channels), np.uint32), np.zeros((1, channels, 1, 1), np.float32)
     constant = np.zeros((1, 1, 1, 1), np.float32)
     with pytest.raises(ValueError, match=r"^conv2d_spikes_weight_gradient: argument 'transposed': expected fewer elem"):
-        _core.conv2d_spikes_weight_gradient(constant, None, None, transposed, 256, 1.0, POINTWISE, 1, out)
+        _core.conv2d_spikes_weight_gradient(constant, None, None, None, transposed, 256, 1.0, POINTWISE, 1, out)
 
 
 def test_group_follows_density_and_taps():
@@ -304,9 +335,10 @@ def test_packed_weights_and_kept_potentials_change_no_bit(groups, own):
                 some = replace(
                     plain, words=words[:, :, :, piece].copy(), shortcut=shortcut[:, :, :, piece].copy(), packed=packed
                 )
-                found = ops.conv2d_neuron_spikes(some, model, scale, shift, ours)
+                part, weights = current[:, :, :, piece].copy(), np.float32([0.5, 0.7, 1.8])[: len(range(5)[piece])]
+                found, total = ops.conv2d_neuron_spikes(some, model, scale, shift, ours, weights=weights)
                 np.testing.assert_array_equal(found, expected[:, :, :, piece])
-                part = current[:, :, :, piece].copy()
+                np.testing.assert_array_equal(total, ops.weighted_sum(part, weights))
                 found = ops.neuron_steps(part, part.shape[3], model, rows_of, scale, shift)
                 np.testing.assert_array_equal(found, expected[:, :, :, piece])
                 np.testing.assert_array_equal(ours, rows_of)

@@ -53,6 +53,8 @@ LAYERS = {
     "WhitenedConv2d": lambda: WhitenedConv2d(2, 4, 3, padding=2),
     "BatchNorm": lambda: dsr.BatchNorm(2),
     "BatchNorm without gain": lambda: dsr.BatchNorm(2, gain=False),
+    "BatchNorm, rate": lambda: dsr.BatchNorm(2, gradient="rate"),
+    "BatchNorm, sampled": lambda: dsr.BatchNorm(2, gradient="rate", variance="sampled"),
     "AvgPool2d": lambda: dsr.AvgPool2d(3, stride=2, padding=1),
     "AvgPool2d, rectangles": lambda: dsr.AvgPool2d((2, 3), (1, 2)),
     "GlobalAvgPool2d": dsr.GlobalAvgPool2d,
@@ -75,6 +77,7 @@ LAYERS = {
     "Branches": lambda: dsr.Add(dsr.Conv2d(2, 3, 1), dsr.Conv2d(2, 3, 3, padding=1)),
     "Flatten": dsr.Flatten,
     "Dropout": lambda: dsr.Dropout(0.4),
+    "Dropout, one mask": lambda: dsr.Dropout(0.4, mask="sample"),
     "IF": lambda: dsr.IF(0.6),
     "IF, fixed": lambda: dsr.IF(0.6, train_threshold=False),
     "IF, scaled": lambda: dsr.IF(0.6, threshold_gradient_scale=0.25),
@@ -82,6 +85,13 @@ LAYERS = {
     "LIF, exact": lambda: dsr.LIF(0.3, tau=1.2, delta_t=0.3, gradient="exact"),
     "Sequential": lambda: dsr.Sequential(dsr.Conv2d(2, 4, 3), dsr.BatchNorm(4), dsr.IF(1.0), dsr.AvgPool2d(2)),
     "Residual": lambda: dsr.Residual(dsr.Sequential(dsr.BatchNorm(2), dsr.IF(0.8), dsr.Conv2d(2, 2, 3, padding=1))),
+    "without time": lambda: dsr.Sequential(
+        dsr.Conv2d(2, 4, 3), dsr.BatchNorm(4, gradient="rate", variance="sampled"), dsr.LIF(0.3, delta_t=0.2),
+        dsr.Dropout(0.2), dsr.Residual(dsr.Sequential(
+            dsr.Conv2d(4, 4, 3, padding=1), dsr.BatchNorm(4, gradient="rate"), dsr.IF(0.3), dsr.Conv2d(4, 4, 1)
+        )), dsr.BatchNorm(4, gradient="rate", variance="sampled"), dsr.IF(0.7), dsr.AvgPool2d(2),
+        dsr.Conv2d(4, 3, 1), dsr.BatchNorm(3, gradient="rate"), dsr.LIF(0.3, delta_t=0.2),
+    ),
     "two kinds of neurons": lambda: dsr.Sequential(
         dsr.Conv2d(2, 4, 3), dsr.BatchNorm(4), dsr.LIF(0.3, delta_t=0.2), dsr.Dropout(0.2),
         dsr.Residual(dsr.Sequential(dsr.Conv2d(4, 4, 3, padding=1), dsr.BatchNorm(4)), dsr.Conv2d(4, 4, 1)),

@@ -52,13 +52,19 @@ def digests() -> dict[str, str]:
         scale, shift = ops_table.floats(rng, 37), ops_table.floats(rng, 37)
         own = {name: model(37) for name, model in ops_table.OWN.items()}
         for name, model in {**ops_table.MODELS, **own}.items():
-            fused = ops.conv2d_neuron_spikes(convolution, model, scale, shift)
-            found[f"conv2d_neuron_spikes {name}_{table_bits}"] = digest(fused)
+            fused = ops.conv2d_neuron_spikes(convolution, model, scale, shift, weights=np.float32([0.5, 0.7, 1.8]))
+            found[f"conv2d_neuron_spikes {name}_{table_bits}"] = digest(*fused)
+        total = ops.conv2d_spikes_sum(convolution, np.float32([1, 2, 4]))
+        found[f"conv2d_spikes_sum_{table_bits}"] = digest(total)
         constant = np.ascontiguousarray(values[:, :, :, 0])
         gradient = ops.conv2d_spikes_weight_gradient(
             constant, bias, values, words, weight.shape, 0.3, geometry, table_bits
         )
         found[f"conv2d_spikes_weight_gradient_{table_bits}"] = digest(gradient)
+        gradient = ops.conv2d_spikes_weight_gradient(
+            constant, None, None, words, weight.shape, 0.3, geometry, table_bits, np.float32([1, 2, 4])
+        )
+        found[f"conv2d_spikes_weight_gradient, weights_{table_bits}"] = digest(gradient)
     rng = np.random.default_rng(7)
     for groups, channels in ((70, 1), (35, 2), (5, 14)):  # by masks, by masks of two channels, by rows
         geometry = ops.Geometry((3, 2), (1, 1), (1, 2, 1, 1), (2, 1), groups, (1, 2))

@@ -68,9 +68,10 @@ typedef struct {
     row_vector v_threshold, fire;
 } row_numbers;
 
-static inline __attribute__((always_inline)) void run_rows(const float *sums, uint32_t *words, size_t timesteps,
-                                                           size_t n, size_t stride, const dsr_row_current *current,
-                                                           const dsr_neuron *neuron, int leaky, int own, int graded) {
+static inline __attribute__((always_inline)) void run_rows(const float *sums, uint32_t *words, float *weighted,
+                                                           size_t timesteps, size_t n, size_t stride,
+                                                           const dsr_row_current *current, const dsr_neuron *neuron,
+                                                           int leaky, int own, int summed, int graded) {
     const step_numbers_f32 numbers = numbers_of_f32(neuron);
     const row_vector *bias = (const row_vector *)current->bias, *scale = (const row_vector *)current->scale;
     const row_vector *shift = (const row_vector *)current->shift;
@@ -78,13 +79,13 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
     const row_vector *shortcut_amplitude = (const row_vector *)current->shortcut_amplitude;
     const row_vector *v_threshold = (const row_vector *)current->v_threshold;
     const row_vector *fire = (const row_vector *)current->fire;
-    const float amplitude = current->amplitude;
+    const float amplitude = current->amplitude, *weights = current->weights;
     row_vector *potentials = (row_vector *)current->potentials;
     const size_t planes = graded ? dsr_planes(neuron) : 1;
     for (size_t i = 0; i < n; i++) {
-        row_vector v[ROW_VECTORS];
+        row_vector v[ROW_VECTORS], total[ROW_VECTORS];
         for (int k = 0; k < ROW_VECTORS; k++)
-            v[k] = potentials ? potentials[i * ROW_VECTORS + (size_t)k] : (row_vector){0};
+            v[k] = potentials ? potentials[i * ROW_VECTORS + (size_t)k] : (row_vector){0}, total[k] = (row_vector){0};
         for (size_t t = 0; t < timesteps; t++) {
             const row_vector *sum = (const row_vector *)(sums + (t * n + i) * DSR_ROW);
             word_bits word = {0}, digits[DSR_MOST_PLANES];
@@ -97,6 +98,8 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
                     row_mask set = ((int32_t)(added >> (k * ROW_LANES)) & each) != 0;
                     x += SELECT_ROW(set, shortcut_amplitude[k]);
                 }
+                if (summed)
+                    total[k] += weights[t] * x;
                 x = scale[k] * x + shift[k];
                 row_mask fires;
                 if (graded) {
@@ -130,21 +133,61 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
             row_mask exists = ((int32_t)(current->exists >> (k * ROW_LANES)) & each) != 0;
             potentials[i * ROW_VECTORS + (size_t)k] = SELECT_ROW(exists, v[k]);
         }
+        if (summed)
+            memcpy(weighted + i * DSR_ROW, total, sizeof total);
     }
 }
 
-static void neuron_rows(const float *sums, uint32_t *words, size_t timesteps, size_t n, size_t stride,
+/* weighted: n rows, with weights only. */
+static void neuron_rows(const float *sums, uint32_t *words, float *weighted, size_t timesteps, size_t n, size_t stride,
                         const dsr_row_current *current, const dsr_neuron *neuron) {
+#define RUN_ROWS(leaky, own, summed, graded)                                                                           \
+    run_rows(sums, words, weighted, timesteps, n, stride, current, neuron, leaky, own, summed, graded)
+#define RUN_ROWS_OF(leaky, own, graded)                                                                                \
+    do {                                                                                                               \
+        if (current->weights)                                                                                          \
+            RUN_ROWS(leaky, own, 1, graded);                                                                           \
+        else                                                                                                           \
+            RUN_ROWS(leaky, own, 0, graded);                                                                           \
+    } while (0)
     if (neuron->levels > 1 && current->v_threshold)
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 1, 1);
+        RUN_ROWS_OF(1, 1, 1);
     else if (neuron->levels > 1)
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 0, 1);
+        RUN_ROWS_OF(1, 0, 1);
     else if (is_leaky(neuron) && current->v_threshold)
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 1, 0);
+        RUN_ROWS_OF(1, 1, 0);
     else if (is_leaky(neuron))
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 1, 0, 0);
+        RUN_ROWS_OF(1, 0, 0);
     else if (current->v_threshold)
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 1, 0);
+        RUN_ROWS_OF(0, 1, 0);
     else
-        run_rows(sums, words, timesteps, n, stride, current, neuron, 0, 0, 0);
+        RUN_ROWS_OF(0, 0, 0);
+#undef RUN_ROWS_OF
+#undef RUN_ROWS
+}
+
+/* Rows without neurons: total[i] = the sum over t of weights[t] * (amplitude * sum + shortcut), n rows. */
+static void sum_steps(const float *sums, float *total, size_t timesteps, size_t n, size_t stride,
+                      const dsr_row_current *current) {
+    const row_mask each = lane_bits();
+    const row_vector *shortcut_amplitude = (const row_vector *)current->shortcut_amplitude;
+    const float amplitude = current->amplitude;
+    for (size_t i = 0; i < n; i++) {
+        row_vector sum[ROW_VECTORS];
+        for (int k = 0; k < ROW_VECTORS; k++)
+            sum[k] = (row_vector){0};
+        for (size_t t = 0; t < timesteps; t++) {
+            const row_vector *row = (const row_vector *)(sums + (t * n + i) * DSR_ROW);
+            uint32_t added = current->shortcut ? current->shortcut[t * stride + i] : 0;
+            for (int k = 0; k < ROW_VECTORS; k++) {
+                row_vector x = amplitude * row[k];
+                if (current->shortcut) {
+                    row_mask set = ((int32_t)(added >> (k * ROW_LANES)) & each) != 0;
+                    x += SELECT_ROW(set, shortcut_amplitude[k]);
+                }
+                sum[k] += current->weights[t] * x;
+            }
+        }
+        memcpy(total + i * DSR_ROW, sum, sizeof sum);
+    }
 }

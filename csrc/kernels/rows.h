@@ -274,18 +274,20 @@ static void lanes_to_rows(const float *from, size_t lanes, size_t channels, size
             rows[l * DSR_ROW + c] = c < channels ? from[c * stride + l] : 0;
 }
 
-/* Lanes first .. first + lanes of the gradient constant + slope * values of one pixel; values NULL: none. */
-static void gradient_lanes(const float *constant, const float *values, float slope, size_t batch, size_t first,
-                           size_t lanes, float *dense) {
-    size_t b = first % batch;
-    for (size_t l = 0; l < lanes; b = 0) {
+/* Lanes first .. first + lanes of the gradient weights * constant + slope * values of one pixel; values NULL: without
+ * them; weights NULL: 1. */
+static void gradient_lanes(const float *constant, const float *weights, const float *values, float slope, size_t batch,
+                           size_t first, size_t lanes, float *dense) {
+    size_t b = first % batch, t = first / batch;
+    for (size_t l = 0; l < lanes; b = 0, t++) {
         size_t n = batch - b < lanes - l ? batch - b : lanes - l;
+        float weight = weights ? weights[t] : 1;
         if (values)
             for (size_t i = 0; i < n; i++)
-                dense[l + i] = constant[b + i] + slope * values[first + l + i];
+                dense[l + i] = weight * constant[b + i] + slope * values[first + l + i];
         else
             for (size_t i = 0; i < n; i++)
-                dense[l + i] = constant[b + i];
+                dense[l + i] = weight * constant[b + i];
         l += n;
     }
 }

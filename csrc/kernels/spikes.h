@@ -169,6 +169,34 @@ static void dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint6
     }
 }
 
+/* Numbers, 32 channels at once, added up over the steps: plane j of a step holds bit j of its numbers, digit k of the
+ * output bit k of the sums, [digits][batch]. A ripple-carry counter as in pool_planes, lanes side by side. `stride` is
+ * the distance from plane to plane. */
+static void count_steps(const uint32_t *words, uint32_t *sums, size_t planes, size_t stride, size_t digits,
+                        size_t timesteps, size_t batch) {
+    for (size_t first = 0; first < batch; first += DSR_CHUNK) {
+        size_t n = batch - first < DSR_CHUNK ? batch - first : DSR_CHUNK;
+        uint32_t carry[DSR_CHUNK];
+        for (size_t k = 0; k < digits; k++)
+            for (size_t b = 0; b < n; b++)
+                sums[k * batch + first + b] = 0;
+        for (size_t t = 0; t < timesteps; t++)
+            for (size_t j = 0; j < planes; j++) {
+                const uint32_t *in = words + j * stride + t * batch + first;
+                for (size_t b = 0; b < n; b++)
+                    carry[b] = in[b];
+                for (size_t k = j; k < digits; k++) {
+                    uint32_t *digit = sums + k * batch + first;
+                    for (size_t b = 0; b < n; b++) {
+                        uint32_t before = digit[b];
+                        digit[b] = before ^ carry[b];
+                        carry[b] &= before;
+                    }
+                }
+            }
+    }
+}
+
 /* Word l of n <= 32 lanes, 32 channels each, becomes bit l of 32 words, one per channel, zeros beyond n. The matrix of
  * 32 x 32 bits is transposed by halves: blocks of 16, 8, 4, 2 and 1 swap across the diagonal. */
 static void transpose_words(const uint32_t *words, uint32_t *channels, size_t n) {

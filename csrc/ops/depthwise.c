@@ -144,7 +144,7 @@ static void add_pixel(const weight_task *task, size_t c, size_t at, size_t plane
         dsr_kernel->sum_tap_products(g->values + at * lanes, (const float *const *)w->places, count, lanes, w->into);
         return;
     }
-    dsr_kernel->gradient_lanes(g->constant + at * task->batch, g->values ? g->values + at * lanes : NULL,
+    dsr_kernel->gradient_lanes(g->constant + at * task->batch, g->weights, g->values ? g->values + at * lanes : NULL,
                                g->values ? g->slope[c] : 0, task->batch, 0, lanes, w->grad);
     dsr_kernel->sum_masked_taps(w->grad, (const uint32_t *const *)w->places, count, pitch, words * DSR_WORD, w->into);
 }

@@ -80,6 +80,16 @@ dsr_status dsr_transpose_words(const uint32_t *words, uint32_t *transposed, size
     return DSR_OK;
 }
 
+dsr_status dsr_count_steps(const uint32_t *words, uint32_t *sums, size_t planes, size_t digits, size_t n,
+                           size_t timesteps, size_t batch) {
+    size_t lanes = timesteps * batch;
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(planes *n *lanes *digits))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)n; i++)
+        dsr_kernel->count_steps(words + (size_t)i * lanes, sums + (size_t)i * digits * batch, planes, n * lanes, digits,
+                                timesteps, batch);
+    return DSR_OK;
+}
+
 static void each_tile(void (*kernel)(const uint32_t *, float *, size_t, size_t, size_t, const float *),
                       const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude) {
     size_t tiles = dsr_blocks(n, TILE_LANES), groups = dsr_blocks(channels, DSR_WORD);

@@ -55,15 +55,17 @@ typedef struct {
     tile_lists lists;
     dsr_mask_source *masks;
     float *sums, *table; /* sums [out block][target][DSR_ROW] */
+    float *weighted;     /* [sample][DSR_ROW] */
 } workspace;
 
-static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code) {
+static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code, int weighted) {
     size_t lanes = p->steps * p->piece, targets = p->tile_y * p->tile_x * lanes;
     int listed = make_lists(&w->lists, p, code);
     w->masks = dsr_scratch(p->passes * p->taps, sizeof *w->masks);
     w->sums = dsr_scratch((p->passes ? lanes : p->out_blocks * targets) * DSR_ROW, sizeof *w->sums);
     w->table = dsr_scratch((1 + p->block_words * p->taps * code->rows) * DSR_ROW, sizeof *w->table);
-    return listed && w->masks && w->sums && w->table;
+    w->weighted = dsr_scratch(weighted ? p->piece * DSR_ROW : 0, sizeof *w->weighted);
+    return listed && w->masks && w->sums && w->table && w->weighted;
 }
 
 static void free_workspace(workspace *w) {
@@ -71,6 +73,7 @@ static void free_workspace(workspace *w) {
     dsr_release(w->masks);
     dsr_release(w->sums);
     dsr_release(w->table);
+    dsr_release(w->weighted);
 }
 
 /* Out blocks from .. to. Where there are few tiles with much to add, as of one sample's small images, a task has only
@@ -133,31 +136,39 @@ static size_t find_masks(const uint32_t *words, const float *packed, const spike
     return count;
 }
 
-/* What becomes of the sums of a tile: a current, or spikes. */
+/* What becomes of the sums of a tile: a current, or spikes, or its weighted sum over time. */
 typedef struct {
     float *current;
     const float *bias;
     float amplitude;
     int accumulate;
-    /* or */
-    uint32_t *spikes;
+    /* or, with `rows` */
+    uint32_t *spikes;            /* NULL: the sum over time */
     const dsr_row_current *rows; /* one for each out block, without its shortcut */
     const dsr_after_conv *after;
 } tile_output;
 
 /* The sums of an output pixel, the i-th of the tile, and an out block. */
-static void write_sums(const tile_output *o, const spike_conv_plan *p, const float *sums, const tile *t, size_t out,
-                       size_t i) {
+static void write_sums(const tile_output *o, const spike_conv_plan *p, const workspace *w, const float *sums,
+                       const tile *t, size_t out, size_t i) {
     const dsr_conv *conv = &p->conv;
     size_t pixels = conv->y.out * conv->x.out, c = out * DSR_ROW;
     size_t pixel = output_pixel(p, t, i);
-    if (o->spikes) {
-        size_t at = (out * pixels + pixel) * conv->lanes + t->l0;
+    if (o->rows) {
+        size_t at = (out * pixels + pixel) * conv->lanes + t->l0, sample = pixel * p->run + t->l0;
         dsr_row_current row = o->rows[out];
         row.shortcut = o->after->shortcut ? o->after->shortcut + at : NULL;
         if (o->after->potentials)
-            row.potentials = o->after->potentials + ((out * pixels + pixel) * p->run + t->l0) * DSR_ROW;
-        dsr_kernel->neuron_rows(sums, o->spikes + at, p->steps, t->piece, p->run, &row, &o->after->neuron);
+            row.potentials = o->after->potentials + (out * pixels * p->run + sample) * DSR_ROW;
+        if (o->spikes)
+            dsr_kernel->neuron_rows(sums, o->spikes + at, w->weighted, p->steps, t->piece, p->run, &row,
+                                    &o->after->neuron);
+        else
+            dsr_kernel->sum_steps(sums, w->weighted, p->steps, t->piece, p->run, &row);
+        if (row.weights)
+            dsr_kernel->rows_to_lanes(w->weighted, t->piece, dsr_block_size(conv->out_channels, DSR_ROW, out),
+                                      o->bias ? o->bias + c : NULL, 1,
+                                      o->after->weighted + c * pixels * p->run + sample, pixels * p->run, 0);
     } else
         dsr_kernel->rows_to_lanes(
             sums, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out), o->bias ? o->bias + c : NULL, o->amplitude,
@@ -173,11 +184,11 @@ static void convolve_masked(const uint32_t *words, const float *packed, const sp
         for (size_t i = 0; i < t->ny * t->nx; i++) {
             size_t count = find_masks(words, packed, p, w, t, out, i), c = out * DSR_ROW;
             size_t pixel = output_pixel(p, t, i);
-            if (to->spikes) {
+            if (to->rows) {
                 for (size_t step = 0; step < p->steps; step++)
                     dsr_kernel->sum_masked(w->masks, count, step * p->run, t->piece,
                                            w->sums + step * t->piece * DSR_ROW);
-                write_sums(to, p, w->sums, t, out, i);
+                write_sums(to, p, w, w->sums, t, out, i);
             } else
                 dsr_kernel->masked_lanes(w->masks, count, t->nl, dsr_block_size(conv->out_channels, DSR_ROW, out),
                                          to->bias ? to->bias + c : NULL, to->amplitude,
@@ -197,7 +208,7 @@ static void convolve_tile(const uint32_t *words, const float *packed, const spik
     const float *sums = w->sums;
     for (size_t out = outs.from; out < outs.to; out++)
         for (size_t i = 0; i < t->ny * t->nx; i++, sums += t->nl * DSR_ROW)
-            write_sums(to, p, sums, t, out, i);
+            write_sums(to, p, w, sums, t, out, i);
 }
 
 /* Packed weights: the parts of an out block one behind the other, which are its passes or its blocks of rows. */
@@ -253,7 +264,7 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
 #pragma omp parallel num_threads(dsr_threads_for(outputs *(p->passes ? 1 : 1 + p->words * p->taps / 8)))
     {
         workspace w;
-        if (!make_workspace(&w, p, &code)) {
+        if (!make_workspace(&w, p, &code, to->after && to->after->weights)) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
@@ -314,14 +325,16 @@ static void make_row_currents(dsr_row_current *rows, float *padded, size_t chann
                                         .v_threshold = own ? padded + 4 * DSR_ROW : NULL,
                                         .fire = own ? padded + 5 * DSR_ROW : NULL,
                                         .plane = dsr_blocks(channels, DSR_ROW) * words,
+                                        .weights = after->weights,
                                         .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
                                         .amplitude = amplitude};
     }
 }
 
-dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
-                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
-                                    dsr_after_conv after) {
+/* Through rows: to spikes, or without them to a sum over time, whose bias is added at the end. */
+static dsr_status convolve_rows(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
+                                uint32_t *spikes, dsr_conv conv, size_t timesteps, unsigned table_bits,
+                                const dsr_after_conv *after) {
     if (is_empty(&conv))
         return DSR_OK;
     spike_conv_plan p;
@@ -330,14 +343,25 @@ dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, 
     float *padded = dsr_scratch(p.out_blocks * ROWS * DSR_ROW, sizeof *padded);
     dsr_status status = rows && padded ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-        make_row_currents(rows, padded, conv.out_channels, conv.y.out * conv.x.out * conv.lanes, bias, (float)amplitude,
-                          &after);
-        tile_output to = {.spikes = output, .rows = rows, .after = &after};
+        make_row_currents(rows, padded, conv.out_channels, conv.y.out * conv.x.out * conv.lanes, spikes ? bias : NULL,
+                          (float)amplitude, after);
+        tile_output to = {.bias = spikes ? NULL : bias, .spikes = spikes, .rows = rows, .after = after};
         status = convolve(words, weights, &p, table_bits, &to);
     }
     dsr_release(rows);
     dsr_release(padded);
     return status;
+}
+
+dsr_status dsr_conv2d_neuron_spikes(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
+                                    uint32_t *output, dsr_conv conv, size_t timesteps, unsigned table_bits,
+                                    dsr_after_conv after) {
+    return convolve_rows(words, weights, bias, amplitude, output, conv, timesteps, table_bits, &after);
+}
+
+dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, const float *bias, double amplitude,
+                                 dsr_conv conv, size_t timesteps, unsigned table_bits, dsr_after_conv after) {
+    return convolve_rows(words, weights, bias, amplitude, NULL, conv, timesteps, table_bits, &after);
 }
 
 /* A pixel of a block of channels at a time: its lanes are turned to rows, whose neurons then fire side by side. */
@@ -370,8 +394,8 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
             dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + pixel) * given, given,
                                       dsr_block_size(shape.channels, DSR_ROW, block), shape.pixels * given, rows);
             for (size_t run = 0; run < runs; run++) /* a current of one step is read again at each */
-                dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes + run * shape.batch, shape.timesteps / runs,
-                                        shape.batch, shape.batch, &current, &neuron);
+                dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes + run * shape.batch, NULL,
+                                        shape.timesteps / runs, shape.batch, shape.batch, &current, &neuron);
         }
         dsr_release(rows);
     }

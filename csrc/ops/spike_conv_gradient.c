@@ -92,7 +92,7 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
     float *table = p->tables + index * p->table_rows * DSR_ROW, *to = p->code.table_bits == 1 ? table + DSR_ROW : rows;
     for (size_t i = 0; i < channels; i++) {
         size_t c = out * DSR_ROW + i, at = c * pixels + pixel;
-        dsr_kernel->gradient_lanes(gradient->constant + at * p->batch,
+        dsr_kernel->gradient_lanes(gradient->constant + at * p->batch, gradient->weights,
                                    gradient->values ? gradient->values + at * conv->lanes : NULL,
                                    gradient->values ? gradient->slope[c] : 0, p->batch, first, lanes, dense + i * room);
     }

@@ -64,7 +64,7 @@ typedef struct {
     size_t offset; /* of its value in the struct */
 } dsr_arg;
 
-enum { DSR_MOST_ARGUMENTS = 16, DSR_MOST_BYTES = 288 };
+enum { DSR_MOST_ARGUMENTS = 20, DSR_MOST_BYTES = 320 };
 
 typedef struct {
     const char *function;

@@ -70,6 +70,7 @@ typedef struct {
     X(neuron_spikes)                                                                                                   \
     X(neuron_spikes_backward)                                                                                          \
     X(pack_words)                                                                                                      \
+    X(count_steps)                                                                                                     \
     X(transpose_words)                                                                                                 \
     X(unpack_words)                                                                                                    \
     X(add_words)                                                                                                       \
@@ -94,6 +95,7 @@ typedef struct {
     X(pack_weights)                                                                                                    \
     X(conv2d_spikes)                                                                                                   \
     X(conv2d_neuron_spikes)                                                                                            \
+    X(conv2d_spikes_sum)                                                                                               \
     X(neuron_steps)                                                                                                    \
     X(conv2d_spikes_weight_gradient)                                                                                   \
     X(integer_conv2d_spikes)                                                                                           \

@@ -234,13 +234,17 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
     A(S, F32, thresholds, "RO", MAYBE)                                                                                 \
     A(S, F32, packed, "N", MAYBE)                                                                                      \
+    A(S, F32, weights, "T", MAYBE)                                                                                     \
     A(S, U32, out, "DIJTB", OUT)                                                                                       \
-    A(S, F32, potentials, "KIJBZ", MAYBE_OUT)
+    A(S, F32, potentials, "KIJBZ", MAYBE_OUT)                                                                          \
+    A(S, F32, weighted, "OIJB", MAYBE_OUT)
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
     if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
         return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
+    if ((a->weights == NULL) != (a->weighted == NULL))
+        return dsr_refuse(c, "weighted", "an array where 'weights' is one, None where it is None");
     if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
         check_spike_conv(c, &a->geometry, a->table_bits) < 0)
         return -1;
@@ -256,11 +260,53 @@ CHECK(conv2d_neuron_spikes) {
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
-    dsr_after_conv after = {a->shortcut, a->shortcut_amplitude,         a->scale,     a->shift,
-                            a->neuron,   {a->thresholds, AXIS(c, 'O')}, a->potentials};
+    dsr_after_conv after = {.shortcut = a->shortcut,
+                            .shortcut_amplitude = a->shortcut_amplitude,
+                            .scale = a->scale,
+                            .shift = a->shift,
+                            .neuron = a->neuron,
+                            .thresholds = {a->thresholds, AXIS(c, 'O')},
+                            .potentials = a->potentials,
+                            .weights = a->weights,
+                            .weighted = a->weighted};
     return dsr_conv2d_neuron_spikes(a->words, (dsr_weights){a->weight, a->packed}, a->bias, a->amplitude, a->out,
                                     conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'),
                                     (unsigned)a->table_bits, after);
+}
+
+#define CONV2D_SPIKES_SUM(A, S)                                                                                        \
+    A(S, U32, words, "WHVTB", IN)                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
+    A(S, F32, bias, "O", MAYBE)                                                                                        \
+    A(S, NUMBER, amplitude, NULL, IN)                                                                                  \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, COUNT, table_bits, NULL, IN)                                                                                  \
+    A(S, U32, shortcut, "KIJTB", MAYBE)                                                                                \
+    A(S, F32, shortcut_amplitude, "O", MAYBE)                                                                          \
+    A(S, F32, weights, "T", IN)                                                                                        \
+    A(S, F32, packed, "N", MAYBE)                                                                                      \
+    A(S, F32, out, "OIJB", OUT)
+ARGUMENTS(conv2d_spikes_sum, CONV2D_SPIKES_SUM)
+
+CHECK(conv2d_spikes_sum) {
+    if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
+        return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
+    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 || check_spike_conv(c, &a->geometry, a->table_bits) < 0 ||
+        expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0)
+        return -1;
+    if (a->shortcut && expect_words(c, 'K', AXIS(c, 'O')) < 0)
+        return -1;
+    return check_packed(c, a->packed, &a->geometry);
+}
+
+OPERATION(conv2d_spikes_sum, check_conv2d_spikes_sum, RETURNS_NOTHING) {
+    dsr_after_conv after = {.shortcut = a->shortcut,
+                            .shortcut_amplitude = a->shortcut_amplitude,
+                            .weights = a->weights,
+                            .weighted = a->out};
+    return dsr_conv2d_spikes_sum(a->words, (dsr_weights){a->weight, a->packed}, a->bias, a->amplitude,
+                                 conv_of(c, 'V', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'),
+                                 (unsigned)a->table_bits, after);
 }
 
 /* Steps S of the current: T, or 1 where it is the same at every step. */
@@ -293,6 +339,7 @@ OPERATION(neuron_steps, check_neuron_steps, RETURNS_NOTHING) {
 
 #define CONV2D_SPIKES_WEIGHT_GRADIENT(A, S)                                                                            \
     A(S, F32, constant, "OIJB", IN)                                                                                    \
+    A(S, F32, weights, "T", MAYBE)                                                                                     \
     A(S, F32, slope, "O", MAYBE)                                                                                       \
     A(S, F32, values, "OIJTB", MAYBE)                                                                                  \
     A(S, U32, transposed, "HVKN", IN)                                                                                  \
@@ -306,7 +353,7 @@ ARGUMENTS(conv2d_spikes_weight_gradient, CONV2D_SPIKES_WEIGHT_GRADIENT)
 CHECK(conv2d_spikes_weight_gradient) {
     if ((a->slope == NULL) != (a->values == NULL))
         return dsr_refuse(c, "slope", "an array where 'values' is one, None where it is None");
-    if (a->values && dsr_expect_axis(c, 'T', a->timesteps, "argument 'timesteps'") < 0)
+    if ((a->values || a->weights) && dsr_expect_axis(c, 'T', a->timesteps, "argument 'timesteps'") < 0)
         return -1;
     if (check_lanes(c, "timesteps", a->timesteps) < 0 ||
         dsr_expect_axis(c, 'K', dsr_words_of(a->timesteps * AXIS(c, 'B')), "32 lanes per word") < 0 ||
@@ -317,7 +364,7 @@ CHECK(conv2d_spikes_weight_gradient) {
 }
 
 OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RETURNS_NOTHING) {
-    dsr_gradient gradient = {.constant = a->constant, .slope = a->slope, .values = a->values};
+    dsr_gradient gradient = {.constant = a->constant, .weights = a->weights, .slope = a->slope, .values = a->values};
     return dsr_conv2d_spikes_weight_gradient(gradient, a->transposed, a->amplitude, a->out,
                                              conv_of(c, 'V', a->timesteps * AXIS(c, 'B'), &a->geometry), AXIS(c, 'B'),
                                              (unsigned)a->table_bits);

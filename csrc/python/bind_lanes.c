@@ -80,6 +80,32 @@ OPERATION(transpose_words, check_transpose_words, RETURNS_NOTHING) {
     return dsr_transpose_words(a->words, a->out, AXIS(c, 'W'), AXIS(c, 'P'), AXIS(c, 'L'));
 }
 
+#define COUNT_STEPS(A, S)                                                                                              \
+    A(S, U32, words, "JNTB", IN)                                                                                       \
+    A(S, COUNT, most, NULL, IN)                                                                                        \
+    A(S, U32, out, "NKB", OUT)
+ARGUMENTS(count_steps, COUNT_STEPS)
+
+static size_t digits_of(size_t number) {
+    size_t digits = 0;
+    while (digits < 64 && number >> digits)
+        digits++;
+    return digits;
+}
+
+CHECK(count_steps) {
+    size_t timesteps = AXIS(c, 'T');
+    if (timesteps && a->most > SIZE_MAX / timesteps)
+        return dsr_refuse(c, "most", "a number whose product with T is below 2**64");
+    if (dsr_expect_axis(c, 'J', digits_of(a->most), "binary digits of 'most'") < 0)
+        return -1;
+    return dsr_expect_axis(c, 'K', digits_of(a->most * timesteps), "binary digits of T times 'most'");
+}
+
+OPERATION(count_steps, check_count_steps, RETURNS_NOTHING) {
+    return dsr_count_steps(a->words, a->out, AXIS(c, 'J'), AXIS(c, 'K'), AXIS(c, 'N'), AXIS(c, 'T'), AXIS(c, 'B'));
+}
+
 #define UNPACK_WORDS(A, S)                                                                                             \
     A(S, U32, words, "WN", IN)                                                                                         \
     A(S, F32, amplitude, "C", IN)                                                                                      \

@@ -7,20 +7,26 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
     """Median wall time of `repeats` calls after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return median(times)
+    return in_turn([call], repeats)[0]
+
+
+def in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median wall time of each call, made one after the other `repeats` times, after one that is not counted."""
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(repeats + 1):
+        for call, measured in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if number:
+                measured.append(time.perf_counter() - start)
+    return [median(measured) for measured in times]
 
 
 def in_process(program: str, **environment: str) -> Any:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from dsr import _core
-from dsr.bench import onnx_twin
+from dsr.bench import in_turn, onnx_twin
 from dsr.bench.rates import mean_rate, set_rates
 from dsr.deploy.early_exit import clearness, early_exit, rates_so_far
 from dsr.deploy.lowering import lower
@@ -72,7 +70,7 @@ def measure(
                         "dsr, not compiled": partial(network, some),
                     }
                     calls |= {name: partial(twin, some) for name, twin in twins.items()}
-                    for name, seconds in _in_turn(calls, repeats).items():
+                    for name, seconds in zip(calls, in_turn(list(calls.values()), repeats), strict=True):
                         own = name.startswith("dsr")
                         rows.append(
                             {
@@ -109,19 +107,6 @@ def _twins(model: str, features: tuple[int, ...], threads: int, images: Values) 
         "onnxruntime, float32": onnx_twin.onnx_session(program, threads),
         "onnxruntime, int8": onnx_twin.onnx_session(program, threads, images[:32]),
     }
-
-
-def _in_turn(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: median(found) for name, found in times.items()}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from typing import get_args
 
 from dsr.commands.arguments import Commands, count, share
+from dsr.nn.norm import NormGradient, NormVariance
 from dsr.nn.registry import SPIKING
 
 
@@ -40,6 +42,13 @@ def add(commands: Commands) -> None:
         help="firing rate of each layer, such as 0.1 of trained networks; thresholds are set before timing (default: "
         "as they are initialised, at which rates fall with T, to 0.03 at T = 20, and times with them)",
     )
+    step.add_argument(
+        "--norm-gradient", choices=get_args(NormGradient), default="exact", help="as the recipe's (default: exact)"
+    )
+    step.add_argument(
+        "--norm-variance", choices=get_args(NormVariance), default="steps", help="as the recipe's (default: steps)"
+    )
+    step.add_argument("--beside", choices=["torch"], help="measure the same training step in PyTorch, in turn")
     step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
     inference = kinds.add_parser(
         "inference",
@@ -77,7 +86,15 @@ def run_step(options: Namespace) -> int:
     from dsr.bench import step
 
     results = step.measure_all(
-        options.model, options.neuron, options.timesteps, options.batch, options.repeats, options.rate
+        options.model,
+        options.neuron,
+        options.timesteps,
+        options.batch,
+        options.repeats,
+        rate=options.rate,
+        norm_gradient=options.norm_gradient,
+        norm_variance=options.norm_variance,
+        beside=options.beside,
     )
     print(json.dumps(results, indent=1) if options.json else step.table(results))
     return 0

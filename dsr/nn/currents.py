@@ -11,14 +11,20 @@ current and compute them again (`dsr.nn.run.Budget`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsr import ops
-from dsr.nn.spikes import SpikeTrain, from_lanes, sum_planes, to_lanes, uniform_weights
-from dsr.ops import Values
+from dsr.nn.spikes import SpikeTrain, binary, from_lanes, sum_planes, to_lanes, uniform_weights
+from dsr.ops import Values, Words
+
+_UNPACKED = 16 << 20
+"""Bytes of values that pooling of spikes unpacks at a time, if a step is not larger."""
 
 
 class Term:
@@ -36,6 +42,10 @@ class Term:
     def values(self) -> Values:
         """The term written out, for reading only."""
         return self.add_to(None)
+
+    def of_samples(self, samples: NDArray[np.intp]) -> Term:
+        """The term of some of the samples."""
+        return Dense(np.take(self.values(), samples, axis=4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +108,14 @@ class Spikes(Term):
         """The trains whose sum the term is."""
         return (self.train,)
 
+    def counted(self) -> SpikeTrain:
+        """Its sum over time in binary, see `SpikeTrain.counted`."""
+        return self.train.counted()
+
+    def of_samples(self, samples: NDArray[np.intp]) -> Term:
+        """Of some of the bits."""
+        return replace(self, train=self.train.of_samples(samples))
+
     def add_to(self, out: Values | None) -> Values:
         """Unpack, or add where a bit is set."""
         if out is None:
@@ -125,39 +143,79 @@ class PooledSpikes(Spikes):
     def trains(self) -> tuple[SpikeTrain, ...]:
         """Trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted in each window."""
         train, features = self.train, self.shape[:3]
-        size = prod(self.kernel_size)
-        planes = [ops.pool_planes(p.words, self.kernel_size, self.stride, self.padding) for p in train.split()]
-        digits = planes[0] if train.planes == 1 else sum_planes(planes, ((2**train.planes - 1) * size).bit_length())
+        amplitude = self._amplitude()
         return tuple(
-            SpikeTrain(words, features, train.amplitude / size * 2**k, train.time_weights)
-            for k, words in enumerate(digits)
+            SpikeTrain(words, features, amplitude * 2**k, train.time_weights) for k, words in enumerate(self._planes())
         )
 
+    def counted(self) -> SpikeTrain:
+        """Of the spikes in each window."""
+        counts = ops.count_steps(self._planes(), self._most())
+        return binary(counts, self.shape[:3], self._amplitude())
+
+    def _most(self) -> int:
+        """Spikes of a window at most."""
+        return (2**self.train.planes - 1) * prod(self.kernel_size)
+
+    def _planes(self) -> Words:
+        """Binary digits of the spikes in each window, (digits, ceil(C / 32), H', W', T, B)."""
+        parts = [
+            ops.pool_planes(part.words, self.kernel_size, self.stride, self.padding) for part in self.train.split()
+        ]
+        return parts[0] if self.train.planes == 1 else sum_planes(parts, self._most().bit_length())
+
+    def _amplitude(self) -> Any:
+        return self.train.amplitude / prod(self.kernel_size)
+
     def add_to(self, out: Values | None) -> Values:
-        """Unpack and pool, and add."""
-        values = self.train.values()
-        flat = values.reshape(*values.shape[:3], -1)
-        pooled = ops.avg_pool(flat, self.kernel_size, self.stride, self.padding).reshape(self.shape)
-        return pooled if out is None else np.add(out, pooled, out=out)
+        """Unpack and pool, and add: a few steps at a time, since there are more pixels before than after."""
+        words, total = self.train.words, np.empty(self.shape, np.float32) if out is None else out
+        step = max(_UNPACKED // max(4 * self.train.channels * prod(words.shape[1:3]) * self.train.batch, 1), 1)
+        for first in range(0, self.train.timesteps, step):
+            steps = (slice(None),) * 3 + (slice(first, first + step),)
+            values = replace(self.train, words=np.ascontiguousarray(words[steps]), time_weights=None).values()
+            flat = values.reshape(*values.shape[:3], -1)
+            pooled = ops.avg_pool(flat, self.kernel_size, self.stride, self.padding)
+            part = pooled.reshape(*pooled.shape[:3], *values.shape[3:])
+            total[steps] = part if out is None else total[steps] + part
+        return total
 
 
 @dataclass(frozen=True, eq=False)
 class ConvolvedSpikes(Term):
-    """A convolution of a train."""
+    """The sum of convolutions of trains.
 
-    train: SpikeTrain
-    convolution: ops.SpikeConvolution
+    Attributes
+    ----------
+    convolutions : tuple of SpikeConvolution
+        One for each train, in the order of the sum.
+    trains : tuple of SpikeTrain
+        The trains.
+    """
+
+    convolutions: tuple[ops.SpikeConvolution, ...]
+    trains: tuple[SpikeTrain, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the output."""
-        _, height, width, *inner = self.train.words.shape
-        return (len(self.convolution.weight), *self.convolution.geometry.output_size(height, width), *inner)
+        convolution = self.convolutions[0]
+        _, height, width, *inner = convolution.words.shape
+        return (len(convolution.weight), *convolution.geometry.output_size(height, width), *inner)
 
     def add_to(self, out: Values | None) -> Values:
         """Convolve to a new array, or into `out`."""
-        c = self.convolution
-        return ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry, c.table_bits, out)
+        total = out
+        for c in self.convolutions:
+            total = ops.conv2d_spikes(c.words, c.weight, c.bias, c.amplitude, c.geometry, c.table_bits, total)
+        assert total is not None
+        return total
+
+    def of_samples(self, samples: NDArray[np.intp]) -> Term:
+        """Of some of the bits."""
+        trains = tuple(train.of_samples(samples) for train in self.trains)
+        parts = (replace(c, words=train.words) for c, train in zip(self.convolutions, trains, strict=True))
+        return ConvolvedSpikes(tuple(parts), trains)
 
 
 class Asked:
@@ -171,10 +229,11 @@ class Asked:
 
 
 class Written:
-    """Values of a sum of terms while they are kept, and their sums over time."""
+    """Values of a sum of terms while they are kept, whether a backward pass will read them, and their sums."""
 
     def __init__(self) -> None:
         self.values: Values | None = None
+        self.needed = False
         self.sums: dict[bytes, Values] = {}
 
     def drop(self) -> None:
@@ -276,6 +335,15 @@ class Current:
             total = term.add_to(total) if term.shape == total.shape else total + term.values()
         return total
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether the backward pass will read `values`, as the exact gradient of batch normalisation does."""
+        return self.written.needed
+
+    def need(self) -> None:
+        """Note that it will."""
+        self.written.needed = True
+
     def weighted_sum(self, weights: Values) -> Values:
         """``sum_t weights[t] values[t]``, (C, H, W, B); computed once for each weights, and kept."""
         sums, key = self.written.sums, weights.tobytes()
@@ -286,6 +354,10 @@ class Current:
             else:
                 sums[key] = ops.weighted_sum(values, weights)
         return sums[key]
+
+    def of_samples(self, samples: NDArray[np.intp]) -> Current:
+        """The current of some of the samples."""
+        return Current(tuple(term.of_samples(samples) for term in self.terms), self.features, self.timesteps)
 
     def has_sum(self, weights: Values) -> bool:
         """Whether `weighted_sum` is known already."""
@@ -332,7 +404,15 @@ def as_current(signal: Signal) -> Current:
 def terms_of(signal: Signal) -> tuple[Term, ...]:
     """What the signal is the sum of; a current with a scale and a shift is one term."""
     current = as_current(signal)
-    return current.terms if current.scale is None else (Computed(current.final_values, current.shape),)
+    return current.terms if current.scale is None else (Computed(partial(_scaled, current), current.shape),)
+
+
+def _scaled(current: Current) -> Values:
+    """The final values of a current that nothing else reads; those before them are dropped unless they are needed."""
+    values = current.final_values()
+    if not current.is_needed:
+        current.written.drop()
+    return values
 
 
 def trains_of(signal: Signal) -> tuple[SpikeTrain, ...]:
@@ -340,6 +420,11 @@ def trains_of(signal: Signal) -> tuple[SpikeTrain, ...]:
     terms = terms_of(signal)
     spikes = [term for term in terms if isinstance(term, Spikes)]
     return tuple(train for term in spikes for train in term.trains()) if len(spikes) == len(terms) else ()
+
+
+def counts_of(signal: Signal) -> tuple[SpikeTrain, ...]:
+    """The sum over time of a signal that is a sum of spikes, as numbers in binary, see `SpikeTrain.counted`."""
+    return tuple(term.counted() for term in terms_of(signal) if isinstance(term, Spikes))
 
 
 def signal_values(signal: Signal) -> Values:

@@ -91,6 +91,10 @@ class Gradient:
         """Sum over the steps, (C, H, W, B)."""
         return self.summed(uniform_weights(self.timesteps))
 
+    def mean_over_time(self) -> Gradient:
+        """The gradient whose every step is the mean over the steps."""
+        return Gradient(self.total() / np.float32(self.timesteps), self.timesteps) if self.terms else self
+
     def map(self, function: Callable[[Values], Values]) -> Gradient:
         """A linear map of (C, H, W, L) arrays applied to every step."""
         if not self.terms:

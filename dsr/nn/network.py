@@ -30,9 +30,10 @@ class Network:
     seed : int
         Of the initial weights and of dropout.
     keep_bytes : int
-        Training memory against time, without any effect on results. Output currents of convolutions are kept for the
-        backward pass as long as they fit in so many bytes together; beyond it the largest are dropped, and convolved
-        again, bit for bit, when they are needed. 0 drops all (least memory), a large number none (fastest).
+        Training memory against time, without any effect on results. Currents that the backward pass reads, as the
+        exact gradient of batch normalisation does, are kept for it as long as they fit in so many bytes together;
+        beyond it the largest are dropped, and computed again, bit for bit, when they are needed. 0 drops all (least
+        memory), a large number none (fastest).
     inputs : {"NC", "NCL", "NCHW"}, optional
         Axes of a batch without time: vectors, signals (C, L) or images. Data with one axis more has time first. By
         default what the first layer takes that is made for one of them; if no layer says it, (B, C, H, W), (B, N) and

@@ -41,8 +41,8 @@ class SpikeTrain:
     amplitude : float or ndarray of float32, shape (C,)
         What a spike is worth, on all channels or on each: `v_threshold` (IF), ``v_threshold / delta_t`` (LIF).
     time_weights : ndarray of float32, shape (T,), or None
-        Weights of the representation, of mean 1: how the neuron below reads time in `rate`, and how it wants the
-        gradient summed over time. None: a layer such as dropout that wants the gradient of every step.
+        Weights of the representation, of mean 1 (but for `counted`): how the neuron below reads time in `rate`, and how
+        it wants the gradient summed over time. None: a layer such as dropout that wants the gradient of every step.
     planes : int
         Binary digits of the number of spikes of a step: 1, or more of graded spikes. Then the words are those of the
         lowest digit, followed by those of the next one, and so on.
@@ -200,6 +200,23 @@ class SpikeTrain:
             kept["_bits"] = [ops.count_bits(part.words) for part in self.split()]
         return kept["_bits"]
 
+    def counted(self) -> SpikeTrain:
+        """The spikes of each neuron counted over time: a train whose steps are the binary digits of the counts.
+
+        The sum over its steps with its time weights 1, 2, 4, ... is the plain sum over time of this train. Counted
+        once, and kept: ``log2(T + 1)`` bits of each neuron beside the T of the train.
+        """
+        kept = vars(self)
+        if "_counted" not in kept:
+            digits = self.words.reshape(self.planes, -1, *self.words.shape[1:])
+            kept["_counted"] = binary(ops.count_steps(digits, 2**self.planes - 1), self.features, self.amplitude)
+        counted: SpikeTrain = kept["_counted"]
+        return counted
+
+    def of_samples(self, samples: NDArray[np.intp]) -> SpikeTrain:
+        """The train of some of the samples."""
+        return replace(self, words=np.take(self.words, samples, axis=4))
+
     def rate(self) -> Values:
         """The representation of the train, ``(B, *features)``: its (weighted) mean over time, step by step. EXACT."""
         weights = uniform_weights(self.timesteps) if self.time_weights is None else self.time_weights
@@ -224,6 +241,11 @@ class SpikeTrain:
             f"SpikeTrain(shape={self.shape}, firing_rate={self.firing_rate():.4f}, amplitude={amplitude}, "
             f"{self.nbytes} bytes)"
         )
+
+
+def binary(digits: Words, features: tuple[int, ...], amplitude: PerChannel) -> SpikeTrain:
+    """Numbers as a train whose steps are their binary digits, and whose time weights are 1, 2, 4, ..."""
+    return SpikeTrain(digits, features, amplitude, np.float32(2) ** np.arange(digits.shape[3], dtype=np.float32))
 
 
 def image_shape(features: tuple[int, ...]) -> tuple[int, int, int]:

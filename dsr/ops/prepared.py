@@ -45,7 +45,7 @@ def conv2d_neuron_spikes(
 ) -> Call:
     """To spikes; potentials are from `dsr.ops.row_potentials`."""
     arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron), convolution.packed
-    return partial(_core.conv2d_neuron_spikes, *arguments, out, potentials)
+    return partial(_core.conv2d_neuron_spikes, *arguments, None, out, potentials, None)
 
 
 def neuron_steps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -167,26 +168,76 @@ class SpikeConvolution:
         )
 
 
+@overload
 def conv2d_neuron_spikes(
     convolution: SpikeConvolution,
     neuron: NeuronModel,
     scale: Values | None = None,
     shift: Values | None = None,
     potentials: Values | None = None,
-) -> Words:
+    *,
+    weights: None = None,
+) -> Words: ...
+@overload
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution,
+    neuron: NeuronModel,
+    scale: Values | None = None,
+    shift: Values | None = None,
+    potentials: Values | None = None,
+    *,
+    weights: Values,
+) -> tuple[Words, Values]: ...
+def conv2d_neuron_spikes(
+    convolution: SpikeConvolution,
+    neuron: NeuronModel,
+    scale: Values | None = None,
+    shift: Values | None = None,
+    potentials: Values | None = None,
+    *,
+    weights: Values | None = None,
+) -> Words | tuple[Words, Values]:
     """`conv2d_spikes`, `add_words` of the shortcut and `neuron_spikes` in one, with the same bits. EXACT.
 
     The current is used while it is in the cache and stored nowhere. `potentials`, from `row_potentials`, are those
-    before the first step, and then those after the last; without them they begin at 0.
+    before the first step, and then those after the last; without them they begin at 0. With `weights` (T,) the weighted
+    sum over time of the current, (O, H', W', B), before scale and shift, comes with the spikes.
     """
-    out = convolution.output_words("conv2d_neuron_spikes", planes_of(neuron))
+    function, total = "conv2d_neuron_spikes", None
+    out = convolution.output_words(function, planes_of(neuron))
+    _, rows, columns, _, batch = out.shape
     if potentials is not None:
-        _, rows, columns, _, batch = out.shape
-        shape = word_count(len(convolution.weight)), rows, columns, batch, ROW
-        require_writable("conv2d_neuron_spikes", "potentials", potentials, shape)
+        blocks = word_count(len(convolution.weight))
+        require_writable(function, "potentials", potentials, (blocks, rows, columns, batch, ROW))
+    if weights is not None:
+        require_array(function, 1, weights=weights)
+        total = np.empty((len(convolution.weight), rows, columns, batch), np.float32)
     arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron)
-    _core.conv2d_neuron_spikes(*arguments, convolution.packed, out, potentials)
-    return out
+    _core.conv2d_neuron_spikes(*arguments, convolution.packed, weights, out, potentials, total)
+    return out if total is None else (out, total)
+
+
+def conv2d_spikes_sum(convolution: SpikeConvolution, weights: Values) -> Values:
+    """The weighted sum over time of a convolution of spikes, without its values at each step. EXACT.
+
+    Parameters
+    ----------
+    convolution : SpikeConvolution
+        Its shortcut is added at each step, its bias once, to the sum.
+    weights : ndarray of float32, shape (T,)
+        Of the steps: powers of two for the steps of `count_steps`.
+
+    Returns
+    -------
+    ndarray of float32, shape (O, H', W', B)
+        ``bias + sum_t weights[t] (convolution[t] + shortcut[t])``, within ``(K + T + 3) eps`` times the sum of all
+        absolute values of the exact one, K being the products of an output.
+    """
+    _, height, width, _, batch = convolution.output_words("conv2d_spikes_sum").shape
+    require_array("conv2d_spikes_sum", 1, weights=weights)
+    total = np.empty((len(convolution.weight), height, width, batch), np.float32)
+    _core.conv2d_spikes_sum(*convolution.arguments(), weights, convolution.packed, total)
+    return total
 
 
 ROW = 32
@@ -236,8 +287,9 @@ def conv2d_spikes_weight_gradient(
     amplitude: float,
     geometry: Geometry,
     table_bits: int,
+    weights: Values | None = None,
 ) -> Values:
-    """Gradient of `conv2d_spikes` with respect to its weight, for the gradient ``constant + slope * values[t]``.
+    """Gradient of `conv2d_spikes` with respect to its weight, for ``weights[t] * constant + slope * values[t]``.
 
     Parameters
     ----------
@@ -247,6 +299,8 @@ def conv2d_spikes_weight_gradient(
         What varies.
     words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
         Spikes.
+    weights : ndarray of float32, shape (T,), optional
+        By default all one; powers of two for the steps of `count_steps`.
 
     Notes
     -----
@@ -254,6 +308,8 @@ def conv2d_spikes_weight_gradient(
     """
     function = "conv2d_spikes_weight_gradient"
     require_array(function, 5, words=words)
+    if weights is not None:
+        require_array(function, 1, weights=weights)
     require_geometry(function, geometry)
     if words.dtype != np.uint32:
         raise TypeError(f"{function}: argument 'words': expected dtype uint32, got {words.dtype}")
@@ -265,6 +321,7 @@ def conv2d_spikes_weight_gradient(
     out = new_array(function, "weight_shape", sizes)
     _core.conv2d_spikes_weight_gradient(
         constant,
+        weights,
         slope,
         values,
         transposed.reshape(height, width, *transposed.shape[1:]),

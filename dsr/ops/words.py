@@ -39,6 +39,30 @@ def transpose_words(words: Words) -> Words:
     return transposed
 
 
+def count_steps(words: Words, most: int = 1) -> Words:
+    """Numbers added up over the steps, in binary. EXACT.
+
+    Parameters
+    ----------
+    words : ndarray of uint32, shape (J, ceil(C / 32), H, W, T, B)
+        Plane j holds bit j of the numbers at each step: one plane of spikes, or those of `pool_planes`.
+    most : int
+        The largest of these numbers, whose binary digits are the planes: 1 for spikes.
+
+    Returns
+    -------
+    ndarray of uint32, shape (ceil(C / 32), H, W, K, B)
+        A train whose step k holds bit k of the sums, K being the number of binary digits of ``T * most``.
+    """
+    require_array("count_steps", 6, words=words)
+    largest = as_count("count_steps", "most", most)
+    planes, groups, height, width, timesteps, batch = words.shape
+    digits, places = (timesteps * largest).bit_length(), groups * height * width
+    sums = new_array("count_steps", "words", (groups, height, width, digits, batch), np.uint32)
+    _core.count_steps(words.reshape(planes, places, timesteps, batch), largest, sums.reshape(places, digits, batch))
+    return sums
+
+
 def unpack_words(words: Words, channels: int, amplitude: PerChannel = 1.0) -> Values:
     """`amplitude`, of all channels or of each, where the bit is set, else 0. EXACT."""
     require_array("unpack_words", words=words)

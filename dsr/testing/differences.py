@@ -1,4 +1,4 @@
-"""Finite differences of a layer in which the mapping stands for neurons."""
+"""Finite differences of a layer in which the mapping stands for neurons, and means for a gradient without time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dsr.nn.currents import Current, Dense, Signal, as_current, signal_values
 from dsr.nn.layer import Layer
 from dsr.nn.neurons import Neuron
+from dsr.nn.norm import BatchNorm
 from dsr.nn.run import Run
 from dsr.nn.spikes import uniform_weights
 from dsr.ops import PerChannel, Values
@@ -34,6 +35,15 @@ class _Seen:
     threshold_slope: Doubles
 
 
+@dataclass(frozen=True)
+class _Normalised:
+    """Batch normalisation with a gradient without time in the unchanged pass; `within` is the variance over time."""
+
+    output: Values
+    mean: Doubles
+    within: Doubles
+
+
 class Differences:
     """Slopes of ``L = sum(slopes * output)`` in training, by finite differences.
 
@@ -41,6 +51,9 @@ class Differences:
     its current, with the slope m' of its mapping at the representation z of the unchanged current, and the weights w of
     the representation; and plus ``w[t] dm(z)`` for the change dm that another parameter makes. This is what DSR is the
     gradient of. At a corner of the mapping the slope is that of the side to which `Neuron.mapping` counts it.
+
+    A `BatchNorm` whose gradient is "rate" gives its output of the unchanged pass plus, at every step, the change of the
+    mean of its output over time, with the variance over time of its unchanged input.
 
     Parameters
     ----------
@@ -53,9 +66,12 @@ class Differences:
     def __init__(self, probe: Probe, frozen: bool) -> None:
         self._probe, self.frozen = probe, frozen
         self._seen: dict[str, _Seen] = {}
+        self._normalised: dict[str, _Normalised] = {}
         layer = probe.copy()
         for path, neuron in _neurons(layer):
             neuron.forward = partial(self._unchanged, path, neuron)  # type: ignore[method-assign]
+        for path, norm in _norms(layer):
+            norm.forward = partial(self._normal, path, norm)  # type: ignore[method-assign]
         layer(probe.input.moved(None), training(frozen=frozen))
 
     def slope(self, name: str, direction: Values, step: float) -> float:
@@ -74,6 +90,8 @@ class Differences:
         layer = self._probe.copy()
         for path, neuron in _neurons(layer):
             neuron.forward = partial(self._changed, path, neuron)  # type: ignore[method-assign]
+        for path, norm in _norms(layer):
+            norm.forward = partial(self._normal_again, path, norm)  # type: ignore[method-assign]
         if name != "input":
             dict(parameters(layer))[name].value[...] += change
         signal = self._probe.input.moved(change if name == "input" else None)
@@ -112,6 +130,47 @@ class Differences:
             change += _mapped(neuron, seen.represented) - seen.mapped
         values = seen.spikes + change[:, :, :, np.newaxis] * weights[:, np.newaxis]
         return Current((Dense(values.astype(np.float32)),), signal.features, signal.timesteps, time_weights=weights)
+
+    def _normal(self, path: str, norm: BatchNorm, signal: Signal, run: Run) -> Signal:
+        output = BatchNorm.forward(norm, signal, run)
+        variance = norm.running_var.astype(np.float64)
+        means = _means(signal)
+        if not run.frozen:
+            assert isinstance(output, Current) and output.scale is not None
+            # scale = weight / sqrt(variance + eps)
+            variance = np.square(norm.weight.value / output.scale.astype(np.float64)) - norm.eps
+        within = np.zeros_like(variance) if run.frozen else variance - means.var(axis=(1, 2, 3))
+        self._normalised[path] = _Normalised(signal_values(output), self._normal_mean(norm, means, within, run), within)
+        return output
+
+    def _normal_again(self, path: str, norm: BatchNorm, signal: Signal, run: Run) -> Signal:
+        seen = self._normalised[path]
+        change = self._normal_mean(norm, _means(signal), seen.within, run) - seen.mean
+        values = seen.output + change[:, :, :, np.newaxis]
+        return Current((Dense(values.astype(np.float32)),), signal.features, signal.timesteps)
+
+    @staticmethod
+    def _normal_mean(norm: BatchNorm, means: Doubles, within: Doubles, run: Run) -> Doubles:
+        """The mean over time of the output."""
+        mean, variance = means.mean(axis=(1, 2, 3)), means.var(axis=(1, 2, 3)) + within
+        if run.frozen:
+            mean, variance = (array.astype(np.float64) for array in (norm.running_mean, norm.running_var))
+        mean, scale, shift = (
+            numbers.reshape(-1, 1, 1, 1)
+            for numbers in (mean, norm.weight.value / np.sqrt(variance + norm.eps), norm.bias.value)
+        )
+        return np.asarray((means - mean) * scale + shift)
+
+
+def _means(signal: Signal) -> Doubles:
+    """The mean over time, (C, H, W, B)."""
+    return signal_values(signal).mean(axis=3, dtype=np.float64)
+
+
+def _norms(layer: Layer) -> list[tuple[str, BatchNorm]]:
+    """Those with a gradient without time."""
+    norms = [(path, inner) for path, inner in layer.walk() if isinstance(inner, BatchNorm)]
+    return [(path, norm) for path, norm in norms if norm.gradient == "rate"]
 
 
 def _mapped(neuron: Neuron, represented: Doubles) -> Doubles:

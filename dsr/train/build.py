@@ -14,6 +14,7 @@ from dsr import models
 from dsr.data.samples import Draws
 from dsr.files import reference
 from dsr.nn import losses
+from dsr.nn.dropout import Dropout
 from dsr.nn.layer import Layer, Parameter
 from dsr.nn.network import Network
 from dsr.nn.norm import BatchNorm
@@ -60,7 +61,17 @@ def build_network(recipe: Recipe, features: tuple[int, ...], classes: int, build
 
 
 def body_of(recipe: Recipe, features: tuple[int, ...], classes: int, build: Build | None = None) -> Layer:
-    """The layers of `build_network`."""
+    """The layers of `build_network`; those that were not made with a choice of their own take the recipe's."""
+    body = _body_of(recipe, features, classes, build)
+    for _, layer in body.walk():
+        if isinstance(layer, BatchNorm):
+            layer.take(recipe.norm_gradient, recipe.norm_variance)
+        elif isinstance(layer, Dropout):
+            layer.take(recipe.dropout_mask)
+    return body
+
+
+def _body_of(recipe: Recipe, features: tuple[int, ...], classes: int, build: Build | None) -> Layer:
     arguments = (lambda: neuron_of(recipe), features, classes)
     if build is None and reference.is_reference(recipe.model):
         build = reference.resolve(recipe.model, "recipe: key 'model'")

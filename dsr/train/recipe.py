@@ -52,6 +52,8 @@ from dsr.data.options import (
 from dsr.data.samples import SampleOptions
 from dsr.files.errors import reason
 from dsr.files.reference import absolute, is_reference
+from dsr.nn.dropout import Mask
+from dsr.nn.norm import NormGradient, NormVariance
 from dsr.nn.registry import NEURONS, SPIKING, kinds_with
 from dsr.ops.arguments import shown
 from dsr.ops.neurons import MOST_LEVELS
@@ -87,6 +89,11 @@ class Recipe(SampleOptions):
     model_options: Annotated[dict[str, Any], "Passed on to the model."] = field(default_factory=dict)
     width: Annotated[int, COUNT, "Channels of the model's first convolution."] = 64
     dropout: Annotated[float, SHARE, "Probability, where the model has dropout."] = 0.0
+    dropout_mask: Annotated[Mask, "Dropout draws anew at every step, or once for all steps of a sample."] = "step"
+    norm_gradient: Annotated[NormGradient, "Gradient of batch normalisation: of every step, or without time."] = "exact"
+    norm_variance: Annotated[
+        NormVariance, With("norm_gradient", ("rate",)), "Its variance: over all steps, or over those of an eighth."
+    ] = "steps"
     neuron: Annotated[str, Choices(tuple(NEURONS)), "The neurons; relu: the ordinary twin, with timesteps 1."] = "if"
     timesteps: Annotated[int, COUNT, "T; of event recordings also the number of frames."] = 5
     timesteps_drawn: Annotated[tuple[int, ...], _STEPS, "T of each training batch is one of these, by chance."] = ()
@@ -148,6 +155,11 @@ class Recipe(SampleOptions):
             )
         if self.neuron == "relu" and self.timesteps != 1:
             raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {self.timesteps}")
+        if self.norm_variance == "sampled" and self.norm_gradient == "exact":
+            raise ValueError(
+                "recipe: key 'norm_variance': expected 'steps' with norm_gradient = \"exact\", which reads every step "
+                "of every sample in any case, got 'sampled'"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by key."""

@@ -125,6 +125,7 @@ def spike_convolution(
 
 def spike_weight_gradient(
     constant: np.ndarray,
+    weights: Any,
     slope: Any,
     values: Any,
     transposed: np.ndarray,
@@ -140,6 +141,8 @@ def spike_weight_gradient(
         np.float32(amplitude)
     )
     steps = np.broadcast_to(constant[:, :, :, np.newaxis], (outputs, rows, columns, timesteps, batch))
+    if weights is not None:
+        steps = steps * weights[:, np.newaxis].astype(np.float64)
 
     def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         grad = turn(steps.astype(np.float64))
@@ -148,30 +151,24 @@ def spike_weight_gradient(
         flat = grad.reshape(outputs, rows, columns, timesteps * batch)
         return reference.conv2d_weight_gradient(flat, turn(spikes), geometry)
 
-    # constant + slope * values is three more roundings of each term
-    return [Within(exact(np.asarray), exact(np.abs), rows * columns * timesteps * batch + 3)]
+    # weight * constant + slope * values is four more roundings of each term
+    return [Within(exact(np.asarray), exact(np.abs), rows * columns * timesteps * batch + 4)]
 
 
-def fused(*arguments: Any) -> list[Any]:
-    """The bits of the operations one by one: they are promised to be these."""
-    (
-        words,
-        weight,
-        bias,
-        amplitude,
-        geometry,
-        table_bits,
-        shortcut,
-        height,
-        scale,
-        shift,
-        neuron,
-        own,
-        packed,
-        out,
-        v,
-    ) = arguments
-    _, rows, columns, timesteps, batch = out.shape
+def written_current(
+    words: Any,
+    weight: Any,
+    bias: Any,
+    amplitude: Any,
+    geometry: Any,
+    table_bits: Any,
+    shortcut: Any,
+    height: Any,
+    packed: Any,
+) -> np.ndarray:
+    """A convolution and its shortcut at every step, by the operations one by one."""
+    _, height_in, width_in, timesteps, batch = words.shape
+    rows, columns = geometry.output_size(height_in, width_in)
     current = np.empty((len(weight), rows, columns, timesteps * batch), np.float32)
     flat = words.reshape(*words.shape[:3], timesteps * batch)
     _core.conv2d_spikes(
@@ -180,13 +177,28 @@ def fused(*arguments: Any) -> list[Any]:
     if shortcut is not None:
         pixels = rows * columns * timesteps * batch
         _core.add_words(shortcut.reshape(len(shortcut), pixels), height, current.reshape(len(current), pixels))
-    whole = current.reshape(len(weight), rows * columns, 1, timesteps, batch)
+    return current.reshape(len(weight), rows, columns, timesteps, batch)
+
+
+def fused(*arguments: Any) -> list[Any]:
+    """The bits of the operations one by one: they are promised to be these."""
+    *convolution, scale, shift, neuron, own, packed, weights, out, v, _ = arguments
+    current, model = written_current(*convolution, packed), with_own(neuron, own)
+    outputs, rows, columns, timesteps, batch = current.shape
+    found, _, total = reference.neuron_spikes(current, timesteps, model, weights, scale, shift)
     if v is None:
-        found = reference.neuron_spikes(whole, timesteps, with_own(neuron, own), None, scale, shift)[0]
-        return [found.reshape(out.shape)]
+        return [found, None, total]
     kept = v.reshape(len(v), rows * columns, 1, batch, ops.ROW).copy()
-    found = reference.neuron_steps(whole, timesteps, with_own(neuron, own), kept, scale, shift)
-    return [found.reshape(out.shape), kept.reshape(v.shape)]
+    whole = current.reshape(outputs, rows * columns, 1, timesteps, batch)
+    found = reference.neuron_steps(whole, timesteps, model, kept, scale, shift)
+    return [found.reshape(out.shape), kept.reshape(v.shape), total]
+
+
+def spikes_sum(*arguments: Any) -> list[Any]:
+    """As above, without neurons; the bias is added at the end."""
+    words, weight, bias, *others, weights, packed, _ = arguments
+    total = reference.weighted_sum(written_current(words, weight, None, *others, packed), weights)
+    return [total if bias is None else total + bias.reshape(-1, 1, 1, 1)]
 
 
 def integer_sums(
@@ -309,6 +321,9 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "count_words": lambda words, out: [r.count_words(words, len(out))],
     "dropout_words": lambda words, keep, seed, out: [r.dropout_words(words, float(keep), int(seed))],
     "transpose_words": lambda words, out: [r.transpose_words(words[:, :, np.newaxis, :, np.newaxis])],
+    "count_steps": lambda words, most, out: [
+        r.count_steps(words[:, np.newaxis, np.newaxis], int(most))[0, 0].reshape(out.shape)
+    ],
     "moments": lambda values, s, q: moments(values),
     "product_moments": lambda a, b, s, p: product_moments(a, b),
     "expand_gradient": lambda c, v, s, out: [r.expand_gradient(c, v, s)],
@@ -328,6 +343,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "pack_weights": lambda w, geometry, out: [ops.pack_weights(w, geometry)],
     "conv2d_spikes": spike_convolution,
     "conv2d_neuron_spikes": fused,
+    "conv2d_spikes_sum": spikes_sum,
     "conv2d_spikes_weight_gradient": spike_weight_gradient,
     "integer_conv2d_spikes": integer_convolution,
     "integer_conv2d_neuron_spikes": integer_fused,

@@ -44,6 +44,7 @@ static int twisted(void) {
 
 /* ---- a call being made ----------------------------------------------------------------------------------------- */
 enum { MOST_ELEMENTS = 1 << 11, LARGE_CALL = 1 << 14, MOST_BYTES = 1 << 22, HUGE_SIZE = 0x7fffffff };
+enum { MOST = 5 }; /* of count_steps */
 
 typedef struct {
     char *data;
@@ -115,6 +116,11 @@ static void settle(void) {
     if (strcmp(entry->name, "transpose_words") == 0) {
         SIZE('C') = 32 * SIZE('W');
         SIZE('K') = words(SIZE('L'));
+    } else if (strcmp(entry->name, "count_steps") == 0) {
+        for (SIZE('J') = 0; MOST >> SIZE('J');)
+            SIZE('J')++;
+        for (SIZE('K') = 0; MOST * SIZE('T') >> SIZE('K');)
+            SIZE('K')++;
     } else if (strcmp(entry->name, "pool_planes") == 0) {
         for (SIZE('K') = 0; SIZE('Y') * SIZE('Y') >> SIZE('K');)
             SIZE('K')++;
@@ -288,6 +294,8 @@ static PyObject *make_number(const dsr_arg *argument) {
         return PyLong_FromSize_t(padding);
     if (strcmp(argument->name, "table_bits") == 0)
         return PyLong_FromSize_t(table_bits);
+    if (strcmp(argument->name, "most") == 0)
+        return PyLong_FromLong(MOST);
     if (strcmp(argument->name, "timesteps") == 0)
         return PyLong_FromSize_t(SIZE('T'));
     static const double positive[] = {1, 0.5, 2, 0.1, 3.7, 0x1p-126, 0x1p126, 1e-3, 1e30};

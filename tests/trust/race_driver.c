@@ -239,6 +239,8 @@ static void words(const shape *s) {
     check(dsr_pack_words(floats(c * n), out_words(c, n), c, n));
     check(dsr_transpose_words(spikes, out(s->side * s->side * ((lanes + 31) / 32) * groups * 32 * sizeof *spikes),
                               groups, s->side * s->side, lanes));
+    uint32_t *counts = out(16 * groups * s->side * s->side * s->batch * sizeof *counts);
+    check(dsr_count_steps(spikes, counts, 1, 16, groups * s->side * s->side, s->timesteps, s->batch));
     const float *heights = floats(c);
     check(dsr_unpack_words(spikes, out_floats(c * n), c, n, heights));
     float *sum = floats(c * n);
@@ -329,6 +331,13 @@ static void conv2d_neuron(const shape *s) {
     after.shift = floats(s->outputs);
     check(dsr_conv2d_neuron_spikes(spikes, (dsr_weights){weight, NULL}, NULL, 0.9, out_words(s->outputs, n), conv,
                                    s->timesteps, 1, after));
+    after.weights = floats(s->timesteps);
+    after.weighted = out_floats(s->outputs * n / s->timesteps);
+    check(dsr_conv2d_neuron_spikes(spikes, (dsr_weights){weight, NULL}, NULL, 0.9, out_words(s->outputs, n), conv,
+                                   s->timesteps, 1, after));
+    after.weighted = out_floats(s->outputs * n / s->timesteps);
+    check(
+        dsr_conv2d_spikes_sum(spikes, (dsr_weights){weight, NULL}, bias, 0.9, conv, s->timesteps, group_of(s), after));
 }
 
 static void integer_conv(const shape *s) {

@@ -101,7 +101,7 @@ def test_core(entry, amount, figure):
         }
         if axes == "HVKN":
             used = np.zeros((32 * sizes["K"],), np.uint8)
-            used[: arguments[4] * sizes["B"]] = 1
+            used[: arguments[5] * sizes["B"]] = 1
             words &= np.packbits(used, bitorder="little").view(np.uint32)[:, np.newaxis]
         elif axes[0] in "WK" and (beyond := sizes.get("C" if axes[0] == "W" else "O", 0) % 32):
             words[-1] &= np.uint32(2**beyond - 1)
@@ -228,7 +228,9 @@ def plain(value: Any) -> Any:
 
 LANES = [*ops_table.EXACT, "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "conv2d_spikes"]
 LANES += ["pack_weights"]
-LANES += [*(f"conv2d_neuron_spikes {model}" for model in ops_table.MODELS), "conv2d_spikes_weight_gradient"]
+LANES += [*(f"conv2d_neuron_spikes {model}" for model in ops_table.MODELS), "conv2d_spikes_sum"]
+LANES += ["conv2d_spikes_weight_gradient"]
+TAKE_CONVOLUTIONS = ("conv2d_neuron_spikes", "conv2d_spikes_sum")
 
 
 def test_every_function_of_lanes_is_called():
@@ -289,13 +291,15 @@ def make_ops_call(function: str, rng: np.random.Generator) -> list[Any]:
         return [grad, slope, dense, words, weight.shape, 0.5, geometry, table_bits]
     shortcut = ops_table.bits(rng, outputs, rows, columns, timesteps, batch) if rng.random() < 0.5 else None
     convolution = [words, weight, bias, 0.5, geometry, table_bits, shortcut, 0.25]
+    if function == "conv2d_spikes_sum":
+        return [*convolution, ops_table.floats(rng, timesteps)]
     scale, shift = ops_table.floats(rng, outputs), ops_table.floats(rng, outputs)
     return [*convolution, ops_table.MODELS[function.partition(" ")[2]], scale, shift]
 
 
 @pytest.mark.parametrize("name", LANES)
 def test_ops(name, amount, figure):
-    function, tally, of_convolution = name.split()[0], Tally(), 8 if name.startswith("conv2d_neuron_spikes") else 0
+    function, tally, of_convolution = name.split()[0], Tally(), 8 if name.startswith(TAKE_CONVOLUTIONS) else 0
 
     def call_of(module: Any, arguments: list[Any]) -> Any:
         if of_convolution:

@@ -214,6 +214,9 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "conv2d_weight_gradient": [grad, flat, geometry],
         "conv2d_spikes": [words, weight, bias, 0.5, geometry, 4],
         "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
+        "pack_weights": [weight, geometry],
+        "row_potentials": [6, 4, 4, 5],
+        "neuron_steps": [values, 3, ops.if_model(0.7), ops.row_potentials(6, 4, 4, 5)],
         "pack_integers": [integers, geometry, 33],
         "integer_conv2d_spikes": [words, packed, 0, 1, np.zeros((1, 4, 4, 3, 5, 64), np.int32)],
         "integer_conv2d_neuron_spikes": [
@@ -221,6 +224,7 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
             ops.IntegerNeurons(ones, ones, ones),
             np.zeros((1, 4, 4, 3, 5, 64), np.int32),
         ],
+        "conv2d_spikes_sum": [convolution, np.ones(3, np.float32)],
         "if_model": [0.7],
         "lif_model": [0.7, 1.0, 0.2],
         "concat_words": [[words, words], [33, 33]],

@@ -39,8 +39,8 @@ print((system.peak_memory() - before) * 2**20)
 """
 
 CASES = {
-    "nothing kept": ({"model": "preact_resnet18", "width": 16, "timesteps": 4, "keep_mb": 0}, (3, 32, 32), 48),
-    "in parts": ({"model": "preact_resnet18", "width": 16, "timesteps": 4, "accumulate": 2}, (3, 32, 32), 64),
+    "nothing kept": ({"model": "preact_resnet18", "width": 16, "timesteps": 4, "keep_mb": 0}, (3, 32, 32), 32),
+    "in parts": ({"model": "preact_resnet18", "width": 16, "timesteps": 4, "accumulate": 2}, (3, 32, 32), 48),
     "whitened": ({"model": "cifar_fast", "width": 32, "timesteps": 3}, (3, 32, 32), 96),
     "with time": ({"model": "vgg11", "width": 16, "timesteps": 6, "dropout": 0.2, "keep_mb": 8}, (2, 48, 48), 16),
     "pictures": ({"model": "resnet18", "width": 16, "timesteps": 4, "neuron": "lif"}, (3, 96, 96), 48),

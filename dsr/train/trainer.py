@@ -270,7 +270,8 @@ class Trainer:
         OSError
             The file cannot be read.
         """
-        plan = ((numbers, None) for numbers in self._batches()[: self.recipe.start_batches])
+        batches = self._batches()[: self.recipe.start_batches]
+        plan = ((part, None) for batch in batches for part in np.array_split(batch, self.recipe.accumulate))
         starting.start(self, Path(path), self._relu_twin, self.training.batches(plan), strict)
         if self.average is not None:
             self.average.average.load_state(self.network.state())

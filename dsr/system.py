@@ -48,6 +48,41 @@ def peak_memory() -> float:
     return float("nan")
 
 
+def resident_memory() -> float:
+    """Resident size of this process now, in MB; where the system does not say, the largest so far."""
+    statm = Path("/proc/self/statm")
+    if sys.platform == "linux" and statm.exists():
+        return int(statm.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return peak_memory()
+
+
+def memory_limit() -> float:
+    """Most memory that this process can have, in MB: the machine's, or less by a control group; NaN: not known.
+
+    Containers and batch systems limit by control groups, of version 2 or 1, each of which its parents limit, too. What
+    other processes need of it is not known.
+    """
+    if sys.platform == "win32":
+        return float("nan")
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    groups = Path("/proc/self/cgroup")
+    for line in groups.read_text(encoding="utf-8").splitlines() if groups.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root, name = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if controllers else _UNIFIED
+        # within a container the path may be that of the machine, which is not there; its own limits are at the root
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):
+            file = Path(root, *parts[:depth], name)
+            if file.exists() and (text := file.read_text(encoding="utf-8").strip()).isdecimal():  # else "max"
+                limits.append(int(text))
+    return min(limits) / 2**20
+
+
+_UNIFIED = ("/sys/fs/cgroup", "memory.max")
+
+
 def lock(file: BinaryIO | FileIO) -> bool:
     """Lock an open file for this process alone, without waiting; the lock goes when the file is closed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_distributed import on_ranks
+from ranks import on_ranks
 from test_run_data import pictures
 
 import dsr

@@ -143,7 +143,9 @@ def test_too_little_memory_is_a_line_that_says_what_to_make_smaller(capsys, tmp_
         monkeypatch.setattr("dsr.train.trainer.compute_gradients", too_large)
     error = error_of(capsys, "train", "digits", "--set", change)
     assert error.startswith("dsr: not enough memory")
-    assert error.endswith("; a smaller width, batch_size, timesteps, image_size or keep_mb (--set) needs less")
+    assert error.endswith(
+        "; accumulate = K, or a smaller width, batch_size, timesteps, image_size or keep_mb (--set) needs less"
+    )
 
 
 def too_large(*_):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import Communicator, Threads, on_ranks
 
 import dsr
 from dsr import data, train
@@ -24,64 +25,7 @@ from dsr.train import trainer as loops
 from dsr.train.distributed import ALONE, Ranks, RanksDifferError, fair_threads
 from dsr.train.interrupt import Interrupted, Interrupts
 
-
-class Threads:
-    """What the ranks of a test share: collective calls put their arrays here, and wait for each other."""
-
-    def __init__(self, size):
-        self.size, self.slots, self.barrier = size, [None] * size, threading.Barrier(size, timeout=60)
-        self.sent = [0] * size
-
-    def exchange(self, rank, array):
-        self.slots[rank] = array.copy()
-        self.barrier.wait()
-        found = [slot.copy() for slot in self.slots]
-        self.barrier.wait()
-        return found
-
-
-class Communicator:
-    """One rank of `Threads`."""
-
-    def __init__(self, shared, rank):
-        self.shared, self.rank, self.size = shared, rank, shared.size
-
-    def all_to_all(self, sent):
-        self.shared.sent[self.rank] += sent.nbytes // self.size * (self.size - 1)
-        return np.stack([other[self.rank] for other in self.shared.exchange(self.rank, sent)])
-
-    def all_gather(self, sent):
-        self.shared.sent[self.rank] += sent.nbytes * (self.size - 1)
-        return np.stack(self.shared.exchange(self.rank, sent))
-
-    def broadcast(self, array):
-        array[:] = self.shared.exchange(self.rank, array)[0]
-
-
 SMOOTHED = partial(dsr.cross_entropy, label_smoothing=0.1)
-
-
-def on_ranks(size, work):
-    """``work(group)`` on each rank; the results in order, or the first error."""
-    shared, results, errors = Threads(size), [None] * size, []
-
-    def body(rank):
-        try:
-            results[rank] = work(Ranks(Communicator(shared, rank)))
-        except threading.BrokenBarrierError:
-            pass  # another rank has failed
-        except BaseException as error:
-            errors.append(error)
-            shared.barrier.abort()
-
-    ranks = [threading.Thread(target=body, args=(rank,)) for rank in range(size)]
-    for thread in ranks:
-        thread.start()
-    for thread in ranks:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
 
 
 SHORT = ["epochs=1", "width=8", "validation=1177"]  # 260 samples to train with
@@ -388,10 +332,13 @@ def test_the_mean_is_that_of_the_batch():
 
     def gradients(group):
         network, mine = build(), numbers[group.rank :: group.size]
+        parts = distributed.align(group, network, False)
         images, labels, share = samples.batch(mine), samples.labels[mine], len(mine) / 64
         loss, _ = train.compute_gradients(network, images, labels, SMOOTHED, share=share)
         parameters = dict(network.parameters())
-        gathered = distributed.combine(group, network, parameters, len(mine) / 64, [loss * len(mine)])
+        parts.begin(0)
+        parts.add(parameters, share, [loss * len(mine)])
+        gathered = parts.combine(group, parameters, share)
         return gathered.sum() / 64, {name: p.grad.copy() for name, p in parameters.items()}
 
     loss, expected = gradients(ALONE)
@@ -424,12 +371,14 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(neuron):
 
     def gradients(group, synchronised=True):
         network = train.build_network(chosen, (1, 8, 8), 10)
-        distributed.align(group, network, synchronised)
+        parts = distributed.align(group, network, synchronised)
         mine = numbers[group.rank :: group.size]
         images, labels, share = samples.batch(mine), samples.labels[mine], len(mine) / 64
         loss, _ = train.compute_gradients(network, images, labels, SMOOTHED, share=share)
         parameters = dict(network.parameters())
-        gathered = distributed.combine(group, network, parameters, len(mine) / 64, [loss * len(mine)])
+        parts.begin(0)
+        parts.add(parameters, share, [loss * len(mine)])
+        gathered = parts.combine(group, parameters, share)
         return gathered.sum() / 64, {name: p.grad.copy() for name, p in parameters.items()}, network.state()
 
     loss, expected, state = gradients(ALONE)

@@ -187,3 +187,33 @@ def test_a_source_of_weights_with_other_classes_is_said(tmp_path):
     assert lines[1].endswith(": all 16 arrays taken; thresholds by the activations of the ReLU network")
     trainer_of(tmp_path / "other", small("abd"), lines.append).start_from(tmp_path / "weights.safetensors")
     assert len(lines) == 3 and "arrays taken" in lines[2]
+
+
+def test_evaluation_at_another_size(capsys, tmp_path):
+    """Of a network that pools globally: what Python computes for pictures of that size, which is no multiple of 32."""
+    pictures(tmp_path / "data", "abc", side=50)
+    text = 'data = "folder"\nmodel = "resnet18"\nwidth = 4\nv_threshold = 1.0\ntimesteps = 2\nbatch_size = 10\n'
+    (tmp_path / "f.toml").write_text(text + "learning_rate = 0.1\nepochs = 1\nimage_size = 36\n")
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "f.toml"), "--data", str(tmp_path / "data"), "--out", str(run)]) == 0
+    for size in (45, 64):
+        status, output = command(capsys, "evaluate", run, "--image-size", size)
+        network, chosen, metadata = run_folder.load_run(run)
+        assert metadata["features"] == [3, 36, 36]
+        samples = run_folder.load_run_data(chosen, metadata, image_size=size)
+        assert samples.test.batch(np.arange(2)).shape == (2, 3, size, size)
+        other = train.build_network(chosen, (3, size, size), 3)  # one that was made for this size
+        other.load_state(network.state())
+        assert status == 0
+        assert output.out == f"test accuracy {100 * train.accuracy(other, samples.test):.2f} %\n"
+
+
+def test_another_size_is_refused_where_there_is_none(colours, capsys, tmp_path):
+    status, output = command(capsys, "evaluate", colours / "run", "--image-size", 12)
+    assert status == 1
+    assert "Linear linear: expected features" in output.err
+    words = ["digits", "--set", "epochs=1", "--set", "width=4", "--out", tmp_path / "run"]
+    assert command(capsys, "train", *words)[0] == 0
+    status, output = command(capsys, "evaluate", tmp_path / "run", "--image-size", 12)
+    assert status == 1
+    assert "--image-size: expected none, since samples of digits have a size of their own" in output.err

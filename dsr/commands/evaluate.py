@@ -31,6 +31,12 @@ def add(commands: Commands) -> None:
     add_run_data(parser)
     parser.add_argument("--timesteps", type=count, metavar="T", help="another T than trained with")
     parser.add_argument(
+        "--image-size",
+        type=count,
+        metavar="N",
+        help="another side of images than trained with, of networks that pool globally",
+    )
+    parser.add_argument(
         "--views",
         choices=get_args(Views),
         help="mean output over each image, its mirror image, and both shifted by a pixel (default: as in the recipe)",
@@ -56,7 +62,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="estimate the statistics of batch normalisation on training samples, for another T than trained with",
     )
-    parser.set_defaults(command=run, smaller="a smaller --timesteps")
+    parser.set_defaults(command=run, smaller="a smaller --timesteps or --image-size")
 
 
 def _threshold(text: str) -> float | str:
@@ -67,7 +73,7 @@ def _threshold(text: str) -> float | str:
 def run(options: Namespace) -> int:
     """Print the accuracy."""
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best, timesteps=options.timesteps)
-    samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers)
+    samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers, options.image_size)
     test = samples.test
     if options.new_statistics:
         train.estimate_statistics(network, sample_batches(samples.train, recipe.batch_size, recipe.seed))
@@ -83,7 +89,7 @@ def run(options: Namespace) -> int:
             raise ValueError(f"argument --early-exit: expected a run of classes, seen in one view, got {what}")
         print(_with_exits(network, recipe, samples, options))
     else:
-        reached = train.measure(network, test, metric, recipe.batch_size, views, compiled=True)
+        reached = train.measure(network, test, metric, recipe.part_size, views, compiled=True)
         print(f"test {metric.title} {metric.text(reached)}")
     if options.best and run_folder.optimistic(metadata):
         print(run_folder.OPTIMISTIC)
@@ -100,12 +106,12 @@ def _with_exits(network: Network, recipe: Recipe, samples: DataSet, options: Nam
                 "validation = N in the recipe does that"
             )
         held_out = split(samples, recipe)[1]
-        threshold = choose(exit_curve(network, held_out, by, recipe.batch_size)).threshold
+        threshold = choose(exit_curve(network, held_out, by, recipe.part_size)).threshold
         chosen = f", chosen on {len(held_out)} samples for validation"
     if options.plot is not None:
-        plots.exits(exit_curve(network, test, by, recipe.batch_size), options.plot, threshold)
+        plots.exits(exit_curve(network, test, by, recipe.part_size), options.plot, threshold)
         chosen += f"; the curve is in {options.plot}"
-    found = measure_exits(network, test, threshold, by, recipe.batch_size)
+    found = measure_exits(network, test, threshold, by, recipe.part_size)
     return (
         f"test accuracy {100 * found.accuracy:.2f} % with early exit at a {by} of {threshold:g}{chosen}\n"
         f"mean T {found.timesteps:.2f} of {network.timesteps}, {1000 * found.seconds:.3f} ms per sample; with all "

@@ -63,7 +63,7 @@ def run(options: Namespace) -> int:
     metric = metric_of(samples.task, make_loss(recipe)) if samples.task == "other" else metric_of(samples.task)
     model = load(options.folder, best=options.best, run_code=True)
     bits = options.bits or recipe.weight_bits or 8
-    before = train.measure(model.network, samples.test, metric, recipe.batch_size)
+    before = train.measure(model.network, samples.test, metric, recipe.part_size)
     print(f"test {metric.title} {metric.text(before)} of the run" + _trained_with(recipe))
     if options.epochs:
         trained = _trained(options, recipe, bits, samples)
@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
     known = Model(model.network, model.classes, raw if raw is not None and raw.kind == "images" else None, model.task)
     integer = quantize(known, _calibration(samples.train), bits)
     integer.preprocessing = model.preprocessing
-    reached = _measured(integer, samples.test, metric, recipe.batch_size)
+    reached = _measured(integer, samples.test, metric, recipe.part_size)
     out = options.out or options.folder / f"integer-{bits}.safetensors"
     integer.save(out)
     print(f"test {metric.title} {metric.text(reached)} with weights of {bits} bits, {_points(metric, before, reached)}")

@@ -14,7 +14,7 @@ from dsr.data.guess import guess
 from dsr.files import figures
 from dsr.files.lock import FolderLock
 from dsr.ops.threads import get_num_threads
-from dsr.train import distributed, plots, recipe, run_folder
+from dsr.train import distributed, memory, plots, recipe, run_folder
 
 
 def add(commands: Commands) -> None:
@@ -63,7 +63,9 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="ask MPI for other processes (mpirun and mpiexec are seen without it): each takes its part of every batch",
     )
-    parser.set_defaults(command=run, smaller="a smaller width, batch_size, timesteps, image_size or keep_mb (--set)")
+    parser.set_defaults(
+        command=run, smaller="accumulate = K, or a smaller width, batch_size, timesteps, image_size or keep_mb (--set)"
+    )
 
 
 def run(options: Namespace) -> int:
@@ -196,6 +198,7 @@ def _say_what_is_trained(trainer: train.Trainer) -> None:
     )
     if trainer.group.size > 1:
         print(f"{trainer.group.size} ranks, threads of this one: {get_num_threads()}")
+    print(memory.require_room(trainer))
 
 
 def _say_what_was_trained(trainer: train.Trainer, metrics: Mapping[str, Any]) -> None:

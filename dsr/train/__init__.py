@@ -2,6 +2,7 @@
 
 from dsr.train.build import build_network, learning_rate, make_optimizer, neuron_of
 from dsr.train.callbacks import Callback, StopEarly
+from dsr.train.memory import StepMemory, step_memory
 from dsr.train.metrics import Metric
 from dsr.train.model import Model, load, save
 from dsr.train.statistics import estimate_statistics
@@ -12,6 +13,7 @@ __all__ = [
     "Callback",
     "Metric",
     "Model",
+    "StepMemory",
     "StopEarly",
     "Trainer",
     "accuracy",
@@ -24,5 +26,6 @@ __all__ = [
     "measure",
     "neuron_of",
     "save",
+    "step_memory",
     "train_step",
 ]

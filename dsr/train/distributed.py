@@ -64,12 +64,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import system
-from dsr.nn.describe import description
 from dsr.nn.layer import Parameter
 from dsr.nn.network import Network
 from dsr.ops import Values
 from dsr.ops.threads import set_num_threads
 from dsr.train.interrupt import Interrupted
+from dsr.train.parts import Parts
 
 BUCKET = 1 << 22
 """Floats that are exchanged at a time."""
@@ -223,8 +223,8 @@ def _in_order(rows: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
-def align(group: Group, network: Network, sync_batch_norm: bool) -> None:
-    """Make a network ready to be trained by all ranks: the arrays of rank 0, and masks of dropout of each rank's own.
+def align(group: Group, network: Network, sync_batch_norm: bool, parts: int = 1) -> Parts:
+    """Make a network ready to be trained by all ranks: the arrays of rank 0, and masks of dropout of each part's own.
 
     Parameters
     ----------
@@ -234,47 +234,19 @@ def align(group: Group, network: Network, sync_batch_norm: bool) -> None:
         Built alike on each; it is changed. On rank 0 its arrays stay as they are.
     sync_batch_norm : bool
         Whether batch normalisation takes the statistics of all ranks together.
-    """
-    if group.size == 1:
-        return
-    for _, array in network.arrays():
-        group.broadcast(array)
-    for _, layer in network.body.walk():
-        if layer.buffers():
-            missing = "{} has buffers, and does not say how ranks share them; give it join_ranks()"
-            description("align", layer, "join_ranks", missing)(group.rank, group.total if sync_batch_norm else None)
-
-
-def combine(
-    group: Group, network: Network, parameters: Mapping[str, Parameter], share: float, numbers: Sequence[float]
-) -> NDArray[np.float64]:
-    """After a backward pass: gradients summed over the ranks, running statistics averaged; the same bits on each.
-
-    Parameters
-    ----------
-    group : Group
-        The ranks.
-    network : Network
-        Whose running statistics.
-    parameters : mapping of str to Parameter
-        Whose gradients, which are parts of that of the whole batch.
-    share : float
-        Of this rank in the samples of the batch.
-    numbers : sequence of float
-        More to be exchanged.
+    parts : int
+        In how many parts each rank computes its samples of a batch.
 
     Returns
     -------
-    ndarray of float64, shape (size, len(numbers))
-        The numbers of each rank.
+    Parts
+        What a step goes through.
     """
-    gathered = group.gather(np.array(numbers, np.float64))
     if group.size > 1:
-        statistics = [array for _, layer in network.body.walk() for array in layer.running_statistics().values()]
-        means = group.sum_with_gradients(parameters, [np.float32(share) * array for array in statistics])
-        for array, mean in zip(statistics, means, strict=True):
-            array[...] = mean
-    return gathered
+        for _, array in network.arrays():
+            group.broadcast(array)
+    total = group.total if sync_batch_norm and group.size > 1 else None
+    return Parts(network, parts, group.rank * parts, group.size > 1, total)
 
 
 @contextmanager

@@ -109,6 +109,9 @@ class Recipe(SampleOptions):
     validation: Annotated[int, NATURAL, "Training samples held out to measure with, instead of the test set."] = 0
     epochs: Annotated[int, COUNT, "Passes through the training samples."] = 10
     batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together, at least 2."] = 128
+    accumulate: Annotated[
+        int, COUNT, "Compute a batch in so many parts, one after the other, as so many ranks would: less memory."
+    ] = 1
     optimizer: Annotated[str, Choices(tuple(OPTIMIZERS)), "The optimiser."] = "sgd"
     learning_rate: Annotated[float, NOT_NEGATIVE, "Largest learning rate."] = 0.1
     momentum: Annotated[float, SHARE, _MOMENTUM, "Momentum of the optimiser."] = 0.9
@@ -160,6 +163,16 @@ class Recipe(SampleOptions):
                 "recipe: key 'norm_variance': expected 'steps' with norm_gradient = \"exact\", which reads every step "
                 "of every sample in any case, got 'sampled'"
             )
+        if self.accumulate > 1 and self.sync_batch_norm:
+            raise ValueError(
+                f"recipe: key 'accumulate': expected 1 with sync_batch_norm = true, got {self.accumulate}: statistics "
+                "of the whole batch need all of it in memory at once"
+            )
+
+    @property
+    def part_size(self) -> int:
+        """Samples of the largest part that a batch is computed in, on one rank; also of a pass that measures."""
+        return -(-self.batch_size // self.accumulate)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by key."""

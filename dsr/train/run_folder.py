@@ -56,7 +56,11 @@ def load_data(recipe: Recipe, path: str | Path | None, workers: int = 0) -> Data
 
 
 def load_run_data(
-    recipe: Recipe, metadata: Mapping[str, Any], path: str | Path | None = None, workers: int = 0
+    recipe: Recipe,
+    metadata: Mapping[str, Any],
+    path: str | Path | None = None,
+    workers: int = 0,
+    image_size: int | None = None,
 ) -> DataSet:
     """The data set of a run, with the class numbers of the run; one by reference runs that code.
 
@@ -68,6 +72,8 @@ def load_run_data(
         Where the data are; by default where the run had them from. They may have some of the run's classes only.
     workers : int
         Processes that decode images of folders.
+    image_size : int, optional
+        Another side of images than the run's.
 
     Raises
     ------
@@ -76,6 +82,10 @@ def load_run_data(
         in Python.
     """
     own = reference.is_reference(recipe.data)
+    if image_size is not None:
+        if not own and "image_size" not in data.reads(recipe.data):
+            raise ValueError(f"--image-size: expected none, since samples of {recipe.data} have a size of their own")
+        recipe = replace(recipe, image_size=image_size)
     if not own and recipe.data not in data.names():
         raise ValueError(
             f"the run had its data, '{recipe.data}', as an object in Python: only Python can give them again; "
@@ -84,7 +94,8 @@ def load_run_data(
     if path is None and (own or data.needs_path(recipe.data)):
         path = metadata["data_path"]
     samples = with_classes(load_data(recipe, path, workers), metadata["classes"])
-    if list(samples.features) != metadata["features"]:
+    fixed = len(metadata["features"]) if image_size is None else -2  # but for height and width
+    if list(samples.features[:fixed]) != metadata["features"][:fixed]:
         raise ValueError(
             f"the samples of {path or recipe.data} have the shape {tuple(samples.features)}, but the network of the "
             f"run takes {tuple(metadata['features'])}"

@@ -21,6 +21,7 @@ from dsr.optim.optimizers import Optimizer
 from dsr.train.distributed import ALONE, Group
 from dsr.train.inference import Forward, inference
 from dsr.train.metrics import ACCURACY, Loss, Metric
+from dsr.train.parts import Parts
 from dsr.train.views import Views, mean_output
 
 
@@ -96,23 +97,54 @@ def _checked_loss(loss: Loss, rates: Values, targets: NDArray[Any]) -> tuple[flo
 
 
 def train_step(
-    network: Network, optimizer: Optimizer, images: Values, labels: NDArray[Any], label_smoothing: float = 0.0
+    network: Network,
+    optimizer: Optimizer,
+    images: Values,
+    labels: NDArray[Any],
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
 ) -> tuple[float, int]:
     """`compute_gradients` with cross-entropy, and one step of the optimiser: loss, and how many samples were right.
 
+    With `accumulate` the batch is computed in so many parts, see `dsr.train.parts`: a step needs the memory of one of
+    them, and batch normalisation takes the statistics of each.
+
     After a step that raises (MemoryError, FloatingPointError, KeyboardInterrupt), parameters, running statistics,
     dropout's stream and the optimiser's state are those from before. Only gradients may have changed.
+
+    Raises
+    ------
+    ValueError
+        `accumulate` is not an integer >= 1, or there are fewer than two samples for each part.
     """
+    accumulate = as_count("train_step", "accumulate", accumulate)
+    count = len(labels)
+    if accumulate > 1 and count < 2 * accumulate:
+        raise ValueError(
+            f"train_step: argument 'accumulate': expected at least 2 samples for each of {accumulate} parts, got a "
+            f"batch of {count}"
+        )
     before = [(array, array.copy()) for array in changed_by_passes(network)]
+    smoothed = partial(cross_entropy, label_smoothing=label_smoothing)
     try:
-        smoothed = partial(cross_entropy, label_smoothing=label_smoothing)
-        loss, correct = compute_gradients(network, images, labels, smoothed)
+        parts = Parts(network, accumulate)
+        losses, correct = 0.0, 0
+        for number, samples in enumerate(parts.split(np.arange(count))):
+            parts.begin(number)
+            part, targets, share = images, labels, 1.0
+            if accumulate > 1:
+                axis = network.batch_axis(np.asarray(images), "train_step", "images")
+                part, targets, share = np.take(images, samples, axis), labels[samples], len(samples) / count
+            loss, right = compute_gradients(network, part, targets, smoothed, share=share)
+            parts.add(optimizer.parameters, share, (loss,))
+            losses, correct = losses + share * loss, correct + int(right)
+        parts.combine(ALONE, optimizer.parameters)
         optimizer.step()
     except BaseException:
         for array, kept in before:
             array[...] = kept
         raise
-    return loss, int(correct)
+    return losses, correct
 
 
 def changed_by_passes(network: Network) -> Iterator[NDArray[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -40,9 +40,10 @@ from dsr.train.build import (
 )
 from dsr.train.calibration import calibrate
 from dsr.train.callbacks import Callback
-from dsr.train.distributed import ALONE, Group, align, combine
+from dsr.train.distributed import ALONE, Group, align
 from dsr.train.interrupt import Interrupted, Interrupts
 from dsr.train.metrics import Loss, metric_of
+from dsr.train.parts import Parts
 from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
@@ -112,7 +113,7 @@ class Trainer:
     Notes
     -----
     On several ranks a batch is shared among them. A last batch of an epoch with less than two samples for each rank is
-    left out, as one of a single sample is on one.
+    left out, as one of a single sample is on one. With `accumulate` the parts of a batch count as ranks do.
 
     A run with objects of your own (a loss, an optimiser, ...) is resumed by a Trainer with the same ones, whose names
     its checkpoint notes; with references in a recipe, also by ``dsr train --resume``.
@@ -164,6 +165,7 @@ class Trainer:
             )
         self.average = WeightAverage(self.network, deepcopy(self.network), decay) if decay else None
         self.position = Position()
+        self._parts = Parts(self.network)
         self.metrics: list[dict[str, Any]] = []
         self.extended: list[dict[str, int]] = []
         self.stopped = ""
@@ -275,7 +277,8 @@ class Trainer:
         OSError
             The file cannot be read.
         """
-        plan = ((numbers, None) for numbers in self._batches()[: self.recipe.start_batches])
+        batches = self._batches()[: self.recipe.start_batches]
+        plan = ((part, None) for batch in batches for part in np.array_split(batch, self.recipe.accumulate))
         starting.start(self, Path(path), self._relu_twin, self.training.batches(plan), strict)
         if self.average is not None:
             self.average.average.load_state(self.network.state())
@@ -350,7 +353,7 @@ class Trainer:
             calibrate(self.network, self.training, self.recipe.seed)
             if self.average is not None:
                 self.average.average.load_state(self.network.state())
-        align(self.group, self.network, self.recipe.sync_batch_norm)
+        self._parts = align(self.group, self.network, self.recipe.sync_batch_norm, self.recipe.accumulate)
         if self.average is not None:
             align(self.group, self.average.average, self.recipe.sync_batch_norm)
 
@@ -401,13 +404,19 @@ class Trainer:
         order = np.random.default_rng([self.recipe.seed, 0, self.position.epoch]).permutation(len(self.training))
         size = self.recipe.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        # one sample has no variance to normalise by
-        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < 2 * self.group.size else batches
+        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < self._least() else batches
+
+    def _least(self) -> int:
+        """Samples that a batch must have: 2 in each part, since one sample has no variance to normalise by."""
+        return 2 * self.group.size * self.recipe.accumulate
 
     def _require_samples(self) -> None:
-        least, samples = 2 * self.group.size, min(self.recipe.batch_size, len(self.training))
+        least, samples, parts = self._least(), min(self.recipe.batch_size, len(self.training)), self.recipe.accumulate
         if samples < least:
             ranks = f", 2 for each of {self.group.size} ranks" if self.group.size > 1 else ""
+            if parts > 1:
+                of = f" of {self.group.size} ranks" if self.group.size > 1 else ""
+                ranks = f", 2 for each of {parts} parts (accumulate){of}"
             what = "batch_size" if self.recipe.batch_size < least else "data"
             raise ValueError(
                 f"recipe: key '{what}': expected at least {least} samples in a batch{ranks}, got {samples}"
@@ -429,8 +438,9 @@ class Trainer:
             done = position.step - position.batch
             position.steps_per_epoch = done // position.epoch if position.epoch else len(batches)
         left = batches[position.batch :]
-        parts = [batch[self.group.rank :: self.group.size] for batch in left]
-        steps = zip(left, parts, self._images(parts), strict=True)
+        parts = [self._parts.split(batch, self.group.rank, self.group.size) for batch in left]
+        images = self._images([part for step in parts for part in step])
+        steps = zip(left, parts, strict=True)
         shown = (
             steps
             if self.group.rank
@@ -443,13 +453,14 @@ class Trainer:
                 self.say,
             )
         )
-        for batch, part, images in shown:
-            loss = self._step(images, self.training.labels[part], len(batch), len(batches))
+        for batch, step in shown:
+            loss = self._step(zip(step, images, strict=False), len(batch), len(batches))
             for callback in self.callbacks:
                 callback.after_step(self, loss)
             if time.monotonic() - self._saved > self.save_every:
                 with self._interrupts.held():
                     self.save()
+        next(images, None)  # its workers end before those of the measurement begin
         metrics = self._measure()
         with self._interrupts.held():
             self._finish(metrics)
@@ -457,27 +468,35 @@ class Trainer:
         for callback in self.callbacks:
             callback.after_epoch(self, metrics)
 
-    def _step(self, images: Values, labels: NDArray[Any], batch_size: int, steps_per_epoch: int) -> float:
-        started = time.perf_counter()
-        position, recipe = self.position, self.recipe
+    def _step(self, parts: Iterable[tuple[Numbers, Values]], batch_size: int, steps_per_epoch: int) -> float:
+        """A step on the parts of a batch, which come with their images one after the other; its loss on this rank."""
+        position, recipe, parameters = self.position, self.recipe, self.optimizer.parameters
         before = [(array, array.copy()) for array in changed_by_passes(self.network)]
         done = False
+        seconds, losses, samples = 0.0, 0.0, 0
         try:
-            share = len(labels) / batch_size
-            taught = self.loss if self.teacher is None else self.teacher.loss(self.loss, images)
             self.network.timesteps = self._drawn_timesteps()
-            loss, correct = compute_gradients(
-                self.network, images, labels, taught, self.metric, share, recipe.prefix_loss
-            )
-            numbers = loss * len(labels), correct, self._interrupts.waiting
-            gathered = combine(self.group, self.network, self.optimizer.parameters, share, numbers)
-            norm = gradient_norm(self.optimizer.parameters)
+            for number, (part, images) in enumerate(parts):
+                started = time.perf_counter()
+                self._parts.begin(number)
+                share, labels = len(part) / batch_size, self.training.labels[part]
+                taught = self.loss if self.teacher is None else self.teacher.loss(self.loss, images)
+                loss, measured = compute_gradients(
+                    self.network, images, labels, taught, self.metric, share, recipe.prefix_loss
+                )
+                self._parts.add(parameters, share, (loss * len(part), measured, self._interrupts.waiting))
+                losses, samples = losses + loss * len(part), samples + len(part)
+                seconds += time.perf_counter() - started
+            started = time.perf_counter()
+            gathered = self._parts.combine(self.group, parameters, samples / batch_size)
+            norm = gradient_norm(parameters)
             with self._interrupts.held():  # entered within the try: a signal before it undoes what the passes did
                 if recipe.clip_norm:
-                    clip_gradients(self.optimizer.parameters, norm, recipe.clip_norm)
+                    clip_gradients(parameters, norm, recipe.clip_norm)
                 self.optimizer.learning_rate = self._learning_rate(position.batch, position.step, steps_per_epoch)
                 self.optimizer.step()  # all or nothing; what follows needs almost no memory
                 done = True
+                self._parts.commit()
                 if self.average is not None:
                     self.average.update()
                 position.batch += 1
@@ -486,7 +505,7 @@ class Trainer:
                 position.correct += float(gathered[:, 1].sum())
                 position.seen += batch_size
                 position.gradient_norm = norm
-                position.seconds += time.perf_counter() - started
+                position.seconds += seconds + time.perf_counter() - started
         except BaseException as error:
             with self._interrupts.held():
                 for array, kept in [] if done else before:
@@ -497,7 +516,7 @@ class Trainer:
         finally:
             self.network.timesteps = recipe.timesteps
         self._stop_together(gathered[:, 2])
-        return loss
+        return losses / samples
 
     def _drawn_timesteps(self) -> int:
         """T of the step to come; it follows from the seed and the number of the step."""
@@ -521,15 +540,15 @@ class Trainer:
 
     def _measure(self) -> dict[str, Any]:
         position, network = self.position, self.measured
-        first = np.arange(min(len(self.held_out), self.recipe.batch_size))
+        first = np.arange(min(len(self.held_out), self.recipe.part_size))
         if self.recipe.timesteps_drawn:  # its running statistics are of steps of all these T
-            estimate_statistics(network, sample_batches(self.training, self.recipe.batch_size, self.recipe.seed))
+            estimate_statistics(network, sample_batches(self.training, self.recipe.part_size, self.recipe.seed))
         self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
         reached = measure(
             network,
             self.held_out,
             self.metric,
-            self.recipe.batch_size,
+            self.recipe.part_size,
             self.recipe.test_views,
             self.group,
             lambda: self.group.size > 1 and self._interrupts.waiting,

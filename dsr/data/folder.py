@@ -18,6 +18,7 @@ import numpy as np
 
 from dsr.data import layout
 from dsr.data.augment import ImageTransform
+from dsr.data.colours import Colours
 from dsr.data.images import Decoder, need_pillow, open_image
 from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
@@ -44,10 +45,11 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     path : Path
         The folder that contains both.
     preparation : Preparation
-        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip`, `cutout`, `workers` apply. The two
-        crops exclude each other. Without `image_size` all images must have one size. `mean` and `deviation` are of
-        red, green and blue in [0, 1]; with ``normalisation = "data"`` they are those of `MEASURED` training images (or
-        all, if there are fewer). `test_share` and `split_seed` decide the split where there is none.
+        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip`, `cutout`, `random_erasing`,
+        `colour_jitter`, `hue_jitter`, `trivial_augment` and `workers` apply. The two crops exclude each other. Without
+        `image_size` all images must have one size. `mean` and `deviation` are of red, green and blue in [0, 1]; with
+        ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there are fewer).
+        `test_share` and `split_seed` decide the split where there is none.
 
     Raises
     ------
@@ -84,7 +86,8 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     if not preparation.image_size:
         first = open_image(files[0])
         height, width = first.height, first.width
-    decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width))
+    colours = Colours(preparation.colour_jitter, preparation.hue_jitter, preparation.trivial_augment)
+    decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width), colours)
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)
     return DataSet(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.augment import Bytes, resized_crop
+from dsr.data.colours import Colours
 from dsr.data.samples import Draws
 from dsr.files.errors import DataError
 
@@ -50,11 +51,14 @@ class Decoder:
         8/7 of `image_size` (256 for 224) and take the middle.
     size : tuple of int, optional
         Height and width that all files must have if `image_size` is 0.
+    colours : Colours, optional
+        With draws: what is done to a picture of the final size.
     """
 
     image_size: int = 0
     random_resized_crop: bool = False
     size: tuple[int, int] | None = None
+    colours: Colours | None = None
 
     def batch(self, task: tuple[Sequence[str], Draws | None]) -> Bytes:
         """The images of some files, given with the draws of each."""
@@ -79,6 +83,8 @@ class Decoder:
                 f"{file}: {picture.height}x{picture.width} pixels, but the first image has {self.size[0]}x"
                 f"{self.size[1]}; set image_size to resize all images to one size"
             )
+        if draws is not None and self.colours is not None:
+            picture = self.colours(picture, draws)
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
     def _resized(self, file: str, picture: Picture, draws: NDArray[np.float64] | None) -> Picture:

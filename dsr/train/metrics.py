@@ -48,7 +48,8 @@ class Metric:
 
 
 def _correct(outputs: Values, targets: NDArray[Any]) -> float:
-    return int((outputs.argmax(axis=1) == targets).sum())
+    classes = targets if targets.ndim == 1 else targets.argmax(axis=1)  # of mixed samples: the one that prevails
+    return int((outputs.argmax(axis=1) == classes).sum())
 
 
 def _correct_labels(outputs: Values, targets: NDArray[Any]) -> float:

@@ -66,6 +66,7 @@ _SPIKING, _LEAKY = With("neuron", SPIKING), With("neuron", kinds_with("tau"))
 _MOMENTUM = With("optimizer", kinds_with("momentum", OPTIMIZERS))
 _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
 _WEIGHT_BITS = Range("0 or an integer from 2 to 8", lambda value: value == 0 or 2 <= value <= 8)
+_MIXED = Range("0 or a number in [0.01, 100]", lambda value: value == 0 or 0.01 <= value <= 100)
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
 
@@ -113,6 +114,12 @@ class Recipe(SampleOptions):
     callbacks_options: Annotated[dict[str, Any], With("callbacks"), "Passed on to it."] = field(default_factory=dict)
     label_smoothing: Annotated[
         float, SHARE, With("loss", ("auto", "cross_entropy")), "Share of the target that is spread over all classes."
+    ] = 0.0
+    mixup: Annotated[
+        float, _MIXED, "Mix each training sample with another; alpha of the Beta distribution of its share; 0: do not."
+    ] = 0.0
+    cutmix: Annotated[
+        float, _MIXED, "Replace a box of each training image by that of another; alpha of the area it keeps; 0: do not."
     ] = 0.0
     clip_norm: Annotated[float, NOT_NEGATIVE, "Largest norm of all gradients together; 0: no limit."] = 0.0
     ema_decay: Annotated[float, SHARE, "Measure with a mean of the weights that keeps this share at a step."] = 0.0

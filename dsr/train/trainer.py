@@ -36,6 +36,7 @@ from dsr.train.build import (
     make_augment,
     make_callbacks,
     make_loss,
+    make_mixing,
     make_optimizer,
 )
 from dsr.train.calibration import calibrate
@@ -152,6 +153,7 @@ class Trainer:
         self.loss = make_loss(self.recipe, loss)
         self.metric = metric_of(samples.task, self.loss)
         self.augment = make_augment(self.recipe, augment)
+        self.mixing = make_mixing(self.recipe, tuple(samples.features), len(samples.classes), loss)
         self.callbacks = make_callbacks(self.recipe, callbacks)
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
@@ -406,14 +408,16 @@ class Trainer:
                 f"recipe: key '{what}': expected at least {least} samples in a batch{ranks}, got {samples}"
             )
 
-    def _images(self, batches: list[Numbers]) -> Iterator[Values]:
-        """Batches of training samples, augmented."""
+    def _images(self, batches: list[Numbers]) -> Iterator[tuple[Values, NDArray[Any]]]:
+        """Batches of training samples, augmented, with their targets."""
         draws = epoch_draws(
             len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
         )
         images = self.training.batches((batch, draws[batch]) for batch in batches)
         for batch, image in zip(batches, images, strict=True):
-            yield image if self.augment is None else self.augment(image, draws[batch])
+            changed = image if self.augment is None else self.augment(image, draws[batch])
+            labels = self.training.labels[batch]
+            yield (changed, labels) if self.mixing is None else self.mixing(changed, labels, draws[batch])
 
     def _epoch(self) -> None:
         position = self.position
@@ -423,7 +427,7 @@ class Trainer:
             position.steps_per_epoch = done // position.epoch if position.epoch else len(batches)
         left = batches[position.batch :]
         parts = [batch[self.group.rank :: self.group.size] for batch in left]
-        steps = zip(left, parts, self._images(parts), strict=True)
+        steps = zip(left, self._images(parts), strict=True)
         shown = (
             steps
             if self.group.rank
@@ -436,8 +440,8 @@ class Trainer:
                 self.say,
             )
         )
-        for batch, part, images in shown:
-            loss = self._step(images, self.training.labels[part], len(batch), len(batches))
+        for batch, (images, targets) in shown:
+            loss = self._step(images, targets, len(batch), len(batches))
             for callback in self.callbacks:
                 callback.after_step(self, loss)
             if time.monotonic() - self._saved > self.save_every:

@@ -3,8 +3,10 @@
     PATH/train/CLASS/*.JPEG    PATH/val/CLASS/*.JPEG (or PATH/test)    PATH/classes.txt (optional)
     PATH/CLASS/*.JPEG          without a split: a share of each class is drawn for the test, always the same
 
-The folders of the classes are sorted by name. ``classes.txt`` may give the classes names to be shown, a line each: the
-name of the folder, a space or tab, the name. Images may lie deeper in the folder of their class.
+Or archives that are read in place, see `dsr.data.imagenet`. The folders of the classes are sorted by name.
+``classes.txt`` may give the classes names to be shown, a line each: the name of the folder, a space or tab, the name;
+without it, ``LOC_synset_mapping.txt`` or ``words.txt`` of ImageNet does. Images may lie deeper in the folder of their
+class.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr.data import layout
+from dsr.data import imagenet, layout
 from dsr.data.augment import ImageTransform
 from dsr.data.colours import Colours
 from dsr.data.images import Decoder, need_pillow, open_image
 from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.split import split
+from dsr.data.tars import Member
 from dsr.data.workers import call_ahead
 from dsr.files.errors import DataError
 from dsr.ops import Values
@@ -67,21 +70,9 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         raise ValueError("load_folder: random_resized_crop needs image_size, the side to which it resizes; got 0")
     if preparation.random_resized_crop and preparation.crop_padding:
         raise ValueError("load_folder: expected crop_padding 0 with random_resized_crop, got both")
-    folder = _folder(Path(path))
-    found = layout.splits(folder)
-    layout.check_no_samples(folder, SUFFIXES)
-    train = found[0] if found else folder
-    folders = [entry.name for entry in layout.class_folders(train)]
-    layout.check_classes(train, folders, found and (found[1], [entry.name for entry in layout.class_folders(found[1])]))
-    files, labels = _files(train, folders)
-    if not found and all(re.match("(train|val|test)", name.lower()) for name in folders):
-        raise DataError(f"{folder}: expected folders of classes, or 'train' and 'val', found {layout.some(folders)}")
-    if found:
-        test_files, test_labels = _files(found[1], folders)
-    else:
-        kept, drawn = split(labels, len(labels), preparation.test_share, preparation.split_seed, str(folder))
-        test_files, test_labels = [files[number] for number in drawn], labels[drawn]
-        files, labels = [files[number] for number in kept], labels[kept]
+    place = Path(path)
+    found = imagenet.find(_existing(place)) or _class_folders(place, preparation)
+    files = found.train.files
     height = width = preparation.image_size
     if not preparation.image_size:
         first = open_image(files[0])
@@ -91,11 +82,11 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)
     return DataSet(
-        folder.resolve().name,
-        _names(folder, folders),
+        place.resolve().name,
+        _names(place, found.classes),
         (3, height, width),
-        FolderSamples(files, labels, decoder, transform, preparation.workers),
-        FolderSamples(test_files, test_labels, decoder, transform, preparation.workers),
+        FolderSamples(files, found.train.labels, decoder, transform, preparation.workers),
+        FolderSamples(found.test.files, found.test.labels, decoder, transform, preparation.workers),
         Preprocessing(
             "images",
             (3, height, width),
@@ -112,8 +103,8 @@ class FolderSamples(Samples):
 
     Parameters
     ----------
-    files : sequence of str
-        One per sample.
+    files : sequence of str or Member
+        One per sample: a path, or where it lies in an archive.
     labels : ndarray of int64
         Classes.
     decoder : Decoder
@@ -125,7 +116,12 @@ class FolderSamples(Samples):
     """
 
     def __init__(
-        self, files: Sequence[str], labels: Labels, decoder: Decoder, transform: ImageTransform, workers: int = 0
+        self,
+        files: Sequence[str | Member],
+        labels: Labels,
+        decoder: Decoder,
+        transform: ImageTransform,
+        workers: int = 0,
     ) -> None:
         self.files, self.labels, self.decoder, self.transform, self.workers = files, labels, decoder, transform, workers
 
@@ -140,7 +136,7 @@ class FolderSamples(Samples):
             return
         kept: list[Draws | None] = []
 
-        def tasks() -> Iterator[tuple[list[str], Draws | None]]:
+        def tasks() -> Iterator[tuple[list[str | Member], Draws | None]]:
             for numbers, draws in plan:
                 kept.append(draws)
                 yield self._task(numbers, draws)
@@ -148,18 +144,39 @@ class FolderSamples(Samples):
         for images in call_ahead(self.decoder.batch, tasks(), self.workers):
             yield self.transform(images, kept.pop(0))
 
-    def _task(self, numbers: Numbers, draws: Draws | None) -> tuple[list[str], Draws | None]:
+    def _task(self, numbers: Numbers, draws: Draws | None) -> tuple[list[str | Member], Draws | None]:
         return [self.files[number] for number in numbers], draws
 
 
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise FileNotFoundError(f"load_folder: {path} is not a folder")
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"load_folder: {path} is neither a folder nor an archive")
     return path
 
 
+def _class_folders(folder: Path, preparation: Preparation) -> imagenet.Found:
+    """The classes and files of folders of classes, with a split of the folder or one that is drawn."""
+    splits = layout.splits(folder)
+    layout.check_no_samples(folder, SUFFIXES)
+    train = splits[0] if splits else folder
+    folders = [entry.name for entry in layout.class_folders(train)]
+    layout.check_classes(
+        train, folders, splits and (splits[1], [entry.name for entry in layout.class_folders(splits[1])])
+    )
+    files, labels = files_of_classes(train, folders)
+    if not splits and all(re.match("(train|val|test)", name.lower()) for name in folders):
+        raise DataError(f"{folder}: expected folders of classes, or 'train' and 'val', found {layout.some(folders)}")
+    if splits:
+        test_files, test_labels = files_of_classes(splits[1], folders)
+    else:
+        kept, drawn = split(labels, len(labels), preparation.test_share, preparation.split_seed, str(folder))
+        test_files, test_labels = [files[number] for number in drawn], labels[drawn]
+        files, labels = [files[number] for number in kept], labels[kept]
+    return imagenet.Found(folders, imagenet.Part(files, labels), imagenet.Part(test_files, test_labels))
+
+
 def _normalisation(
-    files: Sequence[str], decoder: Decoder, wanted: Preparation
+    files: Sequence[str | Member], decoder: Decoder, wanted: Preparation
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of red, green and blue in [0, 1]: given, of the data, or those of ImageNet."""
     if wanted.mean:
@@ -181,7 +198,7 @@ def _normalisation(
     return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1).tolist())
 
 
-def _files(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:
+def files_of_classes(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:
     """The files, by class and then by name, and their labels."""
     files: list[str] = []
     counts: list[int] = []
@@ -209,10 +226,10 @@ def _images(folder: str) -> Iterator[str]:
 
 
 def _names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    """The names to be shown, from classes.txt where it exists."""
+    """The names to be shown, from classes.txt or a list of ImageNet's classes where there is one."""
     file = path / "classes.txt"
     if not file.is_file():
-        return tuple(folders)
+        return imagenet.readable(path, folders) or tuple(folders)
     known, names = set(folders), dict[str, str]()
     for line in map(str.strip, layout.decoded(file.read_bytes(), file).splitlines()):
         # the name of a folder may have spaces, and begin with that of another folder

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from dsr.data.augment import Bytes, resized_crop
 from dsr.data.colours import Colours
 from dsr.data.samples import Draws
+from dsr.data.tars import Member, content
 from dsr.files.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,12 +59,12 @@ class Decoder:
     size: tuple[int, int] | None = None
     colours: Colours | None = None
 
-    def batch(self, task: tuple[Sequence[str], Draws | None]) -> Bytes:
+    def batch(self, task: tuple[Sequence[str | Member], Draws | None]) -> Bytes:
         """The images of some files, given with the draws of each."""
         files, draws = task
         return np.stack([self.one(file, None if draws is None else draws[row]) for row, file in enumerate(files)])
 
-    def one(self, file: str, draws: NDArray[np.float64] | None = None) -> Bytes:
+    def one(self, file: str | Member, draws: NDArray[np.float64] | None = None) -> Bytes:
         """The image of a file, ``(3, H, W)``.
 
         Raises
@@ -77,7 +76,7 @@ class Decoder:
         """
         picture = open_image(file)
         if self.image_size:
-            picture = self._resized(file, picture, draws)
+            picture = self._resized(picture, draws)
         elif self.size is not None and (picture.height, picture.width) != self.size:
             raise DataError(
                 f"{file}: {picture.height}x{picture.width} pixels, but the first image has {self.size[0]}x"
@@ -87,7 +86,7 @@ class Decoder:
             picture = self.colours(picture, draws)
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
-    def _resized(self, file: str, picture: Picture, draws: NDArray[np.float64] | None) -> Picture:
+    def _resized(self, picture: Picture, draws: NDArray[np.float64] | None) -> Picture:
         from PIL.Image import Resampling
 
         side, height, width = self.image_size, picture.height, picture.width
@@ -107,35 +106,35 @@ class Decoder:
         return picture.resize((side, side), Resampling.BILINEAR, box=middle)
 
 
-def open_image(file: str) -> Picture:
-    """An image file, decoded to RGB; it raises what `Decoder.one` raises."""
+def open_image(file: str | Member) -> Picture:
+    """An image file, or one in an archive, decoded to RGB; it raises what `Decoder.one` raises."""
     from PIL import Image
 
     # decoded from memory: from a file, Pillow would allocate as many bytes as a chunk claims to have
-    content = Path(file).read_bytes()
-    stream = io.BytesIO(content)
+    found = content(file)
+    stream = io.BytesIO(found)
     with warnings.catch_warnings():
         # Pillow warns about odd EXIF data, dropped transparency, and large sizes, which are checked here
         warnings.simplefilter("ignore")
         try:
             with Image.open(stream, formats=FORMATS) as picture:
                 _check_size(file, picture.width, picture.height)
-                if picture.format == "PNG" and picture.width * picture.height > PNG_PIXELS * len(content):
+                if picture.format == "PNG" and picture.width * picture.height > PNG_PIXELS * len(found):
                     raise DataError(
-                        f"{file}: cut short or damaged: {len(content):,} bytes cannot hold the "
+                        f"{file}: cut short or damaged: {len(found):,} bytes cannot hold the "
                         f"{picture.width}x{picture.height} pixels they claim"
                     )
                 return _to_rgb(picture)
         except (DataError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files
-            if os.path.getsize(file) == 0:
+            if not found:
                 raise DataError(f"{file}: the file is empty") from None
             reason = str(error).replace(f"{stream!r}", "the content")
             raise DataError(f"{file}: not a complete image in {', '.join(FORMATS)} format ({reason})") from None
 
 
-def _check_size(file: str, width: int, height: int) -> None:
+def _check_size(file: str | Member, width: int, height: int) -> None:
     if width * height > LARGEST:
         raise DataError(f"{file}: {width}x{height} pixels, expected no more than {LARGEST:,}")
 

@@ -9,10 +9,14 @@ import tarfile
 import numpy as np
 import pytest
 
-from dsr.data import Preparation, load
+import dsr
+from dsr import train
+from dsr.data import ArraySamples, DataSet, Preparation, load
 from dsr.data import tars as tars_module
 from dsr.data.tars import Member, index_of
 from dsr.files.errors import DataError
+from dsr.metrics import top_k_accuracy
+from dsr.train.metrics import TOP5_ACCURACY
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow")
 CLASSES = ("n01440764", "n02119789", "n02012849", "n03126707")
@@ -285,3 +289,23 @@ def test_lists_that_do_not_fit_are_refused(tmp_path):
     archive([("train/a/1.exe", b"")], tmp_path / "y.tar")
     with pytest.raises(DataError, match=r"y\.tar: train/a/1\.exe: expected a picture, a member ending in \.jpg"):
         load("folder", tmp_path / "y.tar", PLAIN)
+
+
+def test_top_5_beside_top_1_of_more_than_10_classes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    outputs, labels = rng.integers(0, 4, (500, 12)).astype(np.float32), rng.integers(0, 12, 500)
+    assert TOP5_ACCURACY.total(outputs, labels) / 500 == top_k_accuracy(outputs, labels, 5)
+    assert TOP5_ACCURACY.total(np.zeros((12, 12)), np.arange(12)) == 5  # of equal outputs the first count
+    x = rng.random((48, 1, 4, 4), np.float32)
+    for classes in (12, 10):
+        samples = ArraySamples(x, np.arange(48) % classes)
+        network = dsr.Network(dsr.Sequential(dsr.Flatten(), dsr.Linear(16, classes)), timesteps=1)
+        kind = DataSet("own", [str(i) for i in range(classes)], (1, 4, 4), samples, samples)
+        metrics = train.Trainer(network, kind, tmp_path / str(classes), epochs=1, batch_size=8).fit()
+        line = capsys.readouterr().out
+        if classes == 10:
+            assert "test_top5_accuracy" not in metrics and "top 5" not in line
+        else:
+            expected = top_k_accuracy(network.forward(x), samples.labels, 5)
+            assert metrics["test_top5_accuracy"] == expected > metrics["test_accuracy"]
+            assert f"(top 5 {100 * expected:.2f} %)" in line

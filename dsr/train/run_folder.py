@@ -22,7 +22,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.train import architecture
 from dsr.train.build import build_network
-from dsr.train.metrics import ACCURACY, Metric
+from dsr.train.metrics import ACCURACY, TOP5_ACCURACY, Metric
 from dsr.train.recipe import Recipe, from_dict
 from dsr.train.steps import not_finite
 
@@ -310,6 +310,8 @@ def describe(metrics: Mapping[str, Any], recipe: Recipe, metric: Metric = ACCURA
     """One line for people: loss, accuracies (or another metric), firing rates and thresholds of the spiking layers."""
     split = held_out(recipe)
     train, test = (metric.text(metrics[f"{samples}_{metric.name}"]) for samples in ("train", split))
+    if (fifth := metrics.get(f"{split}_{TOP5_ACCURACY.name}")) is not None:
+        test += f" (top 5 {TOP5_ACCURACY.text(fifth)})"
     line = (
         f"epoch {metrics['epoch']:{len(str(recipe.epochs))}}/{recipe.epochs}  loss {metrics['loss']:.4f}  "
         f"train {train:>8}  {split} {test:>8}  "

@@ -43,11 +43,11 @@ from dsr.train.calibration import calibrate
 from dsr.train.callbacks import Callback
 from dsr.train.distributed import ALONE, Group, align, combine
 from dsr.train.interrupt import Interrupted, Interrupts
-from dsr.train.metrics import Loss, metric_of
+from dsr.train.metrics import Loss, beside, metric_of
 from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
-from dsr.train.steps import changed_by_passes, compute_gradients, measure
+from dsr.train.steps import changed_by_passes, compute_gradients, measure_all
 
 
 class Trainer:
@@ -507,22 +507,26 @@ class Trainer:
         position, network = self.position, self.measured
         first = np.arange(min(len(self.held_out), self.recipe.batch_size))
         self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
-        reached = measure(
+        more = beside(self.metric, len(self.data.classes))
+        reached, *others = measure_all(
             network,
             self.held_out,
-            self.metric,
+            (self.metric, *more),
             self.recipe.batch_size,
             self.recipe.test_views,
             self.group,
             lambda: self.group.size > 1 and self._interrupts.waiting,
+            "measure",
         )
+        split = run_folder.held_out(self.recipe)
         self._stop_together(self.group.gather(np.array([self._interrupts.waiting])))
         return {
             "epoch": position.epoch + 1,
             "loss": position.loss / position.seen,
             f"train_{self.metric.name}": position.correct / position.seen,
             self.best_by: reached,
-            "best_chosen_on": run_folder.held_out(self.recipe),
+            **{f"{split}_{metric.name}": value for metric, value in zip(more, others, strict=True)},
+            "best_chosen_on": split,
             "learning_rate": self._learning_rate(position.batch - 1, position.step - 1, position.batch),
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,

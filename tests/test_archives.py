@@ -11,11 +11,13 @@ import pytest
 
 import dsr
 from dsr import train
-from dsr.data import ArraySamples, DataSet, Preparation, load
+from dsr.data import ArraySamples, DataSet, Preparation, Preprocessing, load
 from dsr.data import tars as tars_module
+from dsr.data.samples import epoch_draws
 from dsr.data.tars import Member, index_of
 from dsr.files.errors import DataError
 from dsr.metrics import top_k_accuracy
+from dsr.train import recipe
 from dsr.train.metrics import TOP5_ACCURACY
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow")
@@ -309,3 +311,61 @@ def test_top_5_beside_top_1_of_more_than_10_classes(tmp_path, capsys):
             expected = top_k_accuracy(network.forward(x), samples.labels, 5)
             assert metrics["test_top5_accuracy"] == expected > metrics["test_accuracy"]
             assert f"(top 5 {100 * expected:.2f} %)" in line
+
+
+def test_pictures_that_have_the_size_are_kept_or_scaled(tmp_path):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for place in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / "set" / place).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "set" / place / "1.png")
+    one = np.array([0])
+    kept, scaled = (
+        load("folder", tmp_path / "set", Preparation(image_size=16, normalisation="none", **changes))
+        for changes in ({}, {"same_size": "scale"})
+    )
+    expected = Image.fromarray(pixels).resize((18, 18), Image.Resampling.BILINEAR).crop((1, 1, 17, 17))
+    file = str(tmp_path / "set" / "val" / "a" / "1.png")
+    for found, wanted in ((kept, pixels), (scaled, np.asarray(expected))):
+        assert np.array_equal(np.rint(found.test.batch(one)[0].transpose(1, 2, 0) * 255), wanted)
+        assert np.array_equal(found.preprocessing.files([file]), found.test.batch(one))  # dsr predict
+    old = {name: value for name, value in scaled.preprocessing.to_dict().items() if name != "same_size"}
+    assert Preprocessing.from_dict(old) == scaled.preprocessing
+    values = {"data": "folder", "model": "digits", "image_size": 16}
+    assert recipe.of_checkpoint(values).same_size == "scale" and recipe.from_dict(values).same_size == "keep"
+    assert recipe.of_checkpoint({"data": "digits", "model": "digits"}) == recipe.from_dict(
+        {"data": "digits", "model": "digits"}
+    )
+
+
+def test_damaged_pictures_stop_a_run_or_are_skipped_and_counted(tmp_path):
+    pictures = [
+        (f"{split}/{name}/{n}.png", encoded(40 * n + (name == "b")))
+        for split, count in (("train", 4), ("val", 2))
+        for name in "ab"
+        for n in range(count)
+    ]
+    damaged = {"train/a/1.png", "train/a/2.png", "train/b/3.png"}
+    file = tmp_path / "set.tar"
+    archive([(name, data[:-30] if name in damaged else data) for name, data in pictures], file)
+    with pytest.raises(DataError, match=r"set\.tar: train/a/1\.png: not a complete image"):
+        load("folder", file, PLAIN).train.batch(np.arange(8))
+    plan = [(np.array([5, 1]), None), (np.array([0, 2]), None), (np.array([7, 1]), epoch_draws(2, 0, 0))]
+    for workers in (0, 2):
+        samples = load("folder", file, Preparation(normalisation="none", on_error="skip", workers=workers)).train
+        with pytest.warns(RuntimeWarning, match="takes its place") as caught:
+            batches = [np.rint(batch[:, 0, 0, 0] * 255).astype(int).tolist() for batch in samples.batches(plan)]
+        assert batches == [[41, 120], [0, 120], [1, 120]]  # the next that can be read, of the same class
+        assert [str(warning.message).split(" pictures")[0] for warning in caught] == [
+            f"skipped {count} of 8" for count in (1, 2, 3)
+        ]
+        assert "set.tar: train/a/1.png: not a complete image" in str(caught[0].message)
+        assert {name.partition(": ")[2] for name in samples.skipped} == damaged
+    archive([(name, data[:-30] if "train/a" in name else data) for name, data in pictures], file)
+    samples = load("folder", file, Preparation(normalisation="none", image_size=8, on_error="skip")).train
+    with pytest.raises(DataError, match=r"train/a/1\.png: not .*; no other picture of its class can be read"):
+        samples.batch(np.array([1]))
+    both = load("folder", file, Preparation(normalisation="data", image_size=8, on_error="skip"))
+    assert both.preprocessing.mean == pytest.approx([(60 + 1) / 255] * 3)
+    with pytest.raises(DataError, match=r"set\.tar: train/a/.\.png: not a complete image"):
+        load("folder", file, Preparation(normalisation="data", image_size=8))

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsr.data import imagenet, layout
-from dsr.data.augment import ImageTransform
+from dsr.data.augment import Bytes, ImageTransform
 from dsr.data.colours import Colours
-from dsr.data.images import Decoder, need_pillow, open_image
+from dsr.data.images import Decoder, Reader, need_pillow, open_image
 from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.split import split
@@ -78,15 +80,18 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         first = open_image(files[0])
         height, width = first.height, first.width
     colours = Colours(preparation.colour_jitter, preparation.hue_jitter, preparation.trivial_augment)
-    decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width), colours)
+    decoder = Decoder(
+        preparation.image_size, preparation.random_resized_crop, (height, width), colours, preparation.same_size
+    )
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)
+    skip = preparation.on_error == "skip"
     return DataSet(
         place.resolve().name,
         _names(place, found.classes),
         (3, height, width),
-        FolderSamples(files, found.train.labels, decoder, transform, preparation.workers),
-        FolderSamples(found.test.files, found.test.labels, decoder, transform, preparation.workers),
+        FolderSamples(files, found.train.labels, decoder, transform, preparation.workers, skip),
+        FolderSamples(found.test.files, found.test.labels, decoder, transform, preparation.workers, skip),
         Preprocessing(
             "images",
             (3, height, width),
@@ -94,6 +99,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
             deviation,
             image_size=preparation.image_size,
             random_resized_crop=preparation.random_resized_crop,
+            same_size=preparation.same_size,
         ),
     )
 
@@ -113,6 +119,14 @@ class FolderSamples(Samples):
         Makes a batch from bytes.
     workers : int
         Processes that decode during `batches`; 0: decode in this process.
+    skip : bool
+        Whether the place of a damaged picture is taken by the next one of its class, with a RuntimeWarning for each
+        such picture; else it raises a DataError.
+
+    Attributes
+    ----------
+    skipped : dict of str to str
+        The damaged pictures so far, and what is wrong with each.
     """
 
     def __init__(
@@ -122,27 +136,54 @@ class FolderSamples(Samples):
         decoder: Decoder,
         transform: ImageTransform,
         workers: int = 0,
+        skip: bool = False,
     ) -> None:
         self.files, self.labels, self.decoder, self.transform, self.workers = files, labels, decoder, transform, workers
+        self.reader, self.skipped = Reader(decoder, skip), dict[str, str]()
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """Some images, decoded in this process."""
-        return self.transform(self.decoder.batch(self._task(numbers, draws)), draws)
+        return self._made(self.reader(self._task(numbers, draws)), numbers, draws)
 
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
         """Batches, decoded ahead by worker processes, one batch each; the values do not depend on their number."""
         if self.workers == 0:
             yield from super().batches(plan)
             return
-        kept: list[Draws | None] = []
+        kept: list[tuple[Numbers, Draws | None]] = []
 
         def tasks() -> Iterator[tuple[list[str | Member], Draws | None]]:
             for numbers, draws in plan:
-                kept.append(draws)
+                kept.append((numbers, draws))
                 yield self._task(numbers, draws)
 
-        for images in call_ahead(self.decoder.batch, tasks(), self.workers):
-            yield self.transform(images, kept.pop(0))
+        for read in call_ahead(self.reader, tasks(), self.workers):
+            yield self._made(read, *kept.pop(0))
+
+    def _made(self, read: tuple[Bytes, dict[int, str]], numbers: Numbers, draws: Draws | None) -> Values:
+        """The batch; others of their classes take the places of damaged pictures."""
+        images, damaged = read
+        for row, words in damaged.items():
+            images[row] = self._other(int(numbers[row]), words, None if draws is None else draws[row])
+        return self.transform(images, draws)
+
+    def _other(self, number: int, words: str, draws: NDArray[np.float64] | None) -> Bytes:
+        """The next picture of the class of a damaged one; the same on every rank and in every epoch."""
+        of_class = np.flatnonzero(self.labels == self.labels[number])
+        for other in np.roll(of_class, -int(np.searchsorted(of_class, number)))[1:]:
+            try:
+                found = self.decoder.one(self.files[other], draws)
+            except DataError:
+                continue
+            if self.skipped.setdefault(str(self.files[number]), words) is words:
+                warnings.warn(
+                    f"skipped {len(self.skipped)} of {len(self):,} pictures so far, last: {words}; {self.files[other]} "
+                    "takes its place",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return found
+        raise DataError(f"{words}; no other picture of its class can be read")
 
     def _task(self, numbers: Numbers, draws: Draws | None) -> tuple[list[str | Member], Draws | None]:
         return [self.files[number] for number in numbers], draws
@@ -190,9 +231,16 @@ def _normalisation(
     chosen = np.random.default_rng([wanted.split_seed, 6]).permutation(len(files))[:MEASURED]
     sums, count = np.zeros((2, 3)), 0
     for number in chosen:
-        pixels = decoder.one(files[number]).reshape(3, -1) / 255
+        try:
+            pixels = decoder.one(files[number]).reshape(3, -1) / 255
+        except DataError:
+            if wanted.on_error == "stop":
+                raise
+            continue
         sums += pixels.sum(axis=1), (pixels**2).sum(axis=1)
         count += pixels.shape[1]
+    if not count:
+        raise DataError(f"{files[0]}: neither it nor any other picture that was tried can be read")
     mean = sums[0] / count
     deviation = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
     return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1).tolist())

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +52,16 @@ class Decoder:
         Height and width that all files must have if `image_size` is 0.
     colours : Colours, optional
         With draws: what is done to a picture of the final size.
+    same_size : {"scale", "keep"}
+        Whether pictures that are of `image_size` already are scaled and cut as well, or taken as they are; those of
+        which a random crop is taken never are.
     """
 
     image_size: int = 0
     random_resized_crop: bool = False
     size: tuple[int, int] | None = None
     colours: Colours | None = None
+    same_size: Literal["scale", "keep"] = "scale"
 
     def batch(self, task: tuple[Sequence[str | Member], Draws | None]) -> Bytes:
         """The images of some files, given with the draws of each."""
@@ -94,6 +98,8 @@ class Decoder:
             row, column, rows, columns = resized_crop(height, width, draws)
             part = picture.crop((column, row, column + columns, row + rows))
             return part.resize((side, side), Resampling.BILINEAR)
+        if self.same_size == "keep" and (height, width) == (side, side):
+            return picture
         shorter = round(side * 8 / 7)
         scaled = (shorter * width // height, shorter) if height <= width else (shorter, shorter * height // width)
         left, top = round((scaled[0] - side) / 2), round((scaled[1] - side) / 2)
@@ -104,6 +110,35 @@ class Decoder:
         across, down = width / scaled[0], height / scaled[1]
         middle = (left * across, top * down, (left + side) * across, (top + side) * down)
         return picture.resize((side, side), Resampling.BILINEAR, box=middle)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Decodes batches of files of which some may be damaged.
+
+    Attributes
+    ----------
+    decoder : Decoder
+        With `size`, which may also be that of `image_size`.
+    skip : bool
+        Whether damaged files are left out; else they raise what `Decoder.one` does.
+    """
+
+    decoder: Decoder
+    skip: bool = False
+
+    def __call__(self, task: tuple[Sequence[str | Member], Draws | None]) -> tuple[Bytes, dict[int, str]]:
+        """The images of some files, and what is wrong with those that are damaged, by row; these are black."""
+        if not self.skip:
+            return self.decoder.batch(task), {}
+        files, draws = task
+        images, damaged = np.zeros((len(files), 3, *(self.decoder.size or ())), np.uint8), dict[int, str]()
+        for row, file in enumerate(files):
+            try:
+                images[row] = self.decoder.one(file, None if draws is None else draws[row])
+            except DataError as error:
+                damaged[row] = str(error)
+        return images, damaged
 
 
 def open_image(file: str | Member) -> Picture:

@@ -46,6 +46,14 @@ class SampleOptions:
     crop_reflect: Annotated[bool, With("crop_padding"), "Add the image reflected, instead of zeros."] = False
     flip: Annotated[bool, "Mirror half of the training samples left to right."] = False
     image_size: Annotated[int, NATURAL, "Side that images or frames are resized to, in pixels; 0: as they are."] = 0
+    same_size: Annotated[
+        Literal["keep", "scale"],
+        With("image_size"),
+        "Pictures of this size, where no random crop is taken: as they are, or like others scaled by 8/7 and cut.",
+    ] = "keep"
+    on_error: Annotated[
+        Literal["stop", "skip"], "What a damaged picture does: end the run, or give its place to another of its class."
+    ] = "stop"
     random_resized_crop: Annotated[bool, "Train on random parts of images: 8 to 100 % of the area, 3:4 to 4:3."] = False
     frames_by: Annotated[
         Literal["number", "time"], "Frames of event recordings have equally many events, or are equally long."

@@ -247,6 +247,13 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
+def of_checkpoint(values: Mapping[str, Any]) -> Recipe:
+    """`from_dict` of what a checkpoint holds; keys of later versions have their defaults, or what was done before."""
+    if "same_size" not in values and values.get("data") == "folder" and values.get("image_size"):
+        values = {**values, "same_size": "scale"}
+    return from_dict(values)
+
+
 def comment(name: str) -> str:
     """The comment at the beginning of a recipe of the package; empty for others and where there is none."""
     entry = files("dsr").joinpath("recipes", f"{name}.toml")

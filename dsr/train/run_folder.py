@@ -23,7 +23,7 @@ from dsr.nn.network import Network
 from dsr.train import architecture
 from dsr.train.build import build_network
 from dsr.train.metrics import ACCURACY, TOP5_ACCURACY, Metric
-from dsr.train.recipe import Recipe, from_dict
+from dsr.train.recipe import Recipe, of_checkpoint
 from dsr.train.steps import not_finite
 
 Result = TypeVar("Result")
@@ -146,7 +146,7 @@ def load_checkpoint(
 ) -> tuple[Network, Recipe, dict[str, Any]]:
     """`load_run` of a file; `network`: one that takes the weights, instead of making it."""
     arrays, metadata = checkpoint.load(path)
-    recipe = _understood(path, lambda: from_dict(metadata["recipe"]))
+    recipe = _understood(path, lambda: of_checkpoint(metadata["recipe"]))
     if timesteps is not None:
         recipe = replace(recipe, timesteps=timesteps)
     for noted in metadata.get("references", {}).values() if run_code else ():
@@ -206,7 +206,7 @@ def source_of(path: Path) -> tuple[Recipe, list[str]] | None:
         return None
     try:
         _, metadata = checkpoint.load(path)
-        return from_dict(metadata["recipe"]), list(metadata["classes"])
+        return of_checkpoint(metadata["recipe"]), list(metadata["classes"])
     except (AttributeError, KeyError, TypeError, ValueError):  # whoever reads the weights says what is wrong
         return None
 

@@ -157,6 +157,12 @@ def test_the_layout_of_kaggle(tmp_path, inner):
         (path / inner / "val" / f"{stem(n)}.JPEG").write_bytes(encoded(100 + n))
     (path / "LOC_synset_mapping.txt").write_text(MAPPING)
     check(load("folder", solution(path), PLAIN))
+    (path / inner / "val" / "x.exe").write_bytes(b"")
+    with pytest.raises(DataError, match=r"val/x\.exe: expected a picture, a file ending in \.jpg"):
+        load("folder", path, PLAIN)
+    (path / inner / "val" / "x.exe").rename(path / inner / "val" / f"{stem(9)}.JPEG")
+    with pytest.raises(DataError, match=r"solution\.csv: no line for ILSVRC2012_val_00000009, which .*val has"):
+        load("folder", path, PLAIN)
 
 
 def test_shards(tmp_path):

@@ -98,9 +98,17 @@ def _official(path: Path) -> Found:
 
 
 def _kaggle(path: Path, place: Path) -> Found | None:
-    files = sorted(entry for entry in (place / "val").iterdir() if entry.suffix.lower() in PICTURES)
-    if not files:
+    val = place / "val"
+    if not val.is_dir():
+        raise DataError(f"{place}: expected a folder 'val' with the pictures that {path / SOLUTION} lists, found none")
+    if layout.folders(val):
         return None  # sorted into folders of classes already
+    files = []
+    for entry in sorted(val.iterdir()):
+        if entry.suffix.lower() in PICTURES:
+            files.append(entry)
+        elif not layout.is_left_behind(entry.name) and entry.suffix.lower() not in layout.NOTES:
+            raise DataError(f"{entry}: expected a picture, a file ending in {', '.join(PICTURES)}")
     from dsr.data.folder import files_of_classes
 
     classes = [entry.name for entry in layout.class_folders(place / "train")]

@@ -219,6 +219,7 @@ def test_an_archive_of_folders_gives_what_its_folders_give(tmp_path, shared):
     with tarfile.open(source) as unpacked:
         unpacked.extractall(tmp_path, filter="data")
     one, two = load("folder", source), load("folder", tmp_path / "imagenette-224", Preparation(workers=2))
+    assert one.classes == two.classes and one.classes[0] == "tench"
     assert one.train.labels.tolist() == two.train.labels.tolist() and len(one.test) == len(two.test) == 160
     assert (
         sorted(file.name for file in one.train.files)[0]

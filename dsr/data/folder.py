@@ -27,7 +27,7 @@ from dsr.data.images import Decoder, Reader, need_pillow, open_image
 from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.split import split
-from dsr.data.tars import Member
+from dsr.data.tars import Member, content
 from dsr.data.workers import call_ahead
 from dsr.files.errors import DataError
 from dsr.ops import Values
@@ -88,7 +88,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     skip = preparation.on_error == "skip"
     return DataSet(
         place.resolve().name,
-        _names(place, found.classes),
+        _names(place, found),
         (3, height, width),
         FolderSamples(files, found.train.labels, decoder, transform, preparation.workers, skip),
         FolderSamples(found.test.files, found.test.labels, decoder, transform, preparation.workers, skip),
@@ -273,13 +273,13 @@ def _images(folder: str) -> Iterator[str]:
                 raise DataError(f"{entry.path}: expected an image, a file ending in {', '.join(SUFFIXES)}")
 
 
-def _names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
+def _names(path: Path, found: imagenet.Found) -> tuple[str, ...]:
     """The names to be shown, from classes.txt or a list of ImageNet's classes where there is one."""
-    file = path / "classes.txt"
-    if not file.is_file():
+    file, folders = found.names or path / "classes.txt", found.classes
+    if isinstance(file, Path) and not file.is_file():
         return imagenet.readable(path, folders) or tuple(folders)
     known, names = set(folders), dict[str, str]()
-    for line in map(str.strip, layout.decoded(file.read_bytes(), file).splitlines()):
+    for line in map(str.strip, layout.decoded(content(file), str(file)).splitlines()):
         # the name of a folder may have spaces, and begin with that of another folder
         ends = [len(line), *reversed([space.start() for space in re.finditer(r"\s", line)])]
         folder = next((line[:end] for end in ends if line[:end] in known), None)

@@ -48,11 +48,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at a path: classes, by the names of their folders or numbers, and the two splits."""
+    """What lies at a path: classes, by the names of their folders or numbers, and the two splits.
+
+    `names` is a member ``classes.txt`` of an archive, with names of the classes for people.
+    """
 
     classes: Sequence[str]
     train: Part
     test: Part
+    names: Member | None = None
 
 
 def find(path: Path) -> Found | None:
@@ -120,10 +124,13 @@ def _kaggle(path: Path, place: Path) -> Found | None:
 def _tar_of_folders(path: Path) -> Found:
     index = index_of(path)
     splits: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    names = None
     for number, name in enumerate(index.names):
         parts = PurePosixPath(name).parts
         place = next((i for i, part in enumerate(parts[:2]) if part.lower() in ("train", "val", "test")), None)
         if PurePosixPath(name).suffix.lower() in layout.NOTES:
+            if parts[-1] == "classes.txt" and len(parts) <= 2:
+                names = Members([index], [(0, number)])[0]
             continue
         _require_picture(index, name)
         if place is None or len(parts) < place + 3:
@@ -135,7 +142,7 @@ def _tar_of_folders(path: Path) -> Found:
     classes = sorted(splits["train"])
     layout.check_classes(path / "train", classes, (path / test, sorted(splits[test])))
     train, held_out = (_part([index], {name: splits[part][name] for name in classes}) for part in ("train", test))
-    return Found(classes, train, held_out)
+    return Found(classes, train, held_out, names)
 
 
 def _web_dataset(path: Path) -> Found | None:

@@ -41,7 +41,7 @@ class Member(NamedTuple):
         return f"{self.archive}: {self.name}"
 
 
-def content(file: str | Member) -> bytes:
+def content(file: str | Path | Member) -> bytes:
     """The bytes of a file, or of a member of an archive.
 
     Raises
@@ -51,7 +51,7 @@ def content(file: str | Member) -> bytes:
     OSError
         It cannot be read.
     """
-    if isinstance(file, str):
+    if not isinstance(file, Member):
         return Path(file).read_bytes()
     with open(file.archive, "rb") as archive:
         archive.seek(file.offset)

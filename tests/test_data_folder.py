@@ -189,7 +189,7 @@ def test_preparations_that_are_refused(small, preparation, words):
 def test_paths(tmp_path):
     with pytest.raises(ValueError, match="load_folder: argument 'path'"):
         load("folder")
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is neither a folder nor an archive"):
         load("folder", tmp_path / "nowhere")
 
 

@@ -8,7 +8,6 @@ from typing import get_args
 
 import numpy as np
 
-from dsr import train
 from dsr.commands.arguments import Commands, add_run, add_run_data, count, positive
 from dsr.data import DataSet
 from dsr.deploy.early_exit import By, choose
@@ -17,9 +16,10 @@ from dsr.nn.network import Network
 from dsr.train import run_folder
 from dsr.train.build import make_loss
 from dsr.train.inference import exit_curve, measure_exits
-from dsr.train.metrics import metric_of
+from dsr.train.metrics import beside, metric_of
 from dsr.train.recipe import Recipe
-from dsr.train.statistics import sample_batches
+from dsr.train.statistics import estimate_statistics, sample_batches
+from dsr.train.steps import measure_all
 from dsr.train.trainer import split
 from dsr.train.views import Views
 
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
         type=_threshold,
         metavar="P",
         help="a sample is done when its output is that clear: a probability such as 0.9, or auto: chosen on the run's "
-        "samples for validation so that at most 0.5 % of accuracy is lost",
+        "samples for validation so that at most 0.5 %% of accuracy is lost",
     )
     parser.add_argument(
         "--exit-by",
@@ -76,7 +76,7 @@ def run(options: Namespace) -> int:
     samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers, options.image_size)
     test = samples.test
     if options.new_statistics:
-        train.estimate_statistics(network, sample_batches(samples.train, recipe.batch_size, recipe.seed))
+        estimate_statistics(network, sample_batches(samples.train, recipe.batch_size, recipe.seed))
     if test.task == "classification" and (found := len(np.unique(test.labels))) < len(metadata["classes"]):
         print(f"the test samples are of {found} of the {len(metadata['classes'])} classes of the run")
     metric = metric_of(test.task, make_loss(recipe)) if test.task == "other" else metric_of(test.task)
@@ -89,8 +89,10 @@ def run(options: Namespace) -> int:
             raise ValueError(f"argument --early-exit: expected a run of classes, seen in one view, got {what}")
         print(_with_exits(network, recipe, samples, options))
     else:
-        reached = train.measure(network, test, metric, recipe.part_size, views, compiled=True)
-        print(f"test {metric.title} {metric.text(reached)}")
+        metrics = (metric, *beside(metric, len(metadata["classes"])))
+        reached = measure_all(network, test, metrics, recipe.part_size, views, compiled=True)
+        for each, value in zip(metrics, reached, strict=True):
+            print(f"test {each.title} {each.text(value)}")
     if options.best and run_folder.optimistic(metadata):
         print(run_folder.OPTIMISTIC)
     return 0

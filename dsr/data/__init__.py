@@ -25,7 +25,9 @@ __all__ = [
     "reads",
 ]
 
-_CROPS = ("crop_padding", "crop_reflect", "flip", "cutout")
+_CROPS = ("crop_padding", "crop_reflect", "flip", "cutout", "random_erasing")
+_DECODED = ("image_size", "same_size", "on_error")
+_COLOURS = ("colour_jitter", "hue_jitter", "trivial_augment")
 _FRAMES = ("crop_padding", "flip", "cutout", "image_size", "frames_by", "roll")
 _NORMALISED = ("normalisation", "mean", "deviation")
 _SPLIT = ("test_share", "split_seed")
@@ -37,7 +39,7 @@ _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "folder": (
         "folder",
         "load_folder",
-        (*_NORMALISED, *_SPLIT, *_CROPS, "image_size", "random_resized_crop", "workers"),
+        (*_NORMALISED, *_SPLIT, *_CROPS, *_COLOURS, *_DECODED, "random_resized_crop", "workers"),
     ),
     "dvs-cifar10": ("events.recordings", "load_dvs_cifar10", _FRAMES),
     "events": ("events.recordings", "load_events", _FRAMES),

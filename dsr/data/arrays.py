@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.data.augment import cutout, flip, random_crop
+from dsr.data.augment import flip, holed, random_crop
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.samples import ArraySamples, DataSet, Draws, Preparation
 from dsr.data.split import split
@@ -43,7 +43,8 @@ class ArrayTransform:
     preprocessing : Preprocessing
         Axes and normalisation.
     preparation : Preparation
-        Of which `crop_padding`, `crop_reflect`, `flip` and `cutout` apply to images, where there are draws.
+        Of which `crop_padding`, `crop_reflect`, `flip`, `cutout` and `random_erasing` apply to images, where there are
+        draws.
     """
 
     preprocessing: Preprocessing
@@ -58,7 +59,7 @@ class ArrayTransform:
         if wanted.flip:
             images = flip(images, draws)
         normalised = self.preprocessing.normalised(images)
-        return cutout(normalised, wanted.cutout, draws[:, 5:7]) if wanted.cutout else normalised
+        return holed(normalised, wanted, draws)
 
 
 def load_arrays(path: Path | None = None, preparation: Preparation | None = None) -> DataSet:
@@ -73,7 +74,7 @@ def load_arrays(path: Path | None = None, preparation: Preparation | None = None
         The file.
     preparation : Preparation
         `task`, `axes`, `normalisation`, `mean`, `deviation`, `test_share`, `split_seed` and `timesteps` apply; of
-        images also `crop_padding`, `crop_reflect`, `flip` and `cutout`.
+        images also `crop_padding`, `crop_reflect`, `flip`, `cutout` and `random_erasing`.
 
     Raises
     ------

@@ -6,6 +6,7 @@
 | 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its crop lies |
 | 3, 4 | area and aspect ratio of `resized_crop` |
 | 5, 6 | row and column of the centre of a cutout |
+| 1, 2 | also the seed of `generator_of`, from which newer kinds draw: erasing, colours, TrivialAugment, mixing |
 
 Frames of events use some of the columns in another way: see `dsr.data.events.augment`. `random_crop` and
 `resized_crop` share columns, because no data set uses both.
@@ -29,6 +30,17 @@ Bytes = NDArray[np.uint8]
 AREA = (0.08, 1.0)
 SHAPE = (3 / 4, 4 / 3)
 TRIES = 10
+ERASED_AREA, ERASED_SHAPE = (0.02, 1 / 3), (0.3, 3.3)
+ERASING, JITTER, TRIVIAL, MIXING = range(4)
+"""Kinds of augmentation with a generator of their own."""
+
+
+def generator_of(draws: NDArray[np.float64], kind: int) -> np.random.Generator:
+    """A generator of further random numbers of a sample, for one kind of augmentation.
+
+    So a new kind leaves the bits of all others as they are, and an epoch keeps 8 numbers a sample in memory.
+    """
+    return np.random.default_rng([kind, *np.ascontiguousarray(draws[1:3]).view(np.uint32).tolist()])
 
 
 def random_crop(images: NDArray[Any], padding: int, draws: Draws, reflect: bool = False) -> NDArray[Any]:
@@ -69,6 +81,30 @@ def cutout(images: NDArray[Any], side: int, centres: Draws) -> NDArray[Any]:
     return np.where(hole, images.dtype.type(0), images)
 
 
+def erased(images: NDArray[Any], probability: float, draws: Draws) -> NDArray[Any]:
+    """Zeros in a rectangle of some of the images, which for normalised ones is the mean colour; a new array.
+
+    Its area is uniform in `ERASED_AREA`, its aspect ratio log-uniform in `ERASED_SHAPE`; one that does not fit is drawn
+    again, at most `TRIES` times (Z. Zhong et al., "Random Erasing Data Augmentation", 2020).
+    """
+    out = images.copy()
+    height, width = images.shape[2:]
+    for image, of_image in zip(out, draws, strict=True):
+        generator = generator_of(of_image, ERASING)
+        if generator.random() >= probability:
+            continue
+        for _ in range(TRIES):
+            area, shape, down, across = generator.random(4)
+            pixels = height * width * (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0]))
+            ratio = exp(log(ERASED_SHAPE[0]) + shape * (log(ERASED_SHAPE[1]) - log(ERASED_SHAPE[0])))
+            rows, columns = round(sqrt(pixels * ratio)), round(sqrt(pixels / ratio))
+            if rows < height and columns < width:
+                row, column = int(down * (height - rows + 1)), int(across * (width - columns + 1))
+                image[:, row : row + rows, column : column + columns] = 0
+                break
+    return out
+
+
 def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
     """A random crop of an image: its first row and column, height and width.
 
@@ -101,6 +137,13 @@ def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[i
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
+def holed(images: Values, wanted: Preparation, draws: Draws) -> Values:
+    """Normalised images after `cutout` and `erased`, where they are wanted."""
+    if wanted.cutout:
+        images = cutout(images, wanted.cutout, draws[:, 5:7])
+    return erased(images, wanted.random_erasing, draws) if wanted.random_erasing else images
+
+
 @dataclass(frozen=True)
 class ImageTransform:
     """Crop, flip and normalise batches of bytes: the transform of samples that are RGB images.
@@ -110,7 +153,7 @@ class ImageTransform:
     mean, deviation : sequence of float
         Of each channel, for values in [0, 1].
     preparation : Preparation
-        Of which `crop_padding`, `crop_reflect`, `flip` and `cutout` apply, where there are draws.
+        Of which `crop_padding`, `crop_reflect`, `flip`, `cutout` and `random_erasing` apply, where there are draws.
     """
 
     mean: tuple[float, ...]
@@ -126,4 +169,4 @@ class ImageTransform:
         if wanted.flip:
             images = flip(images, draws)
         normalised = normalise(images, self.mean, self.deviation)
-        return cutout(normalised, wanted.cutout, draws[:, 5:7]) if wanted.cutout else normalised
+        return holed(normalised, wanted, draws)

@@ -3,25 +3,31 @@
     PATH/train/CLASS/*.JPEG    PATH/val/CLASS/*.JPEG (or PATH/test)    PATH/classes.txt (optional)
     PATH/CLASS/*.JPEG          without a split: a share of each class is drawn for the test, always the same
 
-The folders of the classes are sorted by name. ``classes.txt`` may give the classes names to be shown, a line each: the
-name of the folder, a space or tab, the name. Images may lie deeper in the folder of their class.
+Or archives that are read in place, see `dsr.data.imagenet`. The folders of the classes are sorted by name.
+``classes.txt`` may give the classes names to be shown, a line each: the name of the folder, a space or tab, the name;
+without it, ``LOC_synset_mapping.txt`` or ``words.txt`` of ImageNet does. Images may lie deeper in the folder of their
+class.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dsr.data import layout
-from dsr.data.augment import ImageTransform
-from dsr.data.images import Decoder, need_pillow, open_image
+from dsr.data import imagenet, layout
+from dsr.data.augment import Bytes, ImageTransform
+from dsr.data.colours import Colours
+from dsr.data.images import Decoder, Reader, need_pillow, open_image
 from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.split import split
+from dsr.data.tars import Member, content
 from dsr.data.workers import call_ahead
 from dsr.files.errors import DataError
 from dsr.ops import Values
@@ -44,10 +50,11 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     path : Path
         The folder that contains both.
     preparation : Preparation
-        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip`, `cutout`, `workers` apply. The two
-        crops exclude each other. Without `image_size` all images must have one size. `mean` and `deviation` are of
-        red, green and blue in [0, 1]; with ``normalisation = "data"`` they are those of `MEASURED` training images (or
-        all, if there are fewer). `test_share` and `split_seed` decide the split where there is none.
+        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip`, `cutout`, `random_erasing`,
+        `colour_jitter`, `hue_jitter`, `trivial_augment` and `workers` apply. The two crops exclude each other. Without
+        `image_size` all images must have one size. `mean` and `deviation` are of red, green and blue in [0, 1]; with
+        ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there are fewer).
+        `test_share` and `split_seed` decide the split where there is none.
 
     Raises
     ------
@@ -65,34 +72,26 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         raise ValueError("load_folder: random_resized_crop needs image_size, the side to which it resizes; got 0")
     if preparation.random_resized_crop and preparation.crop_padding:
         raise ValueError("load_folder: expected crop_padding 0 with random_resized_crop, got both")
-    folder = _folder(Path(path))
-    found = layout.splits(folder)
-    layout.check_no_samples(folder, SUFFIXES)
-    train = found[0] if found else folder
-    folders = [entry.name for entry in layout.class_folders(train)]
-    layout.check_classes(train, folders, found and (found[1], [entry.name for entry in layout.class_folders(found[1])]))
-    files, labels = _files(train, folders)
-    if not found and all(re.match("(train|val|test)", name.lower()) for name in folders):
-        raise DataError(f"{folder}: expected folders of classes, or 'train' and 'val', found {layout.some(folders)}")
-    if found:
-        test_files, test_labels = _files(found[1], folders)
-    else:
-        kept, drawn = split(labels, len(labels), preparation.test_share, preparation.split_seed, str(folder))
-        test_files, test_labels = [files[number] for number in drawn], labels[drawn]
-        files, labels = [files[number] for number in kept], labels[kept]
+    place = Path(path)
+    found = imagenet.find(_existing(place)) or _class_folders(place, preparation)
+    files = found.train.files
     height = width = preparation.image_size
     if not preparation.image_size:
         first = open_image(files[0])
         height, width = first.height, first.width
-    decoder = Decoder(preparation.image_size, preparation.random_resized_crop, (height, width))
+    colours = Colours(preparation.colour_jitter, preparation.hue_jitter, preparation.trivial_augment)
+    decoder = Decoder(
+        preparation.image_size, preparation.random_resized_crop, (height, width), colours, preparation.same_size
+    )
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)
+    skip = preparation.on_error == "skip"
     return DataSet(
-        folder.resolve().name,
-        _names(folder, folders),
+        place.resolve().name,
+        _names(place, found),
         (3, height, width),
-        FolderSamples(files, labels, decoder, transform, preparation.workers),
-        FolderSamples(test_files, test_labels, decoder, transform, preparation.workers),
+        FolderSamples(files, found.train.labels, decoder, transform, preparation.workers, skip),
+        FolderSamples(found.test.files, found.test.labels, decoder, transform, preparation.workers, skip),
         Preprocessing(
             "images",
             (3, height, width),
@@ -100,6 +99,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
             deviation,
             image_size=preparation.image_size,
             random_resized_crop=preparation.random_resized_crop,
+            same_size=preparation.same_size,
         ),
     )
 
@@ -109,8 +109,8 @@ class FolderSamples(Samples):
 
     Parameters
     ----------
-    files : sequence of str
-        One per sample.
+    files : sequence of str or Member
+        One per sample: a path, or where it lies in an archive.
     labels : ndarray of int64
         Classes.
     decoder : Decoder
@@ -119,44 +119,105 @@ class FolderSamples(Samples):
         Makes a batch from bytes.
     workers : int
         Processes that decode during `batches`; 0: decode in this process.
+    skip : bool
+        Whether the place of a damaged picture is taken by the next one of its class, with a RuntimeWarning for each
+        such picture; else it raises a DataError.
+
+    Attributes
+    ----------
+    skipped : dict of str to str
+        The damaged pictures so far, and what is wrong with each.
     """
 
     def __init__(
-        self, files: Sequence[str], labels: Labels, decoder: Decoder, transform: ImageTransform, workers: int = 0
+        self,
+        files: Sequence[str | Member],
+        labels: Labels,
+        decoder: Decoder,
+        transform: ImageTransform,
+        workers: int = 0,
+        skip: bool = False,
     ) -> None:
         self.files, self.labels, self.decoder, self.transform, self.workers = files, labels, decoder, transform, workers
+        self.reader, self.skipped = Reader(decoder, skip), dict[str, str]()
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
         """Some images, decoded in this process."""
-        return self.transform(self.decoder.batch(self._task(numbers, draws)), draws)
+        return self._made(self.reader(self._task(numbers, draws)), numbers, draws)
 
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
         """Batches, decoded ahead by worker processes, one batch each; the values do not depend on their number."""
         if self.workers == 0:
             yield from super().batches(plan)
             return
-        kept: list[Draws | None] = []
+        kept: list[tuple[Numbers, Draws | None]] = []
 
-        def tasks() -> Iterator[tuple[list[str], Draws | None]]:
+        def tasks() -> Iterator[tuple[list[str | Member], Draws | None]]:
             for numbers, draws in plan:
-                kept.append(draws)
+                kept.append((numbers, draws))
                 yield self._task(numbers, draws)
 
-        for images in call_ahead(self.decoder.batch, tasks(), self.workers):
-            yield self.transform(images, kept.pop(0))
+        for read in call_ahead(self.reader, tasks(), self.workers):
+            yield self._made(read, *kept.pop(0))
 
-    def _task(self, numbers: Numbers, draws: Draws | None) -> tuple[list[str], Draws | None]:
+    def _made(self, read: tuple[Bytes, dict[int, str]], numbers: Numbers, draws: Draws | None) -> Values:
+        """The batch; others of their classes take the places of damaged pictures."""
+        images, damaged = read
+        for row, words in damaged.items():
+            images[row] = self._other(int(numbers[row]), words, None if draws is None else draws[row])
+        return self.transform(images, draws)
+
+    def _other(self, number: int, words: str, draws: NDArray[np.float64] | None) -> Bytes:
+        """The next picture of the class of a damaged one; the same on every rank and in every epoch."""
+        of_class = np.flatnonzero(self.labels == self.labels[number])
+        for other in np.roll(of_class, -int(np.searchsorted(of_class, number)))[1:]:
+            try:
+                found = self.decoder.one(self.files[other], draws)
+            except DataError:
+                continue
+            if self.skipped.setdefault(str(self.files[number]), words) is words:
+                warnings.warn(
+                    f"skipped {len(self.skipped)} of {len(self):,} pictures so far, last: {words}; {self.files[other]} "
+                    "takes its place",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return found
+        raise DataError(f"{words}; no other picture of its class can be read")
+
+    def _task(self, numbers: Numbers, draws: Draws | None) -> tuple[list[str | Member], Draws | None]:
         return [self.files[number] for number in numbers], draws
 
 
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise FileNotFoundError(f"load_folder: {path} is not a folder")
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"load_folder: {path} is neither a folder nor an archive")
     return path
 
 
+def _class_folders(folder: Path, preparation: Preparation) -> imagenet.Found:
+    """The classes and files of folders of classes, with a split of the folder or one that is drawn."""
+    splits = layout.splits(folder)
+    layout.check_no_samples(folder, SUFFIXES)
+    train = splits[0] if splits else folder
+    folders = [entry.name for entry in layout.class_folders(train)]
+    layout.check_classes(
+        train, folders, splits and (splits[1], [entry.name for entry in layout.class_folders(splits[1])])
+    )
+    files, labels = files_of_classes(train, folders)
+    if not splits and all(re.match("(train|val|test)", name.lower()) for name in folders):
+        raise DataError(f"{folder}: expected folders of classes, or 'train' and 'val', found {layout.some(folders)}")
+    if splits:
+        test_files, test_labels = files_of_classes(splits[1], folders)
+    else:
+        kept, drawn = split(labels, len(labels), preparation.test_share, preparation.split_seed, str(folder))
+        test_files, test_labels = [files[number] for number in drawn], labels[drawn]
+        files, labels = [files[number] for number in kept], labels[kept]
+    return imagenet.Found(folders, imagenet.Part(files, labels), imagenet.Part(test_files, test_labels))
+
+
 def _normalisation(
-    files: Sequence[str], decoder: Decoder, wanted: Preparation
+    files: Sequence[str | Member], decoder: Decoder, wanted: Preparation
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of red, green and blue in [0, 1]: given, of the data, or those of ImageNet."""
     if wanted.mean:
@@ -170,15 +231,22 @@ def _normalisation(
     chosen = np.random.default_rng([wanted.split_seed, 6]).permutation(len(files))[:MEASURED]
     sums, count = np.zeros((2, 3)), 0
     for number in chosen:
-        pixels = decoder.one(files[number]).reshape(3, -1) / 255
+        try:
+            pixels = decoder.one(files[number]).reshape(3, -1) / 255
+        except DataError:
+            if wanted.on_error == "stop":
+                raise
+            continue
         sums += pixels.sum(axis=1), (pixels**2).sum(axis=1)
         count += pixels.shape[1]
+    if not count:
+        raise DataError(f"{files[0]}: neither it nor any other picture that was tried can be read")
     mean = sums[0] / count
     deviation = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
     return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1).tolist())
 
 
-def _files(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:
+def files_of_classes(split: Path, folders: Sequence[str]) -> tuple[list[str], Labels]:
     """The files, by class and then by name, and their labels."""
     files: list[str] = []
     counts: list[int] = []
@@ -205,13 +273,13 @@ def _images(folder: str) -> Iterator[str]:
                 raise DataError(f"{entry.path}: expected an image, a file ending in {', '.join(SUFFIXES)}")
 
 
-def _names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    """The names to be shown, from classes.txt where it exists."""
-    file = path / "classes.txt"
-    if not file.is_file():
-        return tuple(folders)
+def _names(path: Path, found: imagenet.Found) -> tuple[str, ...]:
+    """The names to be shown, from classes.txt or a list of ImageNet's classes where there is one."""
+    file, folders = found.names or path / "classes.txt", found.classes
+    if isinstance(file, Path) and not file.is_file():
+        return imagenet.readable(path, folders) or tuple(folders)
     known, names = set(folders), dict[str, str]()
-    for line in map(str.strip, layout.decoded(file.read_bytes(), file).splitlines()):
+    for line in map(str.strip, layout.decoded(content(file), str(file)).splitlines()):
         # the name of a folder may have spaces, and begin with that of another folder
         ends = [len(line), *reversed([space.start() for space in re.finditer(r"\s", line)])]
         folder = next((line[:end] for end in ends if line[:end] in known), None)

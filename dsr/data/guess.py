@@ -16,7 +16,7 @@ _MOST = 1000
 def guess(path: Path) -> Literal["arrays", "images", "recordings"] | None:
     """The name of a recipe to start from; None where nothing is known."""
     if path.is_file():
-        return "arrays" if path.suffix.lower() == ".npz" else None
+        return {".npz": "arrays", ".tar": "images"}.get(path.suffix.lower())  # type: ignore[return-value]
     seen = 0
     for _, _, files in os.walk(path):
         for file in sorted(files):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.augment import Bytes, resized_crop
+from dsr.data.colours import Colours
 from dsr.data.samples import Draws
+from dsr.data.tars import Member, content
 from dsr.files.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,18 +50,25 @@ class Decoder:
         8/7 of `image_size` (256 for 224) and take the middle.
     size : tuple of int, optional
         Height and width that all files must have if `image_size` is 0.
+    colours : Colours, optional
+        With draws: what is done to a picture of the final size.
+    same_size : {"scale", "keep"}
+        Whether pictures that are of `image_size` already are scaled and cut as well, or taken as they are; those of
+        which a random crop is taken never are.
     """
 
     image_size: int = 0
     random_resized_crop: bool = False
     size: tuple[int, int] | None = None
+    colours: Colours | None = None
+    same_size: Literal["scale", "keep"] = "scale"
 
-    def batch(self, task: tuple[Sequence[str], Draws | None]) -> Bytes:
+    def batch(self, task: tuple[Sequence[str | Member], Draws | None]) -> Bytes:
         """The images of some files, given with the draws of each."""
         files, draws = task
         return np.stack([self.one(file, None if draws is None else draws[row]) for row, file in enumerate(files)])
 
-    def one(self, file: str, draws: NDArray[np.float64] | None = None) -> Bytes:
+    def one(self, file: str | Member, draws: NDArray[np.float64] | None = None) -> Bytes:
         """The image of a file, ``(3, H, W)``.
 
         Raises
@@ -73,15 +80,17 @@ class Decoder:
         """
         picture = open_image(file)
         if self.image_size:
-            picture = self._resized(file, picture, draws)
+            picture = self._resized(picture, draws)
         elif self.size is not None and (picture.height, picture.width) != self.size:
             raise DataError(
                 f"{file}: {picture.height}x{picture.width} pixels, but the first image has {self.size[0]}x"
                 f"{self.size[1]}; set image_size to resize all images to one size"
             )
+        if draws is not None and self.colours is not None:
+            picture = self.colours(picture, draws)
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
-    def _resized(self, file: str, picture: Picture, draws: NDArray[np.float64] | None) -> Picture:
+    def _resized(self, picture: Picture, draws: NDArray[np.float64] | None) -> Picture:
         from PIL.Image import Resampling
 
         side, height, width = self.image_size, picture.height, picture.width
@@ -89,6 +98,8 @@ class Decoder:
             row, column, rows, columns = resized_crop(height, width, draws)
             part = picture.crop((column, row, column + columns, row + rows))
             return part.resize((side, side), Resampling.BILINEAR)
+        if self.same_size == "keep" and (height, width) == (side, side):
+            return picture
         shorter = round(side * 8 / 7)
         scaled = (shorter * width // height, shorter) if height <= width else (shorter, shorter * height // width)
         left, top = round((scaled[0] - side) / 2), round((scaled[1] - side) / 2)
@@ -101,35 +112,64 @@ class Decoder:
         return picture.resize((side, side), Resampling.BILINEAR, box=middle)
 
 
-def open_image(file: str) -> Picture:
-    """An image file, decoded to RGB; it raises what `Decoder.one` raises."""
+@dataclass(frozen=True)
+class Reader:
+    """Decodes batches of files of which some may be damaged.
+
+    Attributes
+    ----------
+    decoder : Decoder
+        With `size`, which may also be that of `image_size`.
+    skip : bool
+        Whether damaged files are left out; else they raise what `Decoder.one` does.
+    """
+
+    decoder: Decoder
+    skip: bool = False
+
+    def __call__(self, task: tuple[Sequence[str | Member], Draws | None]) -> tuple[Bytes, dict[int, str]]:
+        """The images of some files, and what is wrong with those that are damaged, by row; these are black."""
+        if not self.skip:
+            return self.decoder.batch(task), {}
+        files, draws = task
+        images, damaged = np.zeros((len(files), 3, *(self.decoder.size or ())), np.uint8), dict[int, str]()
+        for row, file in enumerate(files):
+            try:
+                images[row] = self.decoder.one(file, None if draws is None else draws[row])
+            except DataError as error:
+                damaged[row] = str(error)
+        return images, damaged
+
+
+def open_image(file: str | Member) -> Picture:
+    """An image file, or one in an archive, decoded to RGB; it raises what `Decoder.one` raises."""
     from PIL import Image
 
     # decoded from memory: from a file, Pillow would allocate as many bytes as a chunk claims to have
-    content = Path(file).read_bytes()
-    stream = io.BytesIO(content)
+    found = content(file)
+    stream = io.BytesIO(found)
     with warnings.catch_warnings():
         # Pillow warns about odd EXIF data, dropped transparency, and large sizes, which are checked here
         warnings.simplefilter("ignore")
         try:
             with Image.open(stream, formats=FORMATS) as picture:
                 _check_size(file, picture.width, picture.height)
-                if picture.format == "PNG" and picture.width * picture.height > PNG_PIXELS * len(content):
+                if picture.format == "PNG" and picture.width * picture.height > PNG_PIXELS * len(found):
                     raise DataError(
-                        f"{file}: cut short or damaged: {len(content):,} bytes cannot hold the "
+                        f"{file}: cut short or damaged: {len(found):,} bytes cannot hold the "
                         f"{picture.width}x{picture.height} pixels they claim"
                     )
                 return _to_rgb(picture)
         except (DataError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files
-            if os.path.getsize(file) == 0:
+            if not found:
                 raise DataError(f"{file}: the file is empty") from None
             reason = str(error).replace(f"{stream!r}", "the content")
             raise DataError(f"{file}: not a complete image in {', '.join(FORMATS)} format ({reason})") from None
 
 
-def _check_size(file: str, width: int, height: int) -> None:
+def _check_size(file: str | Member, width: int, height: int) -> None:
     if width * height > LARGEST:
         raise DataError(f"{file}: {width}x{height} pixels, expected no more than {LARGEST:,}")
 

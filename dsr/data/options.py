@@ -50,6 +50,7 @@ SEED = Range("an integer >= 0", lambda value: value >= 0)
 NOT_NEGATIVE = Range("a number in [0, 2**126]", lambda value: 0 <= value <= LARGEST)
 POSITIVE = Range("a number in [2**-126, 2**126]", lambda value: SMALLEST <= value <= LARGEST)
 SHARE = Range("a number in [0, 1)", lambda value: 0 <= value < 1)
+PROBABILITY = Range("a number in [0, 1]", lambda value: 0 <= value <= 1)
 PORTION = Range("a number in (0, 1]", lambda value: 0 < value <= 1)
 
 

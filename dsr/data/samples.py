@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.data.options import COUNT, NATURAL, SEED, SHARE, With, check, documented
+from dsr.data.options import COUNT, NATURAL, PROBABILITY, SEED, SHARE, Range, With, check, documented
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.targets import Task, as_targets
 from dsr.ops import Values
@@ -20,7 +20,9 @@ Draws = NDArray[np.float64]
 Transform = Callable[[NDArray[Any], "Draws | None"], Values]
 
 DRAWS = 8
-"""Random numbers of a sample in an epoch; each kind of augmentation reads columns of its own."""
+"""Random numbers of a sample in an epoch; kinds of augmentation read columns of their own, or seed a generator."""
+
+_HALF = Range("a number in [0, 0.5]", lambda value: 0 <= value <= 0.5)
 
 
 @documented
@@ -44,6 +46,14 @@ class SampleOptions:
     crop_reflect: Annotated[bool, With("crop_padding"), "Add the image reflected, instead of zeros."] = False
     flip: Annotated[bool, "Mirror half of the training samples left to right."] = False
     image_size: Annotated[int, NATURAL, "Side that images or frames are resized to, in pixels; 0: as they are."] = 0
+    same_size: Annotated[
+        Literal["keep", "scale"],
+        With("image_size"),
+        "Pictures of this size, where no random crop is taken: as they are, or like others scaled by 8/7 and cut.",
+    ] = "keep"
+    on_error: Annotated[
+        Literal["stop", "skip"], "What a damaged picture does: end the run, or give its place to another of its class."
+    ] = "stop"
     random_resized_crop: Annotated[bool, "Train on random parts of images: 8 to 100 % of the area, 3:4 to 4:3."] = False
     frames_by: Annotated[
         Literal["number", "time"], "Frames of event recordings have equally many events, or are equally long."
@@ -52,6 +62,14 @@ class SampleOptions:
     cutout: Annotated[
         int, NATURAL, "Side of a square that training samples lose, in pixels (of recordings, every other one does)."
     ] = 0
+    random_erasing: Annotated[
+        float, PROBABILITY, "Probability that a training image loses a rectangle of 2 to 33 % of its area."
+    ] = 0.0
+    colour_jitter: Annotated[
+        float, SHARE, "Most by which brightness, contrast and saturation of training pictures change, as a share."
+    ] = 0.0
+    hue_jitter: Annotated[float, _HALF, "Most by which their hue turns, as a share of a full turn."] = 0.0
+    trivial_augment: Annotated[bool, "Change each training picture by an operation of TrivialAugment (wide)."] = False
 
 
 @documented

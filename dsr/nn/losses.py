@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.nn.targets import as_labels, as_pair
+from dsr.nn.targets import as_labels, as_pair, as_shares
 from dsr.ops import Values
 from dsr.ops.arguments import LARGEST, as_array, as_number, shown
 
@@ -32,13 +32,15 @@ def cross_entropy(
     rates : array_like, shape (B, classes) or (B, classes, H, W)
         Output of a network.
     labels : array_like of int, shape (B,) or (B, H, W)
-        True classes.
+        True classes. Or of float, in the shape of the rates: shares of the classes, numbers >= 0 whose sum is 1, such
+        as those of mixed samples.
     label_smoothing : float
         Share of the target spread over all classes, in [0, 1).
     class_weights : array_like, shape (classes,), optional
         Numbers >= 0 by which the terms of the classes are multiplied; the mean is then the weighted one.
     ignore_label : int, optional
-        Samples or pixels of this label have no part in the value and no gradient. It need not be a class.
+        Samples or pixels of this label have no part in the value and no gradient. It need not be a class. None with
+        shares of the classes.
 
     Returns
     -------
@@ -55,24 +57,36 @@ def cross_entropy(
     Notes
     -----
     ``sum_i sum_c w[c] target[i, c] -log softmax(rates[i])[c] / sum_i w[labels[i]]`` with the target ``(1 -
-    label_smoothing)`` of the true class plus ``label_smoothing / classes`` everywhere; as in PyTorch.
+    label_smoothing)`` of the true class plus ``label_smoothing / classes`` everywhere; as in PyTorch. With
+    shares, the target is ``(1 - label_smoothing)`` of them plus the same; the sum is divided by the number of rows.
     """
     name = "cross_entropy"
-    values, targets, kept = as_labels(name, rates, labels, ignore_label)
     label_smoothing = as_number(
         name, "label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "a number in [0, 1)"
     )
+    shares = as_shares(name, rates, labels, ignore_label)
+    if shares is None:
+        values, targets, kept = as_labels(name, rates, labels, ignore_label)
+    else:
+        values, kept = shares[0], np.ones(len(shares[1]), np.bool_)
     classes = values.shape[1]
     pixels = np.moveaxis(values, 1, -1)  # a row of scores for each label
-    rows, chosen = pixels.reshape(-1, classes)[kept], targets[kept]
+    rows = pixels.reshape(-1, classes)[kept]
     wanted = np.full((len(rows), classes), label_smoothing / classes)
-    wanted[np.arange(len(rows)), chosen] += 1 - label_smoothing
     total: NDArray[np.float64] | float = 1.0
     norm: float = len(rows)
+    if shares is None:
+        chosen = targets[kept]
+        wanted[np.arange(len(rows)), chosen] += 1 - label_smoothing
+    else:
+        wanted += (1 - label_smoothing) * shares[1]
+        total = wanted.sum(axis=1, keepdims=True)  # given shares need not have exactly the sum 1
     if class_weights is not None:
         weights = _class_weights(class_weights, classes)
         wanted *= weights
-        total, norm = wanted.sum(axis=1, keepdims=True), float(weights[chosen].sum())
+        total = wanted.sum(axis=1, keepdims=True)
+        if shares is None:
+            norm = float(weights[chosen].sum())
     grad = np.zeros((len(kept), classes), np.float32)
     loss = 0.0
     if norm > 0:

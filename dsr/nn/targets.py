@@ -56,3 +56,28 @@ def as_labels(
         flat = np.where(ignored, flat.dtype.type(0), flat)
     numbers = as_class_numbers(function, "labels", flat, values.size // values.shape[1], values.shape[1])
     return values, numbers, ~ignored
+
+
+def as_shares(
+    function: str, rates: ArrayLike, labels: ArrayLike, ignore_label: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
+    """Rates (B, classes, ...), and a row of shares of the classes for each sample or pixel.
+
+    None where `labels` are none, since they are integers or have not the shape of the rates.
+    """
+    values, given = as_scores(function, rates), as_array(function, "labels", labels)
+    if given.dtype.kind != "f" or given.shape != values.shape:
+        return None
+    if ignore_label is not None:
+        raise ValueError(
+            f"{function}: argument 'ignore_label': expected None with shares of the classes, got {ignore_label}"
+        )
+    rows = np.moveaxis(given, 1, -1).reshape(-1, given.shape[1]).astype(np.float64)
+    wrong = ~((rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) <= 1e-3))
+    if wrong.any():
+        row = rows[np.argmax(wrong)]
+        raise ValueError(
+            f"{function}: argument 'labels': expected shares of the classes, numbers >= 0 whose sum is 1, got a row "
+            f"with the sum {row.sum():g} and the smallest number {row.min():g}"
+        )
+    return values, rows

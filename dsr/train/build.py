@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import models
+from dsr.data.mixing import Mixing
 from dsr.data.samples import Draws
 from dsr.files import reference
 from dsr.nn import losses
@@ -148,6 +149,49 @@ def make_augment(recipe: Recipe, augment: Augment | None = None) -> Augment | No
         return result
 
     return changed
+
+
+def make_mixing(recipe: Recipe, features: tuple[int, ...], classes: int, loss: Loss | None = None) -> Mixing | None:
+    """What mixes training samples and their labels; None: nothing.
+
+    A loss of your own gets shares of the classes, (B, classes), in the place of class numbers.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the run.
+    features : tuple of int
+        Shape of a sample.
+    classes : int
+        Number of outputs.
+    loss : callable, optional
+        Given as an object, instead of the recipe's.
+
+    Raises
+    ------
+    ValueError
+        The task or the loss cannot take mixed labels, or the samples are no images.
+    """
+    if not recipe.mixup and not recipe.cutmix:
+        return None
+    key = "mixup" if recipe.mixup else "cutmix"
+    if recipe.task != "classification":
+        raise ValueError(f"recipe: key '{key}': expected 0 with task = {recipe.task}: only classes are mixed")
+    own = (
+        loss
+        if loss is not None
+        else getattr(losses, LOSSES[recipe.task] if recipe.loss == "auto" else recipe.loss, None)
+    )
+    if own in (losses.mse, losses.binary_cross_entropy):
+        raise ValueError(
+            f"recipe: key '{key}': expected 0 with the loss {reference.name_of(own)}: of the losses of dsr, only "
+            "cross_entropy takes mixed labels of classes"
+        )
+    if "ignore_label" in recipe.loss_options:
+        raise ValueError(f"recipe: key '{key}': expected 0 with ignore_label: mixed labels are no class numbers")
+    if recipe.cutmix and len(features) != 3:
+        raise ValueError(f"recipe: key 'cutmix': expected 0, since the samples, of shape {features}, are no images")
+    return Mixing(classes, len(features), recipe.mixup, recipe.cutmix)
 
 
 def make_callbacks(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> list[Callback]:

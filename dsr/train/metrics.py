@@ -48,7 +48,14 @@ class Metric:
 
 
 def _correct(outputs: Values, targets: NDArray[Any]) -> float:
-    return int((outputs.argmax(axis=1) == targets).sum())
+    classes = targets if targets.ndim == 1 else targets.argmax(axis=1)  # of mixed samples: the one that prevails
+    return int((outputs.argmax(axis=1) == classes).sum())
+
+
+def _among_five(outputs: Values, targets: NDArray[Any]) -> float:
+    own = np.take_along_axis(outputs, targets[:, np.newaxis], axis=1)
+    before = np.arange(outputs.shape[1]) < targets[:, np.newaxis]  # of equal outputs the first counts
+    return int((((outputs > own) | ((outputs == own) & before)).sum(axis=1) < 5).sum())
 
 
 def _correct_labels(outputs: Values, targets: NDArray[Any]) -> float:
@@ -62,10 +69,17 @@ def _squares(outputs: Values, targets: NDArray[Any]) -> float:
 
 ACCURACY = Metric("accuracy", _correct, share=True)
 """Share of samples whose class has the largest output."""
+TOP5_ACCURACY = Metric("top5_accuracy", _among_five, share=True)
+"""Share of samples whose class is among those of the five largest outputs."""
 LABEL_ACCURACY = Metric("label_accuracy", _correct_labels, share=True)
 """Share of labels that are right; a label is there where its output, a logit, is > 0."""
 MSE = Metric("mse", _squares, sign=-1)
 """Mean squared error, over the values of a sample and over samples."""
+
+
+def beside(metric: Metric, classes: int) -> tuple[Metric, ...]:
+    """What is measured beside the metric of a run: with more than 10 classes also `TOP5_ACCURACY`."""
+    return (TOP5_ACCURACY,) if metric is ACCURACY and classes > 10 else ()
 
 
 def metric_of(task: Task, loss: Loss | None = None) -> Metric:

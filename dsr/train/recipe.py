@@ -71,6 +71,7 @@ _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
 _WEIGHT_BITS = Range("0 or an integer from 2 to 8", lambda value: value == 0 or 2 <= value <= 8)
 _LEVELS = Range("an integer in [1, 255]", lambda value: 1 <= value <= MOST_LEVELS)
 _STEPS = Range("a list of integers in [1, 2**31)", lambda values: all(1 <= value < 2**31 for value in values))
+_MIXED = Range("0 or a number in [0.01, 100]", lambda value: value == 0 or 0.01 <= value <= 100)
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
 
@@ -131,6 +132,12 @@ class Recipe(SampleOptions):
     teacher_share: Annotated[float, PORTION, With("teacher"), "Share of that in the loss."] = 0.5
     label_smoothing: Annotated[
         float, SHARE, With("loss", ("auto", "cross_entropy")), "Share of the target that is spread over all classes."
+    ] = 0.0
+    mixup: Annotated[
+        float, _MIXED, "Mix each training sample with another; alpha of the Beta distribution of its share; 0: do not."
+    ] = 0.0
+    cutmix: Annotated[
+        float, _MIXED, "Replace a box of each training image by that of another; alpha of the area it keeps; 0: do not."
     ] = 0.0
     clip_norm: Annotated[float, NOT_NEGATIVE, "Largest norm of all gradients together; 0: no limit."] = 0.0
     ema_decay: Annotated[float, SHARE, "Measure with a mean of the weights that keeps this share at a step."] = 0.0
@@ -277,6 +284,13 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         if option.default is MISSING and key not in values:
             raise ValueError(f"recipe: key '{key}' is missing")
     return Recipe(**values)
+
+
+def of_checkpoint(values: Mapping[str, Any]) -> Recipe:
+    """`from_dict` of what a checkpoint holds; keys of later versions have their defaults, or what was done before."""
+    if "same_size" not in values and values.get("data") == "folder" and values.get("image_size"):
+        values = {**values, "same_size": "scale"}
+    return from_dict(values)
 
 
 def comment(name: str) -> str:

@@ -11,7 +11,7 @@ from dsr.data import DataSet
 from dsr.data.identity import different_classes
 from dsr.files.checkpoint import CheckpointError
 from dsr.train import run_folder
-from dsr.train.recipe import Recipe, from_dict
+from dsr.train.recipe import Recipe, of_checkpoint
 
 Say = Callable[[str], object]
 
@@ -40,7 +40,7 @@ def require_same(
     int
         The epochs of the checkpoint's recipe.
     """
-    before = from_dict(metadata["recipe"])  # keys of later versions have their defaults
+    before = of_checkpoint(metadata["recipe"])  # keys of later versions have their defaults
     if replace(before, epochs=recipe.epochs) != recipe:
         raise CheckpointError(f"{path}: its recipe differs: it is of another run")
     if metadata["classes"] != list(data.classes):

@@ -22,8 +22,8 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.train import architecture
 from dsr.train.build import build_network
-from dsr.train.metrics import ACCURACY, Metric
-from dsr.train.recipe import Recipe, from_dict
+from dsr.train.metrics import ACCURACY, TOP5_ACCURACY, Metric
+from dsr.train.recipe import Recipe, of_checkpoint
 from dsr.train.steps import not_finite
 
 Result = TypeVar("Result")
@@ -157,7 +157,7 @@ def load_checkpoint(
 ) -> tuple[Network, Recipe, dict[str, Any]]:
     """`load_run` of a file; `network`: one that takes the weights, instead of making it."""
     arrays, metadata = checkpoint.load(path)
-    recipe = _understood(path, lambda: from_dict(metadata["recipe"]))
+    recipe = _understood(path, lambda: of_checkpoint(metadata["recipe"]))
     if timesteps is not None:
         recipe = replace(recipe, timesteps=timesteps)
     for noted in metadata.get("references", {}).values() if run_code else ():
@@ -217,7 +217,7 @@ def source_of(path: Path) -> tuple[Recipe, list[str]] | None:
         return None
     try:
         _, metadata = checkpoint.load(path)
-        return from_dict(metadata["recipe"]), list(metadata["classes"])
+        return of_checkpoint(metadata["recipe"]), list(metadata["classes"])
     except (AttributeError, KeyError, TypeError, ValueError):  # whoever reads the weights says what is wrong
         return None
 
@@ -321,6 +321,8 @@ def describe(metrics: Mapping[str, Any], recipe: Recipe, metric: Metric = ACCURA
     """One line for people: loss, accuracies (or another metric), firing rates and thresholds of the spiking layers."""
     split = held_out(recipe)
     train, test = (metric.text(metrics[f"{samples}_{metric.name}"]) for samples in ("train", split))
+    if (fifth := metrics.get(f"{split}_{TOP5_ACCURACY.name}")) is not None:
+        test += f" (top 5 {TOP5_ACCURACY.text(fifth)})"
     line = (
         f"epoch {metrics['epoch']:{len(str(recipe.epochs))}}/{recipe.epochs}  loss {metrics['loss']:.4f}  "
         f"train {train:>8}  {split} {test:>8}  "

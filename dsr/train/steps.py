@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -178,7 +178,22 @@ def measure(
     function: str = "measure",
     compiled: bool = False,
 ) -> float:
-    """The mean of a metric over samples; `views` as in `dsr.train.views.mean_output`.
+    """The mean of a metric over samples: `measure_all` of one."""
+    return measure_all(network, samples, (metric,), batch_size, views, group, stop, function, compiled)[0]
+
+
+def measure_all(
+    network: Network,
+    samples: Samples,
+    metrics: Sequence[Metric],
+    batch_size: int = 256,
+    views: Views = "one",
+    group: Group = ALONE,
+    stop: Callable[[], object] = bool,
+    function: str = "measure_all",
+    compiled: bool = False,
+) -> list[float]:
+    """The means of some metrics over samples, in one pass; `views` as in `dsr.train.views.mean_output`.
 
     The ranks of `group` share the batches. Once ``stop()`` is true no more are begun, and the result means nothing.
     With `compiled` the network is compiled for the first batch, see `dsr.train.inference.inference`.
@@ -200,7 +215,7 @@ def measure(
         raise FloatingPointError(f"{function}: {words}")
     numbers = np.arange(len(samples))
     plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
-    total = 0.0
+    totals = np.zeros(len(metrics))
     forward: Forward | None = None if compiled else network
     for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
         forward = forward or inference(network, images, measured=True)
@@ -210,10 +225,10 @@ def measure(
                 f"{function}: the network's output is not finite; {first_not_finite(network, images)}"
             )
         as_targets(function, "samples.labels", targets[batch], len(batch), samples.task, outputs.shape[1])
-        total += metric.total(outputs, targets[batch])
+        totals += [metric.total(outputs, targets[batch]) for metric in metrics]
         if stop():
             break
-    return float(group.total(np.array([total], np.float64))[0]) / len(samples)
+    return [float(total) / len(samples) for total in group.total(totals)]
 
 
 def not_finite(network: Network) -> str:

@@ -36,19 +36,20 @@ from dsr.train.build import (
     make_augment,
     make_callbacks,
     make_loss,
+    make_mixing,
     make_optimizer,
 )
 from dsr.train.calibration import calibrate
 from dsr.train.callbacks import Callback
 from dsr.train.distributed import ALONE, Group, align
 from dsr.train.interrupt import Interrupted, Interrupts
-from dsr.train.metrics import Loss, metric_of
+from dsr.train.metrics import Loss, beside, metric_of
 from dsr.train.parts import Parts
 from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
 from dsr.train.statistics import estimate_statistics, sample_batches
-from dsr.train.steps import changed_by_passes, compute_gradients, measure
+from dsr.train.steps import changed_by_passes, compute_gradients, measure_all
 from dsr.train.teacher import Teacher
 
 
@@ -155,6 +156,7 @@ class Trainer:
         self.loss = make_loss(self.recipe, loss)
         self.metric = metric_of(samples.task, self.loss)
         self.augment = make_augment(self.recipe, augment)
+        self.mixing = make_mixing(self.recipe, tuple(samples.features), len(samples.classes), loss)
         self.callbacks = make_callbacks(self.recipe, callbacks)
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
@@ -422,14 +424,16 @@ class Trainer:
                 f"recipe: key '{what}': expected at least {least} samples in a batch{ranks}, got {samples}"
             )
 
-    def _images(self, batches: list[Numbers]) -> Iterator[Values]:
-        """Batches of training samples, augmented."""
+    def _images(self, batches: list[Numbers]) -> Iterator[tuple[Values, NDArray[Any]]]:
+        """Batches of training samples, augmented, with their targets."""
         draws = epoch_draws(
             len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
         )
         images = self.training.batches((batch, draws[batch]) for batch in batches)
         for batch, image in zip(batches, images, strict=True):
-            yield image if self.augment is None else self.augment(image, draws[batch])
+            changed = image if self.augment is None else self.augment(image, draws[batch])
+            labels = self.training.labels[batch]
+            yield (changed, labels) if self.mixing is None else self.mixing(changed, labels, draws[batch])
 
     def _epoch(self) -> None:
         position = self.position
@@ -468,18 +472,20 @@ class Trainer:
         for callback in self.callbacks:
             callback.after_epoch(self, metrics)
 
-    def _step(self, parts: Iterable[tuple[Numbers, Values]], batch_size: int, steps_per_epoch: int) -> float:
-        """A step on the parts of a batch, which come with their images one after the other; its loss on this rank."""
+    def _step(
+        self, parts: Iterable[tuple[Numbers, tuple[Values, NDArray[Any]]]], batch_size: int, steps_per_epoch: int
+    ) -> float:
+        """A step on the parts of a batch, which come one by one with images and targets; its loss on this rank."""
         position, recipe, parameters = self.position, self.recipe, self.optimizer.parameters
         before = [(array, array.copy()) for array in changed_by_passes(self.network)]
         done = False
         seconds, losses, samples = 0.0, 0.0, 0
         try:
             self.network.timesteps = self._drawn_timesteps()
-            for number, (part, images) in enumerate(parts):
+            for number, (part, (images, labels)) in enumerate(parts):
                 started = time.perf_counter()
                 self._parts.begin(number)
-                share, labels = len(part) / batch_size, self.training.labels[part]
+                share = len(part) / batch_size
                 taught = self.loss if self.teacher is None else self.teacher.loss(self.loss, images)
                 loss, measured = compute_gradients(
                     self.network, images, labels, taught, self.metric, share, recipe.prefix_loss
@@ -544,22 +550,26 @@ class Trainer:
         if self.recipe.timesteps_drawn:  # its running statistics are of steps of all these T
             estimate_statistics(network, sample_batches(self.training, self.recipe.part_size, self.recipe.seed))
         self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
-        reached = measure(
+        more = beside(self.metric, len(self.data.classes))
+        reached, *others = measure_all(
             network,
             self.held_out,
-            self.metric,
+            (self.metric, *more),
             self.recipe.part_size,
             self.recipe.test_views,
             self.group,
             lambda: self.group.size > 1 and self._interrupts.waiting,
+            "measure",
         )
+        split = run_folder.held_out(self.recipe)
         self._stop_together(self.group.gather(np.array([self._interrupts.waiting])))
         return {
             "epoch": position.epoch + 1,
             "loss": position.loss / position.seen,
             f"train_{self.metric.name}": position.correct / position.seen,
             self.best_by: reached,
-            "best_chosen_on": run_folder.held_out(self.recipe),
+            **{f"{split}_{metric.name}": value for metric, value in zip(more, others, strict=True)},
+            "best_chosen_on": split,
             "learning_rate": self._learning_rate(position.batch - 1, position.step - 1, position.batch),
             "gradient_norm": position.gradient_norm,
             "seconds": position.seconds,

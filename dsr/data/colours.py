@@ -1,0 +1,106 @@
+"""Colour jitter and TrivialAugment of single pictures, by the operations of Pillow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.data.augment import JITTER, TRIVIAL, generator_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+LEVELS = 31
+"""Strengths of TrivialAugment, equally far apart, the first of which changes nothing."""
+_ENHANCED = ("Brightness", "Contrast", "Color", "Sharpness")
+OPERATIONS = (
+    *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *_ENHANCED),
+    *("Posterize", "Solarize", "AutoContrast", "Equalize"),
+)
+"""Those of TrivialAugment's wide set."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Changes a picture in RGB; for training only.
+
+    Attributes
+    ----------
+    colour_jitter : float
+        Brightness, contrast and saturation are multiplied by factors between 1 less and 1 plus this.
+    hue_jitter : float
+        The hue turns by at most this share of a full turn.
+    trivial_augment : bool
+        One operation of `OPERATIONS` with a strength by chance (S. Müller and F. Hutter, "TrivialAugment: Tuning-free
+        Yet State-of-the-Art Data Augmentation", 2021).
+    """
+
+    colour_jitter: float = 0.0
+    hue_jitter: float = 0.0
+    trivial_augment: bool = False
+
+    def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Picture:
+        """The picture, changed by the random numbers of the sample, (DRAWS,)."""
+        if self.trivial_augment:
+            generator = generator_of(draws, TRIVIAL)
+            name, level = OPERATIONS[generator.integers(len(OPERATIONS))], int(generator.integers(LEVELS))
+            picture = operation(picture, name, level, negative=bool(generator.random() < 0.5))
+        if self.colour_jitter or self.hue_jitter:
+            picture = self._jittered(picture, generator_of(draws, JITTER))
+        return picture
+
+    def _jittered(self, picture: Picture, generator: np.random.Generator) -> Picture:
+        from PIL import ImageEnhance
+
+        amounts, order = generator.uniform(-1, 1, 4), generator.permutation(4)
+        for step in order:
+            if step < 3 and self.colour_jitter:
+                enhance = getattr(ImageEnhance, _ENHANCED[step])
+                picture = enhance(picture).enhance(float(1 + self.colour_jitter * amounts[step]))
+            elif step == 3 and self.hue_jitter:
+                picture = _turned(picture, round(256 * self.hue_jitter * float(amounts[3])))
+        return picture
+
+
+def operation(picture: Picture, name: str, level: int, negative: bool = False) -> Picture:
+    """An operation of `OPERATIONS` with a strength of 0 to ``LEVELS - 1``.
+
+    The strengths are those of the usual implementation (torchvision's ``TrivialAugmentWide``); what moves in is black.
+    """
+    from PIL import ImageEnhance, ImageOps
+    from PIL.Image import Resampling, Transform
+
+    strength, sign = level / (LEVELS - 1), -1.0 if negative else 1.0
+    shear, shift = 0.99 * strength * sign, 32.0 * strength * sign
+    affine = {
+        "ShearX": (1, shear, 0, 0, 1, 0),
+        "ShearY": (1, 0, 0, shear, 1, 0),
+        "TranslateX": (1, 0, int(shift), 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, int(shift)),
+    }
+    if name in affine:
+        return picture.transform(picture.size, Transform.AFFINE, affine[name], Resampling.NEAREST)
+    if name == "Rotate":
+        return picture.rotate(135 * strength * sign, Resampling.NEAREST)
+    if name in _ENHANCED:
+        enhanced: Picture = getattr(ImageEnhance, name)(picture).enhance(1 + 0.99 * strength * sign)
+        return enhanced
+    if name == "Posterize":
+        return ImageOps.posterize(picture, 8 - round(6 * strength))
+    if name == "Solarize":
+        return ImageOps.solarize(picture, 256 - round(256 * strength))
+    if name == "AutoContrast":
+        return ImageOps.autocontrast(picture)
+    return ImageOps.equalize(picture) if name == "Equalize" else picture
+
+
+def _turned(picture: Picture, steps: int) -> Picture:
+    """With every hue turned by so many of 256 steps."""
+    from PIL import Image
+
+    hue, saturation, value = picture.convert("HSV").split()
+    moved = Image.fromarray((np.asarray(hue).astype(np.int64) + steps).astype(np.uint8))
+    return Image.merge("HSV", (moved, saturation, value)).convert("RGB")

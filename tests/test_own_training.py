@@ -218,7 +218,8 @@ def test_each_task_has_its_metric(task, tmp_path, capsys):
     assert metadata["metrics"][f"test_{metric}"] == (max(best) if metric == "label_accuracy" else min(best))
     model = dsr.load(tmp_path / "run")
     x = samples.test.batch(np.arange(3))
-    np.testing.assert_array_equal(model.predict(x), outputs[:3] > 0 if task == "multilabel" else outputs[:3])
+    # the sums of dense layers depend on the number of samples in their last bits
+    np.testing.assert_allclose(model.predict(x), outputs[:3] > 0 if task == "multilabel" else outputs[:3], rtol=1e-6)
 
 
 def test_a_recipe_is_for_one_task():

@@ -8,6 +8,7 @@ from dsr.nn.currents import Signal, as_current
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import Neuron
+from dsr.nn.norm import BatchNorm
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
 from dsr.ops import Values
@@ -38,7 +39,7 @@ def set_rates(network: Network, images: Values, rate: float, training: bool = Fa
     rate : float
         Spikes per neuron and time step, in (0, 1).
     training : bool
-        Normalise by the statistics of the batch.
+        Normalise by the statistics of the batch; else by running statistics, which become those of these images first.
 
     Raises
     ------
@@ -55,6 +56,8 @@ def set_rates(network: Network, images: Values, rate: float, training: bool = Fa
 
         return forward
 
+    if not training:
+        _measure_statistics(network, images)
     try:
         for neuron in neurons:
             vars(neuron)["forward"] = first_set(neuron)
@@ -62,6 +65,16 @@ def set_rates(network: Network, images: Values, rate: float, training: bool = Fa
     finally:
         for neuron in neurons:
             vars(neuron).pop("forward", None)
+
+
+def _measure_statistics(network: Network, images: Values) -> None:
+    norms = [layer for _, layer in network.body.walk() if isinstance(layer, BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.forward(images, training=True)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
 
 
 def _set_rate(neuron: Neuron, signal: Signal, rate: float) -> None:

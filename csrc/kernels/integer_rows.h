@@ -98,7 +98,8 @@ static inline __attribute__((always_inline)) void run_integer_rows(const int32_t
         }
         for (size_t t = 0; t < timesteps; t++) {
             const integer_vector *sum = (const integer_vector *)(sums + (t * n + i) * DSR_INTEGER_ROW);
-            uint32_t word = 0, added = neurons->shortcut ? neurons->shortcut[t * stride + i] : 0;
+            uint32_t added = neurons->shortcut ? neurons->shortcut[t * stride + i] : 0;
+            word_bits word = {0};
             for (int k = 0; k < ROW_VECTORS; k++) {
                 integer_vector x = sum[k];
                 if (neurons->shortcut) {
@@ -114,9 +115,9 @@ static inline __attribute__((always_inline)) void run_integer_rows(const int32_t
                 u = (u & ~(most | least)) | (DSR_INTEGER_LIMIT & most) | (-DSR_INTEGER_LIMIT & least);
                 signed_vector fires = u >= fire[k];
                 v[k] = (signed_vector)((integer_vector)u - (integer_vector)(fires & reset[k]));
-                word |= mask_bits(fires) << (k * ROW_LANES);
+                word = add_bits(word, (row_mask)fires, k);
             }
-            words[t * stride + i] = word & neurons->exists;
+            words[t * stride + i] = word_of(word) & neurons->exists;
         }
         for (int k = 0; potentials && k < ROW_VECTORS; k++) {
             half_vector kept = __builtin_convertvector(v[k], half_vector);

@@ -57,7 +57,9 @@ static uint32_t read_word(reader *r, uint32_t least, uint32_t most, const char *
 }
 
 static const uint32_t *read_words(reader *r, size_t count) {
-    if (count > r->count - r->at)
+    if (count > MOST_NUMBERS) /* what `multiply` says of more */
+        refuse(r, "has more numbers in an array than this library takes");
+    else if (count > r->count - r->at)
         refuse(r, "is cut short");
     if (r->bad)
         return NULL;

@@ -250,7 +250,7 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
     dsr_row_code code;
     make_row_code(&code, table_bits);
     const dsr_conv *conv = &p->conv;
-    if (!lists_fit(p, &code))
+    if (!p->passes && !lists_fit(p, &code))
         return DSR_TOO_LARGE;
     size_t parts = p->out_blocks * count_parts(p), tiles = p->tiles_y * p->tiles_x * p->tiles_l;
     float *own = weights.packed ? NULL : dsr_scratch(parts * part_length(p), sizeof *own);
@@ -384,11 +384,11 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
+#pragma omp barrier
+        /* all threads see the same status: potentials are changed everywhere or nowhere */
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(blocks * shape.pixels); i++) {
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(status == DSR_OK ? blocks * shape.pixels : 0); i++) {
             size_t block = (size_t)i / shape.pixels, pixel = (size_t)i % shape.pixels;
-            if (!rows || !currents || !padded)
-                continue;
             dsr_row_current current = currents[block];
             current.potentials = potentials + (size_t)i * shape.batch * DSR_ROW;
             dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + pixel) * given, given,

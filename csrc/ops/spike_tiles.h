@@ -54,11 +54,13 @@ enum { MOST_PASSES = 2, MASKED_TARGETS = 1280 };
 
 static inline size_t count_passes(const spike_conv_plan *p) {
     size_t most = 0;
+    if (!p->group_in || p->conv.groups == 1)
+        return 0;
     for (size_t out = 0; out < p->out_blocks && p->group_in <= MOST_PASSES; out++) {
         size_t passes = words_of(channels_of(p, out)) * p->group_in;
         most = passes > most ? passes : most;
     }
-    return most <= MOST_PASSES && p->conv.groups > 1 && p->row == DSR_ROW ? most : 0;
+    return most <= MOST_PASSES && p->row == DSR_ROW ? most : 0;
 }
 
 /* Neighbouring outputs share most of their places where the stride is small. */

@@ -9,7 +9,7 @@ static PyObject *to_exception(const dsr_call *call, dsr_status status) {
     if (status == DSR_NO_MEMORY)
         return PyErr_Format(PyExc_MemoryError, "%s: no memory for scratch space", call->function);
     if (status == DSR_TOO_LARGE) { /* the channels of a weight gradient, or the time steps of neurons */
-        char axis = AXIS_OF(call, 'N') ? 'N' : 'T';
+        char axis = AXIS_OF(call, 'T') && AXIS_OF(call, 'W') ? 'T' : 'N';
         return PyErr_Format(PyExc_ValueError,
                             "%s: argument '%s': expected fewer elements on axis %c, so that a tile of the convolution "
                             "selects fewer than 2**32 rows of weights, got %zu",

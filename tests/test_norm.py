@@ -262,3 +262,26 @@ def test_recipes_choose_and_files_remember(tmp_path):
         "BatchNorm", "BatchNorm rate, sampled",
     ]  # fmt: skip
     assert "preact_resnet18" in models.names()
+
+
+def test_graded_spikes_are_counted_by_their_planes():
+    """The sum over time from counts, with the lowest digit's kernel, is that of the values."""
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(16, 3, 8, 8)).astype(np.float32)
+
+    def run(timesteps, gradient, variance):
+        body = dsr.Sequential(
+            conv1=dsr.Conv2d(3, 40, 3, padding=1),
+            neuron1=dsr.IF(0.4, levels=3),
+            conv2=dsr.Conv2d(40, 16, 3, padding=1),
+            bn=dsr.BatchNorm(16, gradient=gradient, variance=variance),
+        )
+        init = np.random.default_rng(1)
+        network = dsr.Network(body, timesteps=timesteps)
+        for _, parameter in network.parameters():
+            parameter.value[...] = init.normal(size=parameter.value.shape) * 0.2 + (parameter.value.ndim == 0)
+        rates = network.forward(images, training=True)
+        network.backward(np.ones_like(rates))
+        return dict(network.arrays())["bn.running_mean"].copy()
+
+    np.testing.assert_allclose(run(8, "rate", "sampled"), run(8, "rate", "steps"), rtol=1e-4, atol=1e-6)

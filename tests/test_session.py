@@ -306,3 +306,14 @@ def test_bad_compilations():
         fresh.step(data)
     stream = fresh.start(len(data))
     np.testing.assert_array_equal(fresh.step(data), stream.rates())
+
+
+@pytest.mark.parametrize("first", ["norm", "sum"])
+def test_rounded_weights_are_those_of_the_network(first):
+    """Only convolutions of the data themselves have 8 bits; normalised data, and sums with what is trained, do not."""
+    inner = dsr.BatchNorm(3) if first == "norm" else dsr.Add(dsr.Identity(), dsr.Conv2d(3, 3, 3, padding=1))
+    body = dsr.Sequential(inner, dsr.Conv2d(3, 8, 3), dsr.IF(1.0), dsr.Flatten(), dsr.Linear(8 * 36, 10))
+    network = dsr.Network(body, timesteps=4, weight_bits=2)
+    images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    session = dsr.compile(network, features=(3, 8, 8))
+    np.testing.assert_allclose(session(images), network(images), rtol=1e-5, atol=1e-6)

@@ -33,13 +33,16 @@ def trainer_of(*changes, samples=None, folder=None):
 # ---- T drawn -------------------------------------------------------------------------------------------------------
 
 
-def test_timesteps_are_drawn_and_a_resumed_run_draws_the_same(tmp_path):
+def test_timesteps_are_drawn_and_a_resumed_run_draws_the_same(tmp_path, monkeypatch):
     seen, whole = [], trainer_of("timesteps_drawn=[1,2,4]", folder=tmp_path / "whole")
-    forward = whole.network.evaluate
-    whole.network.evaluate = lambda images, run: (
-        seen.append(whole.network.timesteps) if run.training else None,
-        forward(images, run),
-    )[1]
+    evaluate = dsr.Network.evaluate
+
+    def noted(network, images, run):
+        if run.training:
+            seen.append(network.timesteps)
+        return evaluate(network, images, run)
+
+    monkeypatch.setattr(dsr.Network, "evaluate", noted)
     whole.fit()
     assert set(seen) == {1, 2, 4, 5}  # 5: statistics for what is measured
     assert whole.network.timesteps == 5
@@ -205,3 +208,24 @@ def test_wrong_teachers(tmp_path):
         trainer_of(name, samples=other)
     with pytest.raises(FileNotFoundError):
         trainer_of(f"teacher={tmp_path / 'nobody'}")
+
+
+def test_new_statistics_leave_nothing_else_changed():
+    """No state for a backward pass, which would keep a batch's currents, and the same stream of dropout."""
+    body = dsr.Sequential(
+        dsr.Conv2d(3, 8, 3), dsr.BatchNorm(8), dsr.IF(1.0), dsr.Dropout(0.5), dsr.Flatten(), dsr.Linear(8 * 36, 5)
+    )
+    network = dsr.Network(body, timesteps=3)
+    before = network.state()
+    train.estimate_statistics(network, [np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)])
+    changed = {name for name, array in network.state().items() if not np.array_equal(array, before[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var"}
+    with pytest.raises(RuntimeError, match=r"Network.backward: expected a forward pass"):
+        network.backward(np.ones((6, 5), np.float32))
+
+
+def test_a_prefix_of_no_weight_is_refused():
+    network = dsr.Network(dsr.Sequential(dsr.Linear(4, 3), dsr.LIF(1.0, tau=1.0, delta_t=1.0)), timesteps=120)
+    data, labels = np.ones((2, 4), np.float32), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match=r"the first of 120 steps has a weight of 0"):
+        train.compute_gradients(network, data, labels, dsr.cross_entropy, prefixes=True)

@@ -76,7 +76,8 @@ def run(options: Namespace) -> int:
     samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers, options.image_size)
     test = samples.test
     if options.new_statistics:
-        estimate_statistics(network, sample_batches(samples.train, recipe.batch_size, recipe.seed))
+        training, _ = split(samples, recipe)
+        estimate_statistics(network, sample_batches(training, recipe.part_size, recipe.seed))
     if test.task == "classification" and (found := len(np.unique(test.labels))) < len(metadata["classes"]):
         print(f"the test samples are of {found} of the {len(metadata['classes'])} classes of the run")
     metric = metric_of(test.task, make_loss(recipe)) if test.task == "other" else metric_of(test.task)

@@ -12,6 +12,7 @@ from dsr import train
 from dsr.commands.arguments import Commands, add_run, add_run_data, natural, seconds
 from dsr.data import DataSet, Samples
 from dsr.deploy.integer_model import CALIBRATION, IntegerModel, quantize
+from dsr.deploy.lowering import lower
 from dsr.files import checkpoint
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -66,6 +67,7 @@ def run(options: Namespace) -> int:
     before = train.measure(model.network, samples.test, metric, recipe.part_size)
     print(f"test {metric.title} {metric.text(before)} of the run" + _trained_with(recipe))
     if options.epochs:
+        lower(model.network, metadata["features"]).refuse_graded("quantize", "an integer network")  # before training
         trained = _trained(options, recipe, bits, samples)
         model = Model(trained, model.classes, model.preprocessing, model.task, model.about)
     # the samples of a run are preprocessed already, which images tell by not being bytes

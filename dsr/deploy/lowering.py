@@ -192,10 +192,11 @@ class _Lowering:
         )
 
     def _is_data(self, wire: int) -> bool:
-        """Whether a step gives the data, in other places at most."""
-        while not isinstance(self.steps[wire], Input | Convolution | Neurons):
-            wire = self.steps[wire].inputs[0]
-        return isinstance(self.steps[wire], Input)
+        """Whether a step gives the data, in other places at most; what normalisation makes of them is not data."""
+        step = self.steps[wire]
+        if isinstance(step, Convolution | Neurons) or (isinstance(step, Sum) and len(step.inputs) == 1):
+            return False
+        return isinstance(step, Input) or all(self._is_data(number) for number in step.inputs)
 
     def linear(self, path: str, wire: int, weight: Values, bias: Values | None) -> int:
         """A convolution of images of one pixel."""

@@ -133,9 +133,11 @@ def _sum_over_time(terms: tuple[Term, ...], timesteps: int) -> Values:
     (convolution,), (train,) = convolved.convolutions, convolved.trains
     counted = train.counted()
     assert counted.time_weights is not None
+    weight = convolution.weight if train.planes == 1 else np.ascontiguousarray(convolution.weight[:, : train.channels])
     convolution = replace(
         convolution,
         words=counted.words,
+        weight=weight,  # of graded spikes, that of the lowest digit
         bias=None if convolution.bias is None else convolution.bias * np.float32(timesteps),
         table_bits=ops.best_table_bits(counted.firing_rate(), convolution.geometry.taps),
     )

@@ -246,6 +246,9 @@ def of_recipe(
     else:
         count = min(recipe.batch_size, len(training))
         has_time = training.batch(np.zeros(1, np.int64)).ndim > 1 + len(features)
+    if recipe.timesteps_drawn:  # the step of the largest T
+        network = copy.deepcopy(network)
+        network.timesteps = max(recipe.timesteps, *map(int, recipe.timesteps_drawn))
     return step_memory(
         network,
         optimizer,

@@ -178,13 +178,13 @@ class Model:
     def _inference(self, images: Values) -> Forward:
         """The compiled network; compiled anew when its weights are not those any more."""
         made, arrays = self._compiled, dict(self.network.arrays())
-        fits = made is not None and made.fits(self.network.timesteps, images)
+        fits = made is not None and made.fits(self.network, images)
         if made is not None and fits and all(np.array_equal(made.arrays[name], a) for name, a in arrays.items()):
             return made.forward
         axis = self.network.batch_axis(images)
         features, kept = images.shape[axis + 1 :], {name: array.copy() for name, array in arrays.items()}
         forward = inference(self.network, images)
-        self._compiled = _Compiled(forward, self.network.timesteps, features, kept)
+        self._compiled = _Compiled(forward, self.network.timesteps, self.network.weight_bits, features, kept)
         return forward
 
 
@@ -194,12 +194,14 @@ class _Compiled:
 
     forward: Forward
     timesteps: int
+    weight_bits: int
     features: tuple[int, ...]
     arrays: Mapping[str, NDArray[Any]]
 
-    def fits(self, timesteps: int, images: Values) -> bool:
-        """Whether it was compiled for these."""
-        return (self.timesteps, self.features) == (timesteps, images.shape[-len(self.features) :])
+    def fits(self, network: Network, images: Values) -> bool:
+        """Whether it was compiled for these, weights aside."""
+        found = network.timesteps, network.weight_bits, images.shape[-len(self.features) :]
+        return (self.timesteps, self.weight_bits, self.features) == found
 
 
 def load(
@@ -296,6 +298,7 @@ def save(model: Model | Network, file: str | Path) -> None:
     about = {name: model.about[name] for name in kept if name in model.about}
     if "recipe" in about:
         about["recipe"] = {**about["recipe"], "timesteps": model.network.timesteps}
+        about["recipe"]["weight_bits"] = model.network.weight_bits
     try:
         network: dict[str, Any] = describe(model.network.body)
     except NotDescribedError as error:

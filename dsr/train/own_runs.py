@@ -21,7 +21,7 @@ from dsr.train.build import references
 from dsr.train.recipe import Recipe, from_dict
 
 _OF_NETWORK = {"data", "data_options", "model", "model_options", "neuron", "timesteps", "width", "dropout"} | {
-    "weight_bits"
+    *("weight_bits", "levels", "norm_gradient", "norm_variance", "dropout_mask")
 }
 _REPLACED = {
     "loss": ("loss", "loss_options", "label_smoothing"),

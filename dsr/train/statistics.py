@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 
 import numpy as np
 
@@ -34,19 +35,21 @@ def estimate_statistics(network: Network, batches: Iterable[Values]) -> None:
     ValueError
         There is no batch.
     """
-    norms = [layer for _, layer in network.body.walk() if isinstance(layer, BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    count = 0
-    try:
-        for count, images in enumerate(batches, 1):
-            for norm in norms:
-                norm.momentum = 1 / count  # of the first batch nothing before it stays
-            network.forward(images, training=True)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    passing = deepcopy(network)  # streams of dropout go on as they were, and nothing is kept for a backward pass
+    norms, count = _norms(passing), 0
+    for count, images in enumerate(batches, 1):
+        for norm in norms:
+            norm.momentum = 1 / count  # of the first batch nothing before it stays
+        passing.forward(images, training=True)
     if count == 0:
         raise ValueError("estimate_statistics: argument 'batches': expected at least one, got none")
+    for norm, found in zip(_norms(network), norms, strict=True):
+        for name, buffer in norm.buffers().items():
+            buffer[...] = found.buffers()[name]
+
+
+def _norms(network: Network) -> list[BatchNorm]:
+    return [layer for _, layer in network.body.walk() if isinstance(layer, BatchNorm)]
 
 
 def sample_batches(training: Samples, batch_size: int, seed: int) -> Iterator[Values]:

@@ -70,6 +70,11 @@ def compute_gradients(
     rates = network.forward(images, training=True)
     if prefixes:
         outputs, weights = network.output_steps()
+        if not weights.ravel()[0] >= np.finfo(np.float32).tiny:
+            raise ValueError(
+                f"compute_gradients: argument 'prefixes': the first of {len(weights)} steps has a weight of 0 in the "
+                "output of these neurons, which leak too much for a loss on every prefix"
+            )
         sums = np.cumsum(outputs * weights, axis=0) / np.cumsum(weights, axis=0)
         values, grads = zip(*(_checked_loss(loss, prefix, targets) for prefix in sums), strict=True)
         value = float(np.mean(values))

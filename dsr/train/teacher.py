@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data import DataSet
+from dsr.data.preprocessing import Preprocessing
 from dsr.nn.losses import soft_cross_entropy
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -44,7 +46,8 @@ class Teacher:
         model = load(recipe.teacher)
         if list(model.classes) != list(samples.classes):
             raise ValueError(f"recipe: key 'teacher': expected one of the same classes, got {recipe.teacher} of others")
-        if model.preprocessing is not None and model.preprocessing != samples.preprocessing:
+        taken, given = model.preprocessing, samples.preprocessing
+        if taken is not None and (given is None or _of_network(taken) != _of_network(given)):
             raise ValueError(
                 "recipe: key 'teacher': expected one of samples prepared alike (size, mean and deviation), got "
                 f"{recipe.teacher} of others"
@@ -60,3 +63,9 @@ class Teacher:
         taught, gradient = soft_cross_entropy(rates, wanted)
         share = np.float32(self.share)
         return (1 - self.share) * own + self.share * taught, (1 - share) * own_gradient + share * gradient
+
+
+def _of_network(preprocessing: Preprocessing) -> Preprocessing:
+    """Without what makes no difference to a batch that is ready: how it was cut, and T of samples without time."""
+    timesteps = preprocessing.timesteps if preprocessing.has_time else 1
+    return replace(preprocessing, timesteps=timesteps, random_resized_crop=False)

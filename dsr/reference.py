@@ -638,10 +638,15 @@ def conv2d_weight_gradient(grad_output: Array, values: Array, geometry: Any) -> 
     return gradient
 
 
+def _merged(values: Array) -> Array:
+    """(C, H, W, T, B) as (C, H, W, L); of empty images too."""
+    return values.reshape(*values.shape[:3], values.shape[3] * values.shape[4])
+
+
 def conv2d_spikes(words: Array, weight: Array, bias: Array | None, amplitude: float, geometry: Any) -> Array:
     """See `dsr.ops.conv2d_spikes`; sums in the dtype of `weight`, in another order."""
     spikes = unpack_words(words, weight.shape[1] * geometry.groups).astype(weight.dtype)
-    flat = spikes.reshape(*spikes.shape[:3], -1) * weight.dtype.type(amplitude)
+    flat = _merged(spikes) * weight.dtype.type(amplitude)
     out = conv2d(flat, weight, bias, geometry)
     return out.reshape(*out.shape[:3], *words.shape[3:])
 
@@ -715,8 +720,8 @@ def conv2d_spikes_weight_gradient(
 ) -> Array:
     """See `dsr.ops.conv2d_spikes_weight_gradient`; grad_output (O, H', W', T, B) is given at every step."""
     spikes = unpack_words(words, weight_shape[1] * geometry.groups).astype(grad_output.dtype)
-    flat = spikes.reshape(*spikes.shape[:3], -1) * grad_output.dtype.type(amplitude)
-    steps = grad_output.reshape(*grad_output.shape[:3], -1)
+    flat = _merged(spikes) * grad_output.dtype.type(amplitude)
+    steps = _merged(grad_output)
     return conv2d_weight_gradient(steps, flat, geometry)
 
 

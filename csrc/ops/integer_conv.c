@@ -110,12 +110,11 @@ static dsr_status convolve(const uint32_t *words, const int16_t *packed, const s
                            unsigned table_bits, const tile_output *to) {
     dsr_row_code code;
     make_row_code(&code, table_bits);
-    const dsr_conv *conv = &p->conv;
     if (!lists_fit(p, &code))
         return DSR_TOO_LARGE;
     size_t tiles = p->tiles_y * p->tiles_x * p->tiles_l;
     dsr_status status = DSR_OK;
-#pragma omp parallel num_threads(dsr_threads_for(conv->y.out * conv->x.out * conv->lanes * conv->out_channels))
+#pragma omp parallel num_threads(dsr_threads_for(p->conv.y.out * p->conv.x.out * p->conv.lanes * p->conv.out_channels))
     {
         workspace w;
         if (!make_workspace(&w, p, &code)) {

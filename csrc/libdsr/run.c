@@ -12,12 +12,12 @@ typedef struct {
     uint32_t *words;
     float *values;
     int steady;
-} signal;
+} step_signal;
 
 typedef struct {
     const dsr_model *model;
     size_t timesteps, batch;
-    signal *signals;
+    step_signal *signals;
     size_t *last_reader;
     dsr_model_status status;
 } pass;
@@ -28,7 +28,7 @@ static size_t words_of(size_t channels) {
     return (channels + DSR_WORD - 1) / DSR_WORD;
 }
 
-static size_t lanes_of(const pass *p, const signal *s) {
+static size_t lanes_of(const pass *p, const step_signal *s) {
     return s->steady ? p->batch : p->timesteps * p->batch;
 }
 
@@ -62,7 +62,7 @@ static float *new_amplitudes(pass *p, const model_step *step, const float *facto
 /* The values of a signal, [C][P][L]: its own, or new ones of its spikes; *made is what has to be freed. */
 static const float *values_of(pass *p, size_t number, float **made) {
     const model_step *step = &p->model->steps[number];
-    const signal *s = &p->signals[number];
+    const step_signal *s = &p->signals[number];
     *made = NULL;
     if (s->values)
         return s->values;
@@ -102,10 +102,10 @@ static unsigned table_bits(const uint32_t *words, size_t n, double neurons, size
     return count > 0.12 * neurons ? 4 : 1; /* as best_table_bits of dsr/ops/spike_convolution.py */
 }
 
-static void convolve(pass *p, const model_step *step, signal *out) {
+static void convolve(pass *p, const model_step *step, step_signal *out) {
     const size_t source = step->inputs[0];
     const model_step *from = &p->model->steps[source];
-    const signal *in = &p->signals[source];
+    const step_signal *in = &p->signals[source];
     dsr_conv conv = step->conv;
     const size_t taps = conv.y.taps * conv.x.taps, inner = conv.in_channels / conv.groups;
     conv.lanes = lanes_of(p, in);
@@ -136,7 +136,7 @@ static void convolve(pass *p, const model_step *step, signal *out) {
     free(own);
 }
 
-static void add(pass *p, const model_step *step, signal *out) {
+static void add(pass *p, const model_step *step, step_signal *out) {
     const size_t n = step_pixels(step) * lanes_of(p, out);
     float *ones = new_numbers(p, step->channels, 2), *zeros = ones ? ones + step->channels : NULL;
     if (!ones || !(out->values = new_numbers(p, step->channels, n))) {
@@ -159,7 +159,7 @@ static void add(pass *p, const model_step *step, signal *out) {
     free(ones);
 }
 
-static void fire(pass *p, const model_step *step, signal *out) {
+static void fire(pass *p, const model_step *step, step_signal *out) {
     float *made;
     const size_t pixels = step_pixels(step), source = step->inputs[0];
     const float *current = values_of(p, source, &made);
@@ -192,7 +192,7 @@ static void fire(pass *p, const model_step *step, signal *out) {
     free(made);
 }
 
-static void pool(pass *p, const model_step *step, signal *out) {
+static void pool(pass *p, const model_step *step, step_signal *out) {
     const size_t source = step->inputs[0];
     dsr_pool windows = step->pool;
     windows.lanes = lanes_of(p, &p->signals[source]);
@@ -212,7 +212,7 @@ static void pool(pass *p, const model_step *step, signal *out) {
 }
 
 /* Steps that move numbers: as values, and for spikes back to bits. */
-static void move(pass *p, const model_step *step, signal *out) {
+static void move(pass *p, const model_step *step, step_signal *out) {
     const size_t lanes = lanes_of(p, out), pixels = step_pixels(step);
     float *to = new_numbers(p, step->channels, pixels * lanes), *next = to;
     for (uint32_t i = 0; to && i < step->input_count && p->status == DSR_MODEL_OK; i++) {
@@ -240,7 +240,7 @@ static void move(pass *p, const model_step *step, signal *out) {
         out->values = to;
 }
 
-static void gate(pass *p, const model_step *step, signal *out) {
+static void gate(pass *p, const model_step *step, step_signal *out) {
     const size_t n = words_of(step->channels) * step_pixels(step) * lanes_of(p, out);
     const uint32_t *from = p->signals[step->inputs[0]].words, *by = p->signals[step->inputs[1]].words;
     if ((out->words = new_numbers(p, n, 1)))
@@ -249,7 +249,7 @@ static void gate(pass *p, const model_step *step, signal *out) {
 }
 
 /* [L][inputs] to [inputs][L]. */
-static void see(pass *p, const float *data, signal *out) {
+static void see(pass *p, const float *data, step_signal *out) {
     const size_t n = p->model->inputs, lanes = lanes_of(p, out);
     if ((out->values = new_numbers(p, n, lanes)))
         for (size_t l = 0; l < lanes; l++)
@@ -259,7 +259,7 @@ static void see(pass *p, const float *data, signal *out) {
 
 static void do_step(pass *p, size_t number) {
     const model_step *step = &p->model->steps[number];
-    signal *out = &p->signals[number];
+    step_signal *out = &p->signals[number];
     out->steady = 1;
     for (uint32_t i = 0; i < step->input_count; i++)
         out->steady = out->steady && p->signals[step->inputs[i]].steady;
@@ -285,7 +285,7 @@ static void do_step(pass *p, size_t number) {
     }
 }
 
-static void forget(signal *s) {
+static void forget(step_signal *s) {
     free(s->words);
     free(s->values);
     s->words = NULL;

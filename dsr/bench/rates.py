@@ -8,11 +8,11 @@ from dsr.nn.currents import Signal, as_current
 from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.neurons import Neuron
-from dsr.nn.norm import BatchNorm
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain
 from dsr.ops import Values
 from dsr.ops.arguments import as_number
+from dsr.train.statistics import estimate_statistics
 
 
 def mean_rate(network: Network, images: Values, training: bool = False) -> float:
@@ -57,7 +57,7 @@ def set_rates(network: Network, images: Values, rate: float, training: bool = Fa
         return forward
 
     if not training:
-        _measure_statistics(network, images)
+        estimate_statistics(network, [images])
     try:
         for neuron in neurons:
             vars(neuron)["forward"] = first_set(neuron)
@@ -65,16 +65,6 @@ def set_rates(network: Network, images: Values, rate: float, training: bool = Fa
     finally:
         for neuron in neurons:
             vars(neuron).pop("forward", None)
-
-
-def _measure_statistics(network: Network, images: Values) -> None:
-    norms = [layer for _, layer in network.body.walk() if isinstance(layer, BatchNorm)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    network.forward(images, training=True)
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
 
 
 def _set_rate(neuron: Neuron, signal: Signal, rate: float) -> None:

@@ -120,6 +120,7 @@ def step_memory(
     has_time: bool = False,
     accumulate: int = 1,
     average: bool = False,
+    timesteps: int | None = None,
 ) -> StepMemory:
     """Predict the memory of a training step.
 
@@ -139,6 +140,8 @@ def step_memory(
         In how many parts the batch is computed.
     average : bool
         Whether a mean of the weights is kept, too.
+    timesteps : int, optional
+        T of the step; by default that of the network.
 
     Raises
     ------
@@ -153,6 +156,7 @@ def step_memory(
         twin, its = copy.deepcopy((network, optimizer))
     except (TypeError, copy.Error) as error:
         raise TypeError(f"memory of a training step: not known, since the network cannot be copied ({error})") from None
+    twin.timesteps = network.timesteps if timesteps is None else as_count("step_memory", "timesteps", timesteps)
     weights = sum(array.nbytes for _, array in twin.arrays())
     gradients = sum(parameter.value.nbytes for parameter in its.parameters.values())
     with _followed():
@@ -246,9 +250,6 @@ def of_recipe(
     else:
         count = min(recipe.batch_size, len(training))
         has_time = training.batch(np.zeros(1, np.int64)).ndim > 1 + len(features)
-    if recipe.timesteps_drawn:  # the step of the largest T
-        network = copy.deepcopy(network)
-        network.timesteps = max(recipe.timesteps, *map(int, recipe.timesteps_drawn))
     return step_memory(
         network,
         optimizer,
@@ -257,6 +258,7 @@ def of_recipe(
         has_time=has_time,
         accumulate=recipe.accumulate,
         average=recipe.ema_decay > 0,
+        timesteps=max(network.timesteps, *map(int, recipe.timesteps_drawn), 1),
     )
 
 

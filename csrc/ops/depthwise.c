@@ -152,8 +152,6 @@ static void add_pixel(const weight_task *task, size_t c, size_t at, size_t plane
 static dsr_status weight_gradient(const weight_task *task, float amplitude, float *grad_weight) {
     const dsr_conv *conv = task->conv;
     gather_axis y = forward_axis(&conv->y), x = forward_axis(&conv->x);
-    y.divisor = (ptrdiff_t)conv->y.spread;
-    x.divisor = (ptrdiff_t)conv->x.spread;
     size_t taps = y.taps * x.taps, pixels = y.targets * x.targets;
     pixel_map map;
     dsr_status status = make_map(&map, &y, &x) ? DSR_OK : DSR_NO_MEMORY;

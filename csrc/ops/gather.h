@@ -25,7 +25,7 @@ static inline gather_axis forward_axis(const dsr_conv_axis *axis) {
                          .taps = axis->taps,
                          .start = -(ptrdiff_t)axis->before,
                          .step = (ptrdiff_t)axis->dilation,
-                         .divisor = 1};
+                         .divisor = (ptrdiff_t)axis->spread};
 }
 
 /* The input gradient: an input pixel reads the outputs that have read it. */

@@ -139,3 +139,19 @@ def test_images_to_calibrate_on_are_finite(bad, rng):
     images[3, 1, 2, 2] = bad
     with pytest.raises(ValueError, match="calibrate: expected finite images"):
         dsr.nn.fast_layers.WhitenedConv2d(3, 8, 3).calibrate([images])
+
+
+def test_frames_of_samples_with_time_are_images(rng):
+    frames = rng.normal(size=(4, 6, 2, 6, 5)).astype(np.float32)
+    layer, other = (dsr.nn.fast_layers.WhitenedConv2d(2, 8, 3) for _ in range(2))
+    layer.calibrate([frames])
+    other.calibrate([frames.reshape(24, 2, 6, 5)])
+    np.testing.assert_array_equal(layer.filters, other.filters)
+    assert (layer.filters != np.eye(8, dtype=np.float32).reshape(8, 2, 2, 2)).any()
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 6), (5, 3, 6, 6), (5, 2, 6, 1), (1, 4, 5, 2, 6, 6)])
+def test_images_of_another_shape_are_named(shape):
+    layer = dsr.nn.fast_layers.WhitenedConv2d(2, 8, 3)
+    with pytest.raises(ValueError, match=r"calibrate: expected images of shape \(N, 2, H, W\) or .* got \("):
+        layer.calibrate([np.zeros(shape, np.float32)])

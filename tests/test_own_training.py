@@ -395,6 +395,24 @@ def test_hybrid_training_of_an_own_build(tmp_path):
         given.start_from(tmp_path / "ann")
 
 
+def test_a_relu_network_tells_no_thresholds_of_samples_with_time(tmp_path):
+    """The words were those of a forward pass: "argument 'data': expected T = 1 steps first"."""
+
+    def build(make_neuron, features, classes):
+        return dsr.Sequential(dsr.Linear(*features, 8), make_neuron(), dsr.Linear(8, classes))
+
+    def trainer(neuron, steps):
+        x = np.random.default_rng(2).normal(size=(40, steps, 5)).astype(np.float32)
+        np.savez(tmp_path / "my.npz", x=x, y=np.arange(40) % 4)
+        samples = data.load("arrays", tmp_path / "my.npz", data.Preparation(axes="TF", timesteps=steps))
+        settings = [f"timesteps={steps}", f"neuron={neuron}", "epochs=1", "batch_size=8", "axes=TF"]
+        return train.Trainer(recipe.load("arrays", settings), samples, tmp_path / neuron, str, build=build)
+
+    trainer("relu", 1).fit()
+    with pytest.raises(ValueError, match=r"which sees a recording as one frame: .* the 3 frames of these samples"):
+        trainer("if", 3).start_from(tmp_path / "relu")
+
+
 # ----------------------------------------------------------------------------------------------------- honest numbers
 
 

@@ -161,14 +161,24 @@ class WhitenedConv2d(MadeKernel):
     def calibrate(self, batches: Iterable[Values]) -> None:
         """Compute the filters from batches of training images, (N, C, H, W) each; one is in memory at a time.
 
+        The frames of samples with a time axis, (T, N, C, H, W), are images like any others.
+
         Raises
         ------
         ValueError
-            There is no image, a pixel is not finite, or without `eps` the images leave a filter undefined.
+            There is no image, or of another number of channels or smaller than a patch; a pixel is not finite; or
+            without `eps` the images leave a filter undefined.
         """
-        patch, _, size, _ = self.filters.shape
+        patch, channels, size, _ = self.filters.shape
         total, count = np.zeros((patch, patch)), 0
-        for images in batches:
+        for batch in batches:
+            shape = np.shape(batch)
+            if len(shape) not in (4, 5) or shape[-3] != channels or min(shape[-2:]) < size:
+                raise ValueError(
+                    f"WhitenedConv2d {self.path}: calibrate: expected images of shape (N, {channels}, H, W) or (T, N, "
+                    f"{channels}, H, W), with H and W of at least {size}, got {shape}"
+                )
+            images = np.reshape(batch, (-1, *shape[-3:]))
             windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(2, 3))
             patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, patch).astype(np.float64)
             if not np.isfinite(patches).all():

@@ -113,7 +113,10 @@ class Layer:
         """Draw the layer's own parameters."""
 
     def calibrate(self, batches: Iterable[Values]) -> None:
-        """Set what follows from batches of training images, (N, C, H, W) each, once, before training."""
+        """Set what follows from batches of training samples, once, before training.
+
+        They are (N, C, H, W) each, or (T, N, C, H, W) if samples have a time axis.
+        """
 
     def kind(self) -> str:
         """What a summary calls the layer, such as ``Conv2d 3x3, stride 2``."""

@@ -48,6 +48,12 @@ def start(trainer: Trainer, path: Path, twin: Callable[[], Network], batches: It
     if spiking or recipe.neuron == "relu":
         trainer.say(f"--from: {source}: {take(network, source, strict)}")
         return
+    preprocessing = trainer.data.preprocessing
+    if preprocessing is not None and preprocessing.has_time:
+        raise ValueError(
+            f"--from: {source} is of a ReLU network, which sees a recording as one frame: its activations say nothing "
+            f"of the {recipe.timesteps} frames of these samples; expected weights of a spiking network"
+        )
     ann = twin()
     taken = take(ann, source, strict)
     hybrid.convert(ann, network, batches, recipe.start_quantile)

@@ -39,7 +39,7 @@ _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "folder": (
         "folder",
         "load_folder",
-        (*_NORMALISED, *_SPLIT, *_CROPS, *_COLOURS, *_DECODED, "random_resized_crop", "workers"),
+        (*_NORMALISED, *_SPLIT, *_CROPS, *_COLOURS, *_DECODED, "random_resized_crop", "crop_area", "workers"),
     ),
     "dvs-cifar10": ("events.recordings", "load_dvs_cifar10", _FRAMES),
     "events": ("events.recordings", "load_events", _FRAMES),

@@ -27,7 +27,7 @@ from dsr.ops import Values
 
 Bytes = NDArray[np.uint8]
 
-AREA = (0.08, 1.0)
+LEAST_AREA = 0.08
 SHAPE = (3 / 4, 4 / 3)
 TRIES = 10
 ERASED_AREA, ERASED_SHAPE = (0.02, 1 / 3), (0.3, 3.3)
@@ -105,12 +105,14 @@ def erased(images: NDArray[Any], probability: float, draws: Draws) -> NDArray[An
     return out
 
 
-def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
+def resized_crop(
+    height: int, width: int, draws: NDArray[np.float64], least: float = LEAST_AREA
+) -> tuple[int, int, int, int]:
     """A random crop of an image: its first row and column, height and width.
 
-    Its area is uniform in `AREA`, and its aspect ratio log-uniform in `SHAPE`. Like the usual implementation
-    (torchvision's ``RandomResizedCrop``), it draws again if the crop does not fit into the image, at most `TRIES`
-    times, and after that takes the largest crop in the middle.
+    Its share of the area is uniform in [least, 1], and its aspect ratio log-uniform in `SHAPE`. Like the usual
+    implementation (torchvision's ``RandomResizedCrop``), it draws again if the crop does not fit into the image, at
+    most `TRIES` times, and after that takes the largest crop in the middle.
 
     Parameters
     ----------
@@ -122,7 +124,7 @@ def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[i
     area, shape = draws[3], draws[4]
     further = None
     for _ in range(TRIES):
-        pixels = height * width * (AREA[0] + area * (AREA[1] - AREA[0]))
+        pixels = height * width * (least + area * (1 - least))
         ratio = exp(log(SHAPE[0]) + shape * (log(SHAPE[1]) - log(SHAPE[0])))
         columns, rows = round(sqrt(pixels * ratio)), round(sqrt(pixels / ratio))
         if 0 < columns <= width and 0 < rows <= height:

@@ -6,7 +6,7 @@
 | 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its crop lies |
 | 3, 4 | area and aspect ratio of `resized_crop` |
 | 5, 6 | row and column of the centre of a cutout |
-| 1, 2 | also the seed of `generator_of`, from which newer kinds draw: erasing, colours, TrivialAugment, mixing |
+| 1, 2 | also the seed of `generator_of`, from which newer kinds draw: `ERASING` and those after it |
 
 Frames of events use some of the columns in another way: see `dsr.data.events.augment`. `random_crop` and
 `resized_crop` share columns, because no data set uses both.
@@ -31,7 +31,7 @@ LEAST_AREA = 0.08
 SHAPE = (3 / 4, 4 / 3)
 TRIES = 10
 ERASED_AREA, ERASED_SHAPE = (0.02, 1 / 3), (0.3, 3.3)
-ERASING, JITTER, TRIVIAL, MIXING = range(4)
+ERASING, JITTER, TRIVIAL, MIXING, RANDOM = range(5)
 """Kinds of augmentation with a generator of their own."""
 
 

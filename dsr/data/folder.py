@@ -53,10 +53,11 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         The folder that contains both.
     preparation : Preparation
         `image_size`, `same_size`, `random_resized_crop`, `crop_area`, `crop_padding`, `crop_reflect`, `flip`, `cutout`,
-        `random_erasing`, `colour_jitter`, `hue_jitter`, `trivial_augment` and `workers` apply. The two crops exclude
-        each other. Without `image_size` all images must have one size. `mean` and `deviation` are of red, green and
-        blue in [0, 1]; with ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there
-        are fewer). `test_share` and `split_seed` decide the split where there is none.
+        `random_erasing`, `colour_jitter`, `hue_jitter`, `trivial_augment`, `rand_augment`, `rand_magnitude` and
+        `workers` apply. The two crops exclude each other, and so do TrivialAugment and RandAugment. Without
+        `image_size` all images must have one size. `mean` and `deviation` are of red, green and blue in [0, 1]; with
+        ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there are fewer).
+        `test_share` and `split_seed` decide the split where there is none.
 
     Raises
     ------
@@ -81,7 +82,15 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     if not preparation.image_size:
         first = open_image(files[0])
         height, width = first.height, first.width
-    colours = Colours(preparation.colour_jitter, preparation.hue_jitter, preparation.trivial_augment)
+    if preparation.trivial_augment and preparation.rand_augment:
+        raise ValueError("load_folder: expected rand_augment 0 with trivial_augment, got both")
+    colours = Colours(
+        preparation.colour_jitter,
+        preparation.hue_jitter,
+        preparation.trivial_augment,
+        preparation.rand_augment,
+        preparation.rand_magnitude,
+    )
     decoder = Decoder(
         preparation.image_size,
         preparation.random_resized_crop,

@@ -22,6 +22,7 @@ Transform = Callable[[NDArray[Any], "Draws | None"], Values]
 DRAWS = 8
 """Random numbers of a sample in an epoch; kinds of augmentation read columns of their own, or seed a generator."""
 
+_MAGNITUDE = Range("an integer in [0, 30]", lambda value: 0 <= value <= 30)
 _HALF = Range("a number in [0, 0.5]", lambda value: 0 <= value <= 0.5)
 
 
@@ -73,6 +74,8 @@ class SampleOptions:
     ] = 0.0
     hue_jitter: Annotated[float, _HALF, "Most by which their hue turns, as a share of a full turn."] = 0.0
     trivial_augment: Annotated[bool, "Change each training picture by an operation of TrivialAugment (wide)."] = False
+    rand_augment: Annotated[int, NATURAL, "Operations of RandAugment that change each training picture."] = 0
+    rand_magnitude: Annotated[int, _MAGNITUDE, With("rand_augment"), "Their strength."] = 9
 
 
 @documented

@@ -122,6 +122,8 @@ def test_what_has_no_other_size_is_refused(coloured, capsys):
             ValueError, match=r"'image_sizes': expected a table of sides in pixels by epochs done, such"
         ):
             recipe.from_dict({**SMALL, "image_sizes": wrong})
+    with pytest.raises(ValueError, match=r"got \{0 = 0, a = 'b'\}"):
+        recipe.from_dict({**SMALL, "image_sizes": {0: 0, "a": "b"}})
     late = recipe.load("imagenette", ["epochs=4"])
     assert recipe.without_effect(late) == ["image_sizes from epoch 4 on has no effect with epochs = 4"]
     words = ["train", "imagenette", "--data", str(coloured), "--set", "image_sizes={0 = 64, 1 = none}"]

@@ -130,8 +130,15 @@ class Option:
         except Exception:  # an object of the user's may raise anything
             good = False
         if not good:
-            raise ValueError(f"expected {self.expected}, got {shown(value)}")
+            raise ValueError(f"expected {self.expected}, got {_shown(value)}")
         return found
+
+
+def _shown(value: Any) -> str:
+    """`shown`, and the entries of short tables in TOML's braces."""
+    if not isinstance(value, dict) or len(value) > 8:
+        return shown(value)
+    return f"{{{', '.join(f'{key} = {shown(entry)}' for key, entry in value.items())}}}"
 
 
 def _number(value: Any) -> float:

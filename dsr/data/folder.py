@@ -97,7 +97,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         (height, width),
         colours,
         preparation.same_size,
-        preparation.crop_area,
+        crop_area=preparation.crop_area,
     )
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)

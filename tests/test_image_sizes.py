@@ -106,13 +106,20 @@ def test_memory_is_that_of_the_largest_size(coloured):
     assert passes(image_sizes={0: 32}, image_size=48) < 0.7 * at_48.expected  # nothing is trained at 48
 
 
-def test_what_has_no_other_size_is_refused(coloured, capsys):
+def test_what_has_no_other_size_is_refused(coloured, capsys, tmp_path):
     with pytest.raises(
         ValueError, match=r"'image_sizes': expected sizes that the network .* take, got 24 \(Linear line"
     ):
         trainer(coloured, None, model="digits", image_sizes={1: 24})
     with pytest.raises(ValueError, match=r"'image_sizes': expected sizes .*, got 12 \("):
         trainer(coloured, None, image_sizes={1: 12})
+    trainer(coloured, tmp_path / "teacher", model="digits", epochs=1).fit()
+    taught = {"teacher": str(tmp_path / "teacher"), "teacher_share": 0.5}
+    with pytest.raises(
+        ValueError, match=r"'image_sizes': expected sizes that .*\(and its teacher\) take, got 32 \(Lin"
+    ):
+        trainer(coloured, None, **taught, image_sizes={1: 32})
+    assert trainer(coloured, None, **taught, image_sizes={1: 40}).teacher is not None
     samples = ArraySamples(np.zeros((8, 3, 32, 32), np.float32), np.arange(8) % 2)
     found = DataSet("own", ("a", "b"), (3, 32, 32), samples, samples)
     with pytest.raises(ValueError, match=r"'image_sizes': expected none with data = own: .* shape \(3, 32, 32\)"):

@@ -65,6 +65,34 @@ def test_operations_of_trivial_augment(image):
         assert np.array_equal(of(name, 15), pixels) == (name == "Identity"), name
 
 
+def test_rand_augment(image):
+    """Each picture goes through so many operations, of RandAugment's strengths: shifts by at most 29 of 64 pixels."""
+    from dsr.data.colours import OPERATIONS, Colours, narrow, operation
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(20, 230, (64, 32, 3), dtype=np.uint8)
+    picture = image.fromarray(pixels)
+
+    def of(name, level=14, negative=False):
+        return operation(picture, name, level, negative, narrow(32, 64))
+
+    down, right = np.zeros_like(pixels), np.zeros_like(pixels)
+    down[13:], right[:, 6:] = pixels[:-13], pixels[:, :-6]  # 14 / 30 * 150 / 331 of 64 and of 32
+    assert np.array_equal(of("TranslateY", negative=True), down)
+    assert np.array_equal(of("TranslateX", negative=True), right)
+    assert np.array_equal(of("Posterize", 30), pixels & 0b11110000)
+    assert abs(np.asarray(of("Brightness", 30, True)) - pixels * 0.1).max() <= 1
+    assert np.array_equal(of("Rotate", 30), picture.rotate(30)) and np.array_equal(of("ShearX", 0), pixels)
+    outcomes = {np.asarray(of(name, 14, negative)).tobytes() for name in OPERATIONS for negative in (False, True)}
+    assert len(outcomes) == 2 * 10 + 3  # of ten, there are two directions; AutoContrast finds nothing to do
+    draws = epoch_draws(300, 1, 0)
+    found = [np.asarray(Colours(rand_augment=1, rand_magnitude=14)(picture, one)).tobytes() for one in draws]
+    assert set(found) == outcomes
+    unchanged = found.count(pixels.tobytes()) / 300
+    twice = [np.asarray(Colours(rand_augment=2, rand_magnitude=14)(picture, one)).tobytes() for one in draws]
+    assert len(set(twice)) > 150 and 0 < twice.count(pixels.tobytes()) / 300 < unchanged < 0.25
+
+
 def test_jitter_of_colours(image):
     from dsr.data.colours import Colours, _turned
 
@@ -144,6 +172,7 @@ def test_cross_entropy_takes_shares_of_the_classes():
         dsr.cross_entropy(rates, shares, ignore_label=1)
 
 
+NARROW = {"rand_augment": 2, "rand_magnitude": 12}
 KEYS = {"random_erasing": 0.5, "colour_jitter": 0.3, "hue_jitter": 0.1, "trivial_augment": True, "flip": True}
 MIXED = {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}
 
@@ -183,6 +212,9 @@ def test_workers_and_resuming_give_the_same_bits(coloured, tmp_path):
         other = trainer(coloured, None, **{key: type((KEYS | MIXED)[key])(0)})
         changed = [next(one._images(one._batches()))[0] for one in (plain, other)]
         assert not np.array_equal(*changed), key
+    narrow = [trainer(coloured, None, workers, trivial_augment=False, **NARROW) for workers in (0, 1)]
+    first = [next(one._images(one._batches()))[0] for one in (*narrow, other)]
+    assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
 
 
 def test_labels_that_cannot_be_mixed_are_refused(coloured):
@@ -217,6 +249,10 @@ def test_labels_that_cannot_be_mixed_are_refused(coloured):
 
     run(mixup=1.0, loss=own, epochs=1).fit()
     assert seen[0].shape == (2, 2) and seen[0].dtype == np.float32
+    with pytest.raises(ValueError, match="load_folder: expected rand_augment 0 with trivial_augment, got both"):
+        trainer(coloured, None, **NARROW)
+    with pytest.raises(ValueError, match=r"'rand_magnitude': expected an integer in \[0, 30\], got 31"):
+        Preparation(rand_magnitude=31)
     with pytest.raises(ValueError, match=r"'hue_jitter': expected a number in \[0, 0\.5\], got 0\.6"):
         Preparation(hue_jitter=0.6)
     assert "trivial_augment" not in data.reads("cifar10") and "random_erasing" in data.reads("arrays")

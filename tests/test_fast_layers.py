@@ -75,6 +75,24 @@ def test_a_whitened_convolution_is_one_after_a_whitening(whitened, rng):
     np.testing.assert_array_equal(layer.weight.grad, conv.weight.grad)
 
 
+def test_a_whitened_convolution_of_stride_2_is_every_other_output(whitened, rng):
+    one, images = whitened
+    two = WhitenedConv2d(3, 40, 3, 1, stride=2)
+    for layer in (one, two):
+        layer.filters[...] = dyadic(np.random.default_rng(1), layer.filters.shape, 8)
+        layer.weight.value[...] = dyadic(np.random.default_rng(2), layer.weight.value.shape, 8)
+    signal, run = Current.from_static(dyadic(rng, images.shape, 8), 4), dsr.Run(training=True)
+    out = two.forward(signal, run)
+    assert out.features == two.output_features((3, 9, 9)) == (40, 4, 4)
+    np.testing.assert_array_equal(out.values(), one.forward(signal, run).values()[:, ::2, ::2])
+    grad = dyadic(rng, (40, 4, 4, 4, 200), 8)
+    sparse = np.zeros((40, 8, 8, 4, 200), np.float32)
+    sparse[:, ::2, ::2] = grad
+    one.backward(Gradient.from_dense(sparse))
+    two.backward(Gradient.from_dense(grad))
+    np.testing.assert_array_equal(two.weight.grad, one.weight.grad)
+
+
 def test_a_whitened_convolution_starts_as_the_whitened_image_and_its_negative(whitened):
     layer, images = whitened
     out = layer.forward(Current.from_static(images, 1), dsr.Run()).values()

@@ -460,7 +460,7 @@ def test_threshold_gradients_are_scaled_and_no_others(neuron):
     [
         (
             lambda: built("preact_resnet19"),
-            "key 'model': expected one of digits, mlp, cifar_fast, cifar_deep, preact_resnet18, .*net50",
+            "key 'model': expected one of digits, mlp, cifar_fast, cifar_deep, image_deep, preact_resnet18, .*net50",
         ),
         (lambda: built("digits", features=(1, 10, 8)), r"digits: argument 'features': .*multiples of 4, got \(1, 10"),
         (lambda: built("digits", features=(64,)), r"digits: argument 'features': expected \(C, H, W\)"),

@@ -51,7 +51,7 @@ def test_recipes_of_the_table_exist():
     named = {
         name
         for name in re.findall(r"`([a-z0-9-]+)`", text)
-        if name.split("-")[0] in ("cifar10", "cifar100", "dvs", "imagenet", "digits")
+        if name.split("-")[0] in ("cifar10", "cifar100", "dvs", "imagenet", "imagenette", "digits")
     }
     named -= {"cifar10", "cifar100", "dvs-cifar10"}  # names of data
     assert named

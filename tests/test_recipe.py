@@ -130,7 +130,7 @@ def test_the_preparation_of_a_recipe_has_all_its_options():
 
 def test_keys_without_effect_are_found():
     for name in recipe.names():
-        assert recipe.without_effect(recipe.load(name), started=name == "imagenet-if") == []
+        assert recipe.without_effect(recipe.load(name), started=name in ("imagenet-if", "imagenette-hybrid")) == []
     changes = ["crop_padding=2", "tau=2", "optimizer=adam", "momentum=0.5", "alternate_flip=true", "start_batches=9"]
     assert recipe.without_effect(recipe.load("digits", changes)) == [
         "tau has an effect only with neuron = lif",

@@ -27,7 +27,7 @@ __all__ = [
 
 _CROPS = ("crop_padding", "crop_reflect", "flip", "cutout", "random_erasing")
 _DECODED = ("image_size", "same_size", "on_error")
-_COLOURS = ("colour_jitter", "hue_jitter", "trivial_augment")
+_COLOURS = ("colour_jitter", "hue_jitter", "trivial_augment", "rand_augment", "rand_magnitude")
 _FRAMES = ("crop_padding", "flip", "cutout", "image_size", "frames_by", "roll")
 _NORMALISED = ("normalisation", "mean", "deviation")
 _SPLIT = ("test_share", "split_seed")
@@ -39,7 +39,7 @@ _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "folder": (
         "folder",
         "load_folder",
-        (*_NORMALISED, *_SPLIT, *_CROPS, *_COLOURS, *_DECODED, "random_resized_crop", "workers"),
+        (*_NORMALISED, *_SPLIT, *_CROPS, *_COLOURS, *_DECODED, "random_resized_crop", "crop_area", "workers"),
     ),
     "dvs-cifar10": ("events.recordings", "load_dvs_cifar10", _FRAMES),
     "events": ("events.recordings", "load_events", _FRAMES),

@@ -6,7 +6,7 @@
 | 1, 2 | rows and columns of a crop: of `random_crop`, and of `resized_crop` where its crop lies |
 | 3, 4 | area and aspect ratio of `resized_crop` |
 | 5, 6 | row and column of the centre of a cutout |
-| 1, 2 | also the seed of `generator_of`, from which newer kinds draw: erasing, colours, TrivialAugment, mixing |
+| 1, 2 | also the seed of `generator_of`, from which newer kinds draw: `ERASING` and those after it |
 
 Frames of events use some of the columns in another way: see `dsr.data.events.augment`. `random_crop` and
 `resized_crop` share columns, because no data set uses both.
@@ -27,11 +27,11 @@ from dsr.ops import Values
 
 Bytes = NDArray[np.uint8]
 
-AREA = (0.08, 1.0)
+LEAST_AREA = 0.08
 SHAPE = (3 / 4, 4 / 3)
 TRIES = 10
 ERASED_AREA, ERASED_SHAPE = (0.02, 1 / 3), (0.3, 3.3)
-ERASING, JITTER, TRIVIAL, MIXING = range(4)
+ERASING, JITTER, TRIVIAL, MIXING, RANDOM = range(5)
 """Kinds of augmentation with a generator of their own."""
 
 
@@ -105,12 +105,14 @@ def erased(images: NDArray[Any], probability: float, draws: Draws) -> NDArray[An
     return out
 
 
-def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
+def resized_crop(
+    height: int, width: int, draws: NDArray[np.float64], least: float = LEAST_AREA
+) -> tuple[int, int, int, int]:
     """A random crop of an image: its first row and column, height and width.
 
-    Its area is uniform in `AREA`, and its aspect ratio log-uniform in `SHAPE`. Like the usual implementation
-    (torchvision's ``RandomResizedCrop``), it draws again if the crop does not fit into the image, at most `TRIES`
-    times, and after that takes the largest crop in the middle.
+    Its share of the area is uniform in [least, 1], and its aspect ratio log-uniform in `SHAPE`. Like the usual
+    implementation (torchvision's ``RandomResizedCrop``), it draws again if the crop does not fit into the image, at
+    most `TRIES` times, and after that takes the largest crop in the middle.
 
     Parameters
     ----------
@@ -122,7 +124,7 @@ def resized_crop(height: int, width: int, draws: NDArray[np.float64]) -> tuple[i
     area, shape = draws[3], draws[4]
     further = None
     for _ in range(TRIES):
-        pixels = height * width * (AREA[0] + area * (AREA[1] - AREA[0]))
+        pixels = height * width * (least + area * (1 - least))
         ratio = exp(log(SHAPE[0]) + shape * (log(SHAPE[1]) - log(SHAPE[0])))
         columns, rows = round(sqrt(pixels * ratio)), round(sqrt(pixels / ratio))
         if 0 < columns <= width and 0 < rows <= height:

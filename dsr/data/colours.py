@@ -1,4 +1,4 @@
-"""Colour jitter and TrivialAugment of single pictures, by the operations of Pillow."""
+"""Colour jitter, TrivialAugment and RandAugment of single pictures, by the operations of Pillow."""
 
 from __future__ import annotations
 
@@ -8,19 +8,53 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.data.augment import JITTER, TRIVIAL, generator_of
+from dsr.data.augment import JITTER, RANDOM, TRIVIAL, generator_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 LEVELS = 31
-"""Strengths of TrivialAugment, equally far apart, the first of which changes nothing."""
+"""Strengths of an operation, equally far apart, the first of which changes nothing."""
 _ENHANCED = ("Brightness", "Contrast", "Color", "Sharpness")
 OPERATIONS = (
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *_ENHANCED),
     *("Posterize", "Solarize", "AutoContrast", "Equalize"),
 )
-"""Those of TrivialAugment's wide set."""
+"""Those of TrivialAugment's wide set, which are those of RandAugment."""
+
+
+@dataclass(frozen=True)
+class Most:
+    """What operations do at their largest strength.
+
+    Attributes
+    ----------
+    shear : float
+        Pixels that a row moves for each row above it.
+    shift : tuple of float
+        Pixels to the side, and down.
+    turn : float
+        Degrees.
+    enhanced : float
+        Brightness and the like are multiplied by 1 less or 1 plus this.
+    bits : int
+        Bits of a colour that posterising takes away.
+    """
+
+    shear: float
+    shift: tuple[float, float]
+    turn: float
+    enhanced: float
+    bits: int
+
+
+WIDE = Most(0.99, (32, 32), 135, 0.99, 6)
+"""Of TrivialAugment."""
+
+
+def narrow(width: int, height: int) -> Most:
+    """Of RandAugment, for pictures of this size."""
+    return Most(0.3, (150 / 331 * width, 150 / 331 * height), 30, 0.9, 4)
 
 
 @dataclass(frozen=True)
@@ -36,11 +70,18 @@ class Colours:
     trivial_augment : bool
         One operation of `OPERATIONS` with a strength by chance (S. Müller and F. Hutter, "TrivialAugment: Tuning-free
         Yet State-of-the-Art Data Augmentation", 2021).
+    rand_augment : int
+        So many operations, one after the other, which may repeat (E. Cubuk et al., "RandAugment: Practical Automated
+        Data Augmentation with a Reduced Search Space", 2020).
+    rand_magnitude : int
+        Their strength, from 0 to ``LEVELS - 1``.
     """
 
     colour_jitter: float = 0.0
     hue_jitter: float = 0.0
     trivial_augment: bool = False
+    rand_augment: int = 0
+    rand_magnitude: int = 9
 
     def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Picture:
         """The picture, changed by the random numbers of the sample, (DRAWS,)."""
@@ -48,6 +89,11 @@ class Colours:
             generator = generator_of(draws, TRIVIAL)
             name, level = OPERATIONS[generator.integers(len(OPERATIONS))], int(generator.integers(LEVELS))
             picture = operation(picture, name, level, negative=bool(generator.random() < 0.5))
+        if self.rand_augment:
+            generator, most = generator_of(draws, RANDOM), narrow(*picture.size)
+            for _ in range(self.rand_augment):
+                name, negative = OPERATIONS[generator.integers(len(OPERATIONS))], bool(generator.random() < 0.5)
+                picture = operation(picture, name, self.rand_magnitude, negative, most)
         if self.colour_jitter or self.hue_jitter:
             picture = self._jittered(picture, generator_of(draws, JITTER))
         return picture
@@ -65,31 +111,32 @@ class Colours:
         return picture
 
 
-def operation(picture: Picture, name: str, level: int, negative: bool = False) -> Picture:
+def operation(picture: Picture, name: str, level: int, negative: bool = False, most: Most = WIDE) -> Picture:
     """An operation of `OPERATIONS` with a strength of 0 to ``LEVELS - 1``.
 
-    The strengths are those of the usual implementation (torchvision's ``TrivialAugmentWide``); what moves in is black.
+    The strengths are those of the usual implementation (torchvision's ``TrivialAugmentWide``, and ``RandAugment`` with
+    what `narrow` gives); what moves in is black.
     """
     from PIL import ImageEnhance, ImageOps
     from PIL.Image import Resampling, Transform
 
     strength, sign = level / (LEVELS - 1), -1.0 if negative else 1.0
-    shear, shift = 0.99 * strength * sign, 32.0 * strength * sign
+    shear, (across, down) = most.shear * strength * sign, (strength * sign * pixels for pixels in most.shift)
     affine = {
         "ShearX": (1, shear, 0, 0, 1, 0),
         "ShearY": (1, 0, 0, shear, 1, 0),
-        "TranslateX": (1, 0, int(shift), 0, 1, 0),
-        "TranslateY": (1, 0, 0, 0, 1, int(shift)),
+        "TranslateX": (1, 0, int(across), 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, int(down)),
     }
     if name in affine:
         return picture.transform(picture.size, Transform.AFFINE, affine[name], Resampling.NEAREST)
     if name == "Rotate":
-        return picture.rotate(135 * strength * sign, Resampling.NEAREST)
+        return picture.rotate(most.turn * strength * sign, Resampling.NEAREST)
     if name in _ENHANCED:
-        enhanced: Picture = getattr(ImageEnhance, name)(picture).enhance(1 + 0.99 * strength * sign)
+        enhanced: Picture = getattr(ImageEnhance, name)(picture).enhance(1 + most.enhanced * strength * sign)
         return enhanced
     if name == "Posterize":
-        return ImageOps.posterize(picture, 8 - round(6 * strength))
+        return ImageOps.posterize(picture, 8 - round(most.bits * strength))
     if name == "Solarize":
         return ImageOps.solarize(picture, 256 - round(256 * strength))
     if name == "AutoContrast":

@@ -15,6 +15,8 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +52,9 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     path : Path
         The folder that contains both.
     preparation : Preparation
-        `image_size`, `random_resized_crop`, `crop_padding`, `crop_reflect`, `flip`, `cutout`, `random_erasing`,
-        `colour_jitter`, `hue_jitter`, `trivial_augment` and `workers` apply. The two crops exclude each other. Without
+        `image_size`, `same_size`, `random_resized_crop`, `crop_area`, `crop_padding`, `crop_reflect`, `flip`, `cutout`,
+        `random_erasing`, `colour_jitter`, `hue_jitter`, `trivial_augment`, `rand_augment`, `rand_magnitude` and
+        `workers` apply. The two crops exclude each other, and so do TrivialAugment and RandAugment. Without
         `image_size` all images must have one size. `mean` and `deviation` are of red, green and blue in [0, 1]; with
         ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there are fewer).
         `test_share` and `split_seed` decide the split where there is none.
@@ -79,9 +82,22 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
     if not preparation.image_size:
         first = open_image(files[0])
         height, width = first.height, first.width
-    colours = Colours(preparation.colour_jitter, preparation.hue_jitter, preparation.trivial_augment)
+    if preparation.trivial_augment and preparation.rand_augment:
+        raise ValueError("load_folder: expected rand_augment 0 with trivial_augment, got both")
+    colours = Colours(
+        preparation.colour_jitter,
+        preparation.hue_jitter,
+        preparation.trivial_augment,
+        preparation.rand_augment,
+        preparation.rand_magnitude,
+    )
     decoder = Decoder(
-        preparation.image_size, preparation.random_resized_crop, (height, width), colours, preparation.same_size
+        preparation.image_size,
+        preparation.random_resized_crop,
+        (height, width),
+        colours,
+        preparation.same_size,
+        crop_area=preparation.crop_area,
     )
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)
@@ -159,6 +175,13 @@ class FolderSamples(Samples):
 
         for read in call_ahead(self.reader, tasks(), self.workers):
             yield self._made(read, *kept.pop(0))
+
+    def at_size(self, side: int) -> FolderSamples:
+        """The same files, decoded to another size; pictures that are skipped are counted together."""
+        other = copy(self)
+        other.decoder = replace(self.decoder, image_size=side, size=(side, side))
+        other.reader = replace(self.reader, decoder=other.decoder)
+        return other
 
     def _made(self, read: tuple[Bytes, dict[int, str]], numbers: Numbers, draws: Draws | None) -> Values:
         """The batch; others of their classes take the places of damaged pictures."""

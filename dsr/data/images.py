@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.data.augment import Bytes, resized_crop
+from dsr.data.augment import LEAST_AREA, Bytes, resized_crop
 from dsr.data.colours import Colours
 from dsr.data.samples import Draws
 from dsr.data.tars import Member, content
@@ -55,6 +55,8 @@ class Decoder:
     same_size : {"scale", "keep"}
         Whether pictures that are of `image_size` already are scaled and cut as well, or taken as they are; those of
         which a random crop is taken never are.
+    crop_area : float
+        Least share of a picture's area that a random crop takes.
     """
 
     image_size: int = 0
@@ -62,6 +64,7 @@ class Decoder:
     size: tuple[int, int] | None = None
     colours: Colours | None = None
     same_size: Literal["scale", "keep"] = "scale"
+    crop_area: float = LEAST_AREA
 
     def batch(self, task: tuple[Sequence[str | Member], Draws | None]) -> Bytes:
         """The images of some files, given with the draws of each."""
@@ -95,7 +98,7 @@ class Decoder:
 
         side, height, width = self.image_size, picture.height, picture.width
         if self.random_resized_crop and draws is not None:
-            row, column, rows, columns = resized_crop(height, width, draws)
+            row, column, rows, columns = resized_crop(height, width, draws, self.crop_area)
             part = picture.crop((column, row, column + columns, row + rows))
             return part.resize((side, side), Resampling.BILINEAR)
         if self.same_size == "keep" and (height, width) == (side, side):

@@ -25,6 +25,7 @@ from dsr.ops.arguments import LARGEST, SMALLEST, shown
 Owner = TypeVar("Owner", bound=type)
 
 _INTEGERS: Any = tuple[int, ...]
+_INTEGERS_BY_NUMBER: Any = dict[int, int]
 _KINDS: dict[type, str] = {
     int: "an integer",
     float: "a number",
@@ -33,6 +34,7 @@ _KINDS: dict[type, str] = {
     tuple: "a list of finite numbers",
     _INTEGERS: "a list of integers",
     dict: "a table of values by name",
+    _INTEGERS_BY_NUMBER: "a table of integers by number",
 }
 
 
@@ -86,7 +88,7 @@ class Option:
     name : str
         Of the field.
     kind : type
-        int, float, bool or str, tuple (of float), ``tuple[int, ...]`` or dict.
+        int, float, bool or str, tuple (of float), ``tuple[int, ...]``, dict or ``dict[int, int]``.
     choices : tuple of str
         All values, where they are few; else empty.
     range : Range or None
@@ -128,8 +130,15 @@ class Option:
         except Exception:  # an object of the user's may raise anything
             good = False
         if not good:
-            raise ValueError(f"expected {self.expected}, got {shown(value)}")
+            raise ValueError(f"expected {self.expected}, got {_shown(value)}")
         return found
+
+
+def _shown(value: Any) -> str:
+    """`shown`, and the entries of short tables in TOML's braces."""
+    if not isinstance(value, dict) or len(value) > 8:
+        return shown(value)
+    return f"{{{', '.join(f'{key} = {shown(entry)}' for key, entry in value.items())}}}"
 
 
 def _number(value: Any) -> float:
@@ -174,6 +183,16 @@ def _table(value: Any) -> dict[str, Any]:
     return dict(json.loads(json.dumps(dict(value))))  # what a run folder can keep, and nobody else can change
 
 
+def _integers_by_number(value: Any) -> dict[int, int]:
+    """From a table whose keys are numbers, or text of digits, as TOML and JSON have them; by rising numbers."""
+    if not isinstance(value, Mapping):
+        raise TypeError
+    found = {int(key) if isinstance(key, str) else _integer(key): _integer(entry) for key, entry in value.items()}
+    if len(found) < len(value):
+        raise ValueError
+    return dict(sorted(found.items()))
+
+
 _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     int: _integer,
     float: _number,
@@ -182,6 +201,7 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     tuple: _numbers,
     _INTEGERS: _integers,
     dict: _table,
+    _INTEGERS_BY_NUMBER: _integers_by_number,
 }
 
 
@@ -210,7 +230,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     needs = [item for item in about if isinstance(item, With)]
     return Option(
         name,
-        str if choices else kind if kind == _INTEGERS else get_origin(kind) or kind,
+        str if choices else kind if kind in (_INTEGERS, _INTEGERS_BY_NUMBER) else get_origin(kind) or kind,
         choices,
         ranges[0] if ranges else None,
         needs[0] if needs else None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.data.options import COUNT, NATURAL, PROBABILITY, SEED, SHARE, Range, With, check, documented
+from dsr.data.options import COUNT, NATURAL, PORTION, PROBABILITY, SEED, SHARE, Range, With, check, documented
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.targets import Task, as_targets
 from dsr.ops import Values
@@ -22,6 +22,7 @@ Transform = Callable[[NDArray[Any], "Draws | None"], Values]
 DRAWS = 8
 """Random numbers of a sample in an epoch; kinds of augmentation read columns of their own, or seed a generator."""
 
+_MAGNITUDE = Range("an integer in [0, 30]", lambda value: 0 <= value <= 30)
 _HALF = Range("a number in [0, 0.5]", lambda value: 0 <= value <= 0.5)
 
 
@@ -54,7 +55,10 @@ class SampleOptions:
     on_error: Annotated[
         Literal["stop", "skip"], "What a damaged picture does: end the run, or give its place to another of its class."
     ] = "stop"
-    random_resized_crop: Annotated[bool, "Train on random parts of images: 8 to 100 % of the area, 3:4 to 4:3."] = False
+    random_resized_crop: Annotated[bool, "Train on random parts of images, of shapes from 3:4 to 4:3."] = False
+    crop_area: Annotated[
+        float, PORTION, With("random_resized_crop"), "Least share of the area that such a part has; the largest is 1."
+    ] = 0.08
     frames_by: Annotated[
         Literal["number", "time"], "Frames of event recordings have equally many events, or are equally long."
     ] = "number"
@@ -70,6 +74,8 @@ class SampleOptions:
     ] = 0.0
     hue_jitter: Annotated[float, _HALF, "Most by which their hue turns, as a share of a full turn."] = 0.0
     trivial_augment: Annotated[bool, "Change each training picture by an operation of TrivialAugment (wide)."] = False
+    rand_augment: Annotated[int, NATURAL, "Operations of RandAugment that change each training picture."] = 0
+    rand_magnitude: Annotated[int, _MAGNITUDE, With("rand_augment"), "Their strength."] = 9
 
 
 @documented
@@ -131,6 +137,21 @@ class Samples:
         for numbers, draws in plan:
             yield self.batch(numbers, draws)
 
+    def at_size(self, side: int) -> Samples:
+        """The same samples as images of another size.
+
+        Parameters
+        ----------
+        side : int
+            Height and width, in pixels.
+
+        Raises
+        ------
+        ValueError
+            Samples of this kind have a size of their own.
+        """
+        raise ValueError(f"{type(self).__name__}.at_size: expected image files, which can be resized to {side} pixels")
+
 
 class ArraySamples(Samples):
     """Samples in memory.
@@ -182,6 +203,10 @@ class Subset(Samples):
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
         """The batches of the set below."""
         return self.samples.batches((self.numbers[numbers], draws) for numbers, draws in plan)
+
+    def at_size(self, side: int) -> Samples:
+        """These of the set below, as images of another size."""
+        return Subset(self.samples.at_size(side), self.numbers)
 
 
 @dataclass(frozen=True, eq=False)

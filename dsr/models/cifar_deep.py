@@ -36,26 +36,31 @@ def cifar_deep(make_neuron: MakeNeuron, features: tuple[int, ...], classes: int,
     """
     require_image("cifar_deep", features, "32x32 pixels", lambda height, width: (height, width) == (32, 32))
 
-    def normalised(conv: Layer, out: int) -> Sequential:
-        return Sequential(conv=conv, bn=BatchNorm(out, gain=False), neuron=make_neuron())
-
-    def conv(channels: int) -> Conv2d:
-        return Conv2d(channels, channels, 3, 1, 1, bias=False, dirac=True)
-
-    def group(channels: int, out: int) -> Sequential:
-        body = Sequential(first=normalised(conv(out), out), conv=conv(out))
-        return Sequential(
-            pool=normalised(PooledConv2d(channels, out, 3, 1, bias=False, dirac=True), out),
-            sum=normalised(Residual(body), out),
-        )
-
     return Sequential(
-        stem=normalised(WhitenedConv2d(features[0], width // 2, 3, 1), width // 2),
-        group1=group(width // 2, width),
-        group2=group(width, 3 * width),
-        group3=group(3 * width, 4 * width),
+        stem=normalised(make_neuron, WhitenedConv2d(features[0], width // 2, 3, 1), width // 2),
+        group1=group(make_neuron, width // 2, width),
+        group2=group(make_neuron, width, 3 * width),
+        group3=group(make_neuron, 3 * width, 4 * width),
         pool=AvgPool2d(3),
         flatten=Flatten(),
         linear=Linear(4 * width, classes, bias=False),
         bn=BatchNorm(classes),
+    )
+
+
+def normalised(make_neuron: MakeNeuron, layer: Layer, out: int) -> Sequential:
+    """A layer of `out` channels with normalisation and neurons."""
+    return Sequential(conv=layer, bn=BatchNorm(out, gain=False), neuron=make_neuron())
+
+
+def group(make_neuron: MakeNeuron, channels: int, out: int) -> Sequential:
+    """A convolution that halves the side, and two more whose sum with its spikes is normalised."""
+
+    def conv() -> Conv2d:
+        return Conv2d(out, out, 3, 1, 1, bias=False, dirac=True)
+
+    body = Sequential(first=normalised(make_neuron, conv(), out), conv=conv())
+    return Sequential(
+        pool=normalised(make_neuron, PooledConv2d(channels, out, 3, 1, bias=False, dirac=True), out),
+        sum=normalised(make_neuron, Residual(body), out),
     )

@@ -101,7 +101,7 @@ class PooledConv2d(MadeKernel):
 
 
 class WhitenedConv2d(MadeKernel):
-    """A convolution of stride 1 after a frozen whitening of the image, as one convolution.
+    """A convolution after a frozen whitening of the image, as one convolution.
 
     The whitening's filters are the eigenvectors of the covariance of all P x P patches of training images, divided by
     the root of their eigenvalues, so that its outputs are uncorrelated; they are computed once, in `calibrate` (K.
@@ -121,6 +121,8 @@ class WhitenedConv2d(MadeKernel):
         P.
     eps : float
         Added to the eigenvalues.
+    stride : int
+        Of the convolution; the whitening before it has stride 1.
 
     Notes
     -----
@@ -135,10 +137,11 @@ class WhitenedConv2d(MadeKernel):
         padding: int = 0,
         patch_size: int = 2,
         eps: float = 5e-4,
+        stride: int = 1,
     ) -> None:
         in_channels, patch_size = as_counts("WhitenedConv2d", in_channels=in_channels, patch_size=patch_size)
         patch = in_channels * patch_size**2
-        super().__init__(patch, out_channels, kernel_size, 1, padding, bias=False, dirac=True)
+        super().__init__(patch, out_channels, kernel_size, stride, padding, bias=False, dirac=True)
         height, width = (size + patch_size - 1 for size in self.geometry.kernel)
         self.geometry = replace(self.geometry, kernel=(height, width))
         self.eps = as_number("WhitenedConv2d", "eps", eps, lambda value: 0 <= value < inf, "a number >= 0")

@@ -24,6 +24,7 @@ from dsr.nn.network import Network
 from dsr.nn.run import Budget, Run
 from dsr.ops.arguments import as_count
 from dsr.optim.optimizers import Optimizer
+from dsr.train import image_sizes
 from dsr.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def of_recipe(
     return step_memory(
         network,
         optimizer,
-        features,
+        image_sizes.largest(recipe, features),
         ceil(count / ranks),
         has_time=has_time,
         accumulate=recipe.accumulate,

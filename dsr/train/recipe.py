@@ -71,6 +71,10 @@ _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
 _WEIGHT_BITS = Range("0 or an integer from 2 to 8", lambda value: value == 0 or 2 <= value <= 8)
 _LEVELS = Range("an integer in [1, 255]", lambda value: 1 <= value <= MOST_LEVELS)
 _STEPS = Range("a list of integers in [1, 2**31)", lambda values: all(1 <= value < 2**31 for value in values))
+_SIDES = Range(
+    "a table of sides in pixels by epochs done, such as {0 = 96, 4 = 128}",
+    lambda values: all(0 <= epoch < 2**31 and 1 <= side < 2**31 for epoch, side in values.items()),
+)
 _MIXED = Range("0 or a number in [0.01, 100]", lambda value: value == 0 or 0.01 <= value <= 100)
 _ALPHA = Range("a number in [2**-20, 1]", lambda value: 2.0**-20 <= value <= 1)
 
@@ -107,6 +111,9 @@ class Recipe(SampleOptions):
     train_threshold: Annotated[bool, _SPIKING, "Whether thresholds are trained."] = True
     threshold_gradient_scale: Annotated[float, NOT_NEGATIVE, _SPIKING, "Factor of the gradients of thresholds."] = 1.0
     alternate_flip: Annotated[bool, With("flip"), "Mirror in every other epoch instead of by chance."] = False
+    image_sizes: Annotated[
+        dict[int, int], _SIDES, "Side of training images from an epoch on, before the first one image_size."
+    ] = field(default_factory=dict)
     validation: Annotated[int, NATURAL, "Training samples held out to measure with, instead of the test set."] = 0
     epochs: Annotated[int, COUNT, "Passes through the training samples."] = 10
     batch_size: Annotated[int, COUNT, "Samples of a step, on all ranks together, at least 2."] = 128
@@ -341,6 +348,8 @@ def without_effect(recipe: Recipe, started: bool = False) -> list[str]:
             lines.append(f"{name} has an effect only {option.needs}")
         elif name in ("width", "dropout") and is_reference(recipe.model):
             lines.append(f"{name} has no effect with a model of your own; its options are in model_options")
+        elif name == "image_sizes" and (late := [epoch for epoch in recipe.image_sizes if epoch >= recipe.epochs]):
+            lines.append(f"image_sizes from epoch {late[0]} on has no effect with epochs = {recipe.epochs}")
         elif name.startswith("start_") and not started:
             lines.append(f"{name} has an effect only with --from")
     return lines
@@ -348,7 +357,7 @@ def without_effect(recipe: Recipe, started: bool = False) -> list[str]:
 
 def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
-        entries = (f"{_key(name)} = {_toml(inner)}" for name, inner in value.items())
+        entries = (f"{_key(str(name))} = {_toml(inner)}" for name, inner in value.items())
         return f"{{{', '.join(entries)}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"

@@ -26,7 +26,7 @@ from dsr.ops import Values
 from dsr.ops.arguments import as_number
 from dsr.optim.average import WeightAverage
 from dsr.optim.optimizers import Optimizer, clip_gradients, gradient_norm
-from dsr.train import own_runs, run_folder, starting, tensorboard
+from dsr.train import image_sizes, own_runs, run_folder, starting, tensorboard
 from dsr.train.build import (
     Augment,
     Build,
@@ -161,6 +161,8 @@ class Trainer:
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
         self.teacher = Teacher.of(self.recipe, samples)
+        networks = [self.network] if self.teacher is None else [self.network, self.teacher.network]
+        image_sizes.require_fit(self.recipe, networks, self.training, samples.features)
         if self.recipe.timesteps_drawn and samples.preprocessing is not None and samples.preprocessing.has_time:
             raise ValueError(
                 "recipe: key 'timesteps_drawn': expected samples that are the same at every step, got some with time"
@@ -429,7 +431,8 @@ class Trainer:
         draws = epoch_draws(
             len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
         )
-        images = self.training.batches((batch, draws[batch]) for batch in batches)
+        training = image_sizes.of_epoch(self.recipe, self.training, self.position.epoch)
+        images = training.batches((batch, draws[batch]) for batch in batches)
         for batch, image in zip(batches, images, strict=True):
             changed = image if self.augment is None else self.augment(image, draws[batch])
             labels = self.training.labels[batch]

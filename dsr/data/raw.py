@@ -1,4 +1,4 @@
-"""Raw samples and files as a trained model takes them, and what its outputs are called."""
+"""Raw samples and files as a trained model takes them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data.preprocessing import Preprocessing
-from dsr.ops import Values
 from dsr.ops.arguments import as_array, require_finite
 
 
@@ -51,13 +49,3 @@ def raw_batches(function: str, x: Any, preprocessing: Preprocessing | None, batc
         array = as_array(function, "x", x, least_axes=2)
         require_finite(function, "x", array)
         yield array
-
-
-def by_name(rates: Values, task: str, classes: Sequence[str]) -> NDArray[Any]:
-    """The class of each sample, by its name if it has one; which labels are there; or the values as they are."""
-    if task == "multilabel":
-        return rates > 0
-    if task != "classification":
-        return rates
-    numbers = rates.argmax(axis=1)
-    return np.array(classes)[numbers] if classes else numbers

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.preprocessing import Preprocessing
-from dsr.data.raw import by_name, raw_batches
+from dsr.data.raw import raw_batches
 from dsr.deploy import integer_steps as i
 from dsr.deploy.integer_engine import Data, Engine, State
 from dsr.deploy.integer_file import load_steps, save_steps
@@ -129,7 +129,13 @@ class IntegerModel:
 
     def predict(self, x: Any, batch_size: int = 256) -> NDArray[Any]:
         """The class of each sample by its name or number, as `Model.predict`."""
-        return by_name(self.outputs(x, batch_size), self.task, self.classes)
+        rates = self.outputs(x, batch_size)
+        if self.task == "multilabel":
+            return rates > 0
+        if self.task != "classification":
+            return rates
+        numbers = rates.argmax(axis=1)
+        return np.array(self.classes)[numbers] if self.classes and rates.ndim == 2 else numbers
 
     def save(self, file: str | Path) -> None:
         """Write it into one file, which `IntegerModel.load` reads; OSError if that fails, an older one is as it was."""

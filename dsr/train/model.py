@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.preprocessing import Preprocessing
-from dsr.data.raw import by_name, raw_batches
+from dsr.data.raw import raw_batches
 from dsr.data.targets import Task
 from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.files import checkpoint, reference
@@ -104,7 +104,13 @@ class Model:
         ndarray of str, shape (B,); of bool, (B, K); or of float32, (B, K)
             Class numbers, (B,), where the classes have no names.
         """
-        return by_name(self.outputs(x, batch_size), self.task, self.classes)
+        rates = self.outputs(x, batch_size)
+        if self.task == "multilabel":
+            return rates > 0
+        if self.task != "classification":
+            return rates
+        numbers = rates.argmax(axis=1)
+        return np.array(self.classes)[numbers] if self.classes else numbers
 
     def predict_proba(
         self, x: ArrayLike | str | Path | Sequence[str | Path], batch_size: int = BATCH

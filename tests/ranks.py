@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+from patience import patiently
 
 from dsr.train.distributed import Ranks
 
@@ -11,7 +12,7 @@ class Threads:
     """What the ranks of a test share: collective calls put their arrays here, and wait for each other."""
 
     def __init__(self, size):
-        self.size, self.slots, self.barrier = size, [None] * size, threading.Barrier(size, timeout=60)
+        self.size, self.slots, self.barrier = size, [None] * size, threading.Barrier(size, timeout=patiently(60))
         self.sent = [0] * size
 
     def exchange(self, rank, array):

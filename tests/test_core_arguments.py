@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from core_table import ENTRIES, arguments_of, draw_sizes, make_arguments, plain_sizes, settle
 from core_table import NUMBERS as NUMBERS_RETURNED
+from patience import patiently
 
 from dsr import _core
 from dsr.ops import Geometry, if_model
@@ -499,7 +500,7 @@ def test_hard_calls_end(number):
         "    print(error)",
     ]
     # -P: import the dsr that this process has, not a folder of that name
-    subprocess.run([sys.executable, "-P", "-c", "\n".join(lines)], check=True, timeout=20)
+    subprocess.run([sys.executable, "-P", "-c", "\n".join(lines)], check=True, timeout=patiently(20))
 
 
 THREADS_REFUSED = r"^set_threads: argument 'threads': expected an integer in \[1, 1024\], got "
@@ -546,7 +547,9 @@ def test_any_number_of_threads_in_the_environment(environment, threads):
     ]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
     command = [sys.executable, "-P", "-c", "\n".join(lines)]
-    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        command, env=clean | environment, capture_output=True, text=True, check=True, timeout=patiently(100)
+    )
     assert int(done.stdout) == (threads or int(done.stdout)) <= 1024
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import patiently
 
 from dsr.data import Preparation, load
 from dsr.data.augment import resized_crop
@@ -470,7 +471,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until_dead(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patiently(10)
     while any(map(alive, pids)):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.02)
@@ -494,7 +495,7 @@ def test_workers_end_with_the_program(tmp_path, how):
             os.killpg(program.pid, signal.SIGINT)
         elif how == "kill":
             program.kill()
-        errors = program.communicate(timeout=20)[1]
+        errors = program.communicate(timeout=patiently(20))[1]
     wait_until_dead(pids)
     if how == "interrupt":
         assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1, errors
@@ -512,12 +513,12 @@ def test_an_interrupt_while_workers_start(tmp_path, seconds):
         "    run()\n"
     )
     with start_script(tmp_path, "list(results)", guard=guard) as program:
-        errors = program.communicate(timeout=20)[1]
+        errors = program.communicate(timeout=patiently(20))[1]
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1, errors
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     with start_script(tmp_path, "list(results)", guard="run()") as program:
-        errors = program.communicate(timeout=30)[1]
+        errors = program.communicate(timeout=patiently(30))[1]
     last = errors.strip().splitlines()[-1]
     assert "ChildProcessError: a worker process died: exit status 1; a script" in last and "__main__" in last

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import patiently
 from ranks import Communicator, Threads, on_ranks
 
 import dsr
@@ -464,7 +465,7 @@ def settings(*changes):
 
 
 def wait_for(path, process):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + patiently(60)
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
@@ -474,7 +475,7 @@ def wait_for(path, process):
 def test_processes_give_the_bits_of_threads(mpirun, tmp_path):
     """Sums do not depend on what carries them. Only rank 0 speaks."""
     process = mpirun("digits", *settings("epochs=2", "sync_batch_norm=true"), "--out", tmp_path / "run")
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=patiently(60))
     assert process.returncode == 0, error
     assert output.count("test accuracy") == 0 and output.count("validation accuracy") == 1
     assert "2 ranks" in output and output.count("epoch 2/2") == 1
@@ -494,8 +495,8 @@ def test_a_killed_rank_ends_the_job(mpirun, tmp_path, rank):
     wait_for(folder / run_folder.METRICS, process)
     os.kill(int((tmp_path / str(rank)).read_text()), signal.SIGKILL)
     killed = time.monotonic()
-    _, error = process.communicate(timeout=30)
-    assert time.monotonic() - killed < 30
+    _, error = process.communicate(timeout=patiently(30))
+    assert time.monotonic() - killed < patiently(30)
     assert process.returncode != 0
     assert f"rank {rank}" in error
     network, _, metadata = run_folder.load_run(folder)
@@ -519,8 +520,8 @@ def test_a_failing_rank_says_why_and_ends_the_job(mpirun, tmp_path):
     code = f"sys.path.insert(0, {str(tmp_path)!r}); from failing import main"
     started = time.monotonic()
     process = mpirun("digits", *settings(), "--save-every", 0, "--out", tmp_path / "run", code=code)
-    _, error = process.communicate(timeout=60)
-    assert time.monotonic() - started < 30
+    _, error = process.communicate(timeout=patiently(60))
+    assert time.monotonic() - started < patiently(30)
     assert process.returncode == 1
     assert "dsr: rank 1 of 2: the disk is gone" in error
     assert checkpoint.load(tmp_path / "run" / run_folder.CHECKPOINT)[1]["position"]["step"] == 2
@@ -531,7 +532,7 @@ def test_sigusr1_of_mpirun_saves_and_stops_and_the_run_goes_on(mpirun, tmp_path)
     process = mpirun("digits", *settings("epochs=12"), "--out", folder)
     wait_for(folder / run_folder.METRICS, process)
     process.send_signal(signal.SIGUSR1)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=patiently(30))
     assert process.returncode == 128 + signal.SIGUSR1
     assert error.count(f"go on with: dsr train --resume {folder}") == 1
     trainer = trainer_of(folder, ["epochs=12"])
@@ -539,7 +540,7 @@ def test_sigusr1_of_mpirun_saves_and_stops_and_the_run_goes_on(mpirun, tmp_path)
     stopped = trainer.position
     assert stopped.epoch >= 1
     process = mpirun("--resume", folder)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=patiently(60))
     assert process.returncode == 0, error
     assert f"resumed after {stopped.epoch} epochs and {stopped.batch} batches" in output
     whole = tmp_path / "whole"
@@ -556,10 +557,10 @@ def test_a_second_job_does_not_write_into_the_folder(mpirun, tmp_path):
     wait_for(folder / run_folder.METRICS, process)
     for words in (["digits", *settings(), "--out", folder], ["--resume", folder]):
         other = mpirun(*words)
-        _, error = other.communicate(timeout=60)
+        _, error = other.communicate(timeout=patiently(60))
         assert other.returncode == 1
         assert f"{folder} is in use: process " in error
     process.send_signal(signal.SIGUSR1)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=patiently(30))
     assert process.returncode == 128 + signal.SIGUSR1
     assert "go on with" in error and not (folder / ".lock").exists()

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patiently
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
@@ -37,7 +38,9 @@ def command(line):
     line, _, file = line.partition(" > ")
     program, *words = shlex.split(line)
     assert program == "dsr", line
-    done = subprocess.run([sys.executable, "-P", "-m", "dsr", *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dsr", *words], capture_output=True, text=True, timeout=patiently(300)
+    )
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     if file:
         Path(file).write_text(done.stdout, encoding="utf-8")

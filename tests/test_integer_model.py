@@ -307,6 +307,8 @@ def test_bad_data():
         with pytest.raises(ValueError, match=message):
             model.run(data)
     assert model.run(np.ones((0, *features))).shape == (0, 5)
+    with pytest.raises(ValueError, match=r"IntegerModel\.predict: .* the model does not know how files become samples"):
+        model.predict("some.npy")
     stream = model.start(2)
     with pytest.raises(ValueError, match=r"IntegerStream.step: argument 'frame': expected shape \(2, 9\), got \(9,\)"):
         stream.step(np.ones(9))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from functional_table import FUNCTIONS
 from ops_table import EXACT
+from patience import patiently
 from workload import digests
 
 from dsr import _core
@@ -84,7 +85,12 @@ def run_python(level: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """-P in `arguments`: import the dsr that this process has, not a folder of that name."""
     environment = {**os.environ, "DSR_LEVEL": level}
     return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=patiently(300),
     )
 
 

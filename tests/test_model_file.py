@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import zoo
 from plan_table import KINDS, NAMES, network_of
 
 import dsr
@@ -64,6 +65,12 @@ def test_bytes_are_normalised_as_in_training(run):
     np.testing.assert_allclose(DIGITS.preprocessing.batch(pixels(numbers)), DIGITS.test.arrays[numbers], atol=0.02)
     same = dsr.load(run).predict(pixels(numbers)) == dsr.load(run).predict(DIGITS.test.arrays[numbers])
     assert same.mean() > 0.95
+
+
+def test_sequences_are_cut_along_their_batch():
+    network = dsr.Network(zoo.sound(lambda: dsr.IF(0.5), 2, 3), 2, inputs="NCL")
+    x = np.random.default_rng(0).normal(size=(5, 2, 128)).astype(np.float32)
+    np.testing.assert_array_equal(train.Model(network).outputs(x, batch_size=1), network.forward(x))
 
 
 def test_image_files(run, tmp_path):

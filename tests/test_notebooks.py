@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from notebook_runner import fingerprint
+from patience import patiently
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -55,7 +56,9 @@ def test_runs_in_small_form(name, tmp_path):
     environment = os.environ | {"DSR_NOTEBOOK_SMALL": "1", "MPLBACKEND": "Agg"}
     environment.pop("DSR_CIFAR10", None)
     command = [sys.executable, "-W", "error", ROOT / "tests" / "notebook_runner.py", FOLDER / f"{name}.ipynb"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=patiently(600)
+    )
     assert done.returncode == 0, done.stderr
 
 

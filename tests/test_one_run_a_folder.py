@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from patience import patiently
 
 from dsr import data, train
 from dsr.__main__ import main
@@ -35,7 +36,7 @@ def command(folder, *words):
 
 
 def wait_for(path, process):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + patiently(60)
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit

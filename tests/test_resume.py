@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from patience import patiently
 
 from dsr import data, train
 from dsr.data import ArraySamples, DataSet
@@ -104,7 +105,7 @@ LONG = [word for change in ["epochs=60", *SHORT[1:]] for word in ("--set", chang
 
 
 def wait_for(path, process):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + patiently(60)
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
@@ -145,7 +146,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number):
     started = time.monotonic()
     os.kill(process.pid, number)
     _, error = process.communicate()
-    assert time.monotonic() - started < 10  # a second on a quiet machine
+    assert time.monotonic() - started < patiently(10)  # a second on a quiet machine
     assert process.returncode == 128 + number, error
     assert f"go on with: dsr train --resume {folder}" in error
     trainer = trainer_of(folder, ["epochs=60"])
@@ -197,7 +198,7 @@ def test_a_closed_terminal_takes_no_checkpoint_along(tmp_path):
     process.stdout.close()
     process.stderr.close()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=30) == 128 + signal.SIGHUP
+    assert process.wait(timeout=patiently(30)) == 128 + signal.SIGHUP
     trainer = trainer_of(folder, ["epochs=60"])
     trainer.resume()
     assert trainer.position.epoch >= 1

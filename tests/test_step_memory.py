@@ -68,6 +68,43 @@ def test_what_a_process_takes(case):
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
+TAUGHT = """
+import json, sys
+import numpy as np
+import dsr
+from dsr import system, train
+from dsr.train.build import build_network, make_optimizer
+from dsr.train.recipe import Recipe
+from dsr.train.teacher import Teacher
+own, its, features, samples = json.loads(sys.argv[1])
+before = system.peak_memory()
+network, teacher = (build_network(Recipe(**values), tuple(features), 10) for values in (own, its))
+optimizer = make_optimizer(Recipe(**own), network)
+images = np.random.default_rng(0).standard_normal((samples, *features), np.float32)
+labels = np.zeros(samples, int)
+for _ in range(2):
+    train.compute_gradients(network, images, labels, Teacher(teacher, 0.5).loss(dsr.cross_entropy, images))
+    optimizer.step()
+print((system.peak_memory() - before) * 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of processes are compared as Linux counts them")
+def test_a_teacher_takes_memory_too():
+    own = {"data": "random", "model": "mlp", "width": 64, "timesteps": 4}
+    its, features = {**own, "model": "preact_resnet18"}, (3, 32, 32)
+    words = [sys.executable, "-P", "-c", TAUGHT, json.dumps([own, its, features, 64])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    network, teacher = (build_network(Recipe(**values), features, 10) for values in (own, its))
+    optimizer = make_optimizer(Recipe(**own), network)
+    alone = memory.step_memory(network, optimizer, features, 64)
+    taught = memory.step_memory(network, optimizer, features, 64, teacher=teacher)
+    assert taught.weights == alone.weights + sum(array.nbytes for _, array in teacher.arrays())
+    assert taught.total == pytest.approx(float(done.stdout), rel=0.2)
+    assert taught.passes > 2 * alone.passes  # its pass is the largest moment of a step
+
+
 def of(batch, accumulate=1, keep_mb=128):
     recipe = Recipe(data="random", model="preact_resnet18", width=8, timesteps=4, keep_mb=keep_mb)
     network = build_network(recipe, (3, 32, 32), 10)

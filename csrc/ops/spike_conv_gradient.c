@@ -8,6 +8,7 @@ enum { GRAD_WORDS = 8, GRAD_BYTES = 2 << 20, GRAD_PIXELS = 16 };
 
 typedef struct {
     dsr_conv conv;
+    gather_axis y, x;
     dsr_row_code code;
     const uint32_t *transposed;
     size_t batch, taps, lane_words, chunk, chunks, out_blocks, table_rows, channels, list_room, sum_room, band, cells;
@@ -21,6 +22,8 @@ static dsr_status make_gradient_plan(gradient_plan *p, const uint32_t *transpose
                                      unsigned table_bits) {
     *p = (gradient_plan){.conv = conv, .batch = batch, .taps = conv.y.taps * conv.x.taps};
     p->transposed = transposed;
+    p->y = forward_axis(&conv.y);
+    p->x = forward_axis(&conv.x);
     make_row_code(&p->code, table_bits);
     p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
     p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
@@ -103,15 +106,6 @@ static void tabulate(const dsr_gradient *gradient, const gradient_plan *p, const
         dsr_kernel->build_table(rows, room / p->code.table_bits, p->code.table_bits, 1, table);
 }
 
-/* The pixel that an output's tap reads along one direction, or SIZE_MAX. */
-static size_t read_pixel(const dsr_conv_axis *axis, size_t output, size_t tap) {
-    size_t place = output * axis->stride + tap * axis->dilation;
-    if (place < axis->before || (place - axis->before) % axis->spread)
-        return SIZE_MAX;
-    size_t pixel = (place - axis->before) / axis->spread;
-    return pixel < axis->size ? pixel : SIZE_MAX;
-}
-
 /* Input channels of a block of output channels, in whole words. */
 static size_t first_channel(const gradient_plan *p, size_t out) {
     const dsr_conv *conv = &p->conv;
@@ -132,11 +126,11 @@ static void sum_part(const gradient_plan *p, const gradient_part *part, size_t o
     size_t from = first_channel(p, out), channels = end_channel(p, out) - from;
     float *sums = p->sums + ((out * p->taps + tap) * p->channels + from) * DSR_ROW;
     for (size_t y = part->y0; y < part->y1; y++) {
-        size_t in_y = read_pixel(&conv->y, y, tap / conv->x.taps);
+        size_t in_y = gather_pixel(&p->y, y, tap / conv->x.taps);
         if (in_y == SIZE_MAX)
             continue;
         for (size_t x = 0; x < conv->x.out; x++) {
-            size_t in_x = read_pixel(&conv->x, x, tap % conv->x.taps);
+            size_t in_x = gather_pixel(&p->x, x, tap % conv->x.taps);
             if (in_x == SIZE_MAX)
                 continue;
             size_t cell = (in_y - part->in0) * conv->x.size + in_x;

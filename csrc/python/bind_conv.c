@@ -220,6 +220,20 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
                              conv_of(c, 'V', AXIS(c, 'L'), &a->geometry), (unsigned)a->table_bits, a->accumulate != 0);
 }
 
+/* What follows a convolution of spikes at once reads its currents of all T steps, and spikes of a shortcut beside them.
+ */
+static int check_fused_conv(const dsr_call *c, const dsr_geometry *g, size_t table_bits, const float *packed,
+                            const uint32_t *shortcut, const float *shortcut_amplitude) {
+    if ((shortcut == NULL) != (shortcut_amplitude == NULL))
+        return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
+    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 || check_spike_conv(c, g, table_bits) < 0 ||
+        expect_words(c, 'W', AXIS(c, 'G') * g->groups) < 0)
+        return -1;
+    if (shortcut && expect_words(c, 'K', AXIS(c, 'O')) < 0)
+        return -1;
+    return check_packed(c, packed, g);
+}
+
 #define CONV2D_NEURON_SPIKES(A, S)                                                                                     \
     A(S, U32, words, "WHVTB", IN)                                                                                      \
     A(S, F32, weight, "OGYX", IN)                                                                                      \
@@ -241,22 +255,17 @@ OPERATION(conv2d_spikes, check_conv2d_spikes, RETURNS_NOTHING) {
 ARGUMENTS(conv2d_neuron_spikes, CONV2D_NEURON_SPIKES)
 
 CHECK(conv2d_neuron_spikes) {
-    if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
-        return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
+    if (check_fused_conv(c, &a->geometry, a->table_bits, a->packed, a->shortcut, a->shortcut_amplitude) < 0)
+        return -1;
     if ((a->weights == NULL) != (a->weighted == NULL))
         return dsr_refuse(c, "weighted", "an array where 'weights' is one, None where it is None");
-    if (dsr_check_thresholds(c, a->thresholds) < 0 || check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
-        check_spike_conv(c, &a->geometry, a->table_bits) < 0)
-        return -1;
-    if (expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0 ||
-        (a->shortcut && expect_words(c, 'K', AXIS(c, 'O')) < 0) ||
-        dsr_expect_planes(c, 'D', AXIS(c, 'O'), &a->neuron) < 0)
+    if (dsr_check_thresholds(c, a->thresholds) < 0 || dsr_expect_planes(c, 'D', AXIS(c, 'O'), &a->neuron) < 0)
         return -1;
     if (a->potentials &&
         (expect_words(c, 'K', AXIS(c, 'O')) < 0 || dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0 ||
          check_rows(c, "potentials", a->potentials, AXIS(c, 'K') * AXIS(c, 'I') * AXIS(c, 'J') * AXIS(c, 'B')) < 0))
         return -1;
-    return check_packed(c, a->packed, &a->geometry);
+    return 0;
 }
 
 OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
@@ -289,14 +298,7 @@ OPERATION(conv2d_neuron_spikes, check_conv2d_neuron_spikes, RETURNS_NOTHING) {
 ARGUMENTS(conv2d_spikes_sum, CONV2D_SPIKES_SUM)
 
 CHECK(conv2d_spikes_sum) {
-    if ((a->shortcut == NULL) != (a->shortcut_amplitude == NULL))
-        return dsr_refuse(c, "shortcut_amplitude", "an array where 'shortcut' is one, None where it is None");
-    if (check_lanes(c, "words", AXIS(c, 'T')) < 0 || check_spike_conv(c, &a->geometry, a->table_bits) < 0 ||
-        expect_words(c, 'W', AXIS(c, 'G') * a->geometry.groups) < 0)
-        return -1;
-    if (a->shortcut && expect_words(c, 'K', AXIS(c, 'O')) < 0)
-        return -1;
-    return check_packed(c, a->packed, &a->geometry);
+    return check_fused_conv(c, &a->geometry, a->table_bits, a->packed, a->shortcut, a->shortcut_amplitude);
 }
 
 OPERATION(conv2d_spikes_sum, check_conv2d_spikes_sum, RETURNS_NOTHING) {

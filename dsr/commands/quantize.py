@@ -11,6 +11,7 @@ import numpy as np
 from dsr import train
 from dsr.commands.arguments import Commands, add_run, add_run_data, natural, seconds
 from dsr.data import DataSet, Samples
+from dsr.data.samples import in_order
 from dsr.deploy.integer_model import CALIBRATION, IntegerModel, quantize
 from dsr.deploy.lowering import lower
 from dsr.files import checkpoint
@@ -116,8 +117,6 @@ def _calibration(samples: Samples) -> Values:
 def _measured(model: IntegerModel, samples: Samples, metric: Metric, batch_size: int) -> float:
     """The mean of the metric."""
     total = 0.0
-    numbers = np.arange(len(samples))
-    parts = [numbers[k : k + batch_size] for k in range(0, len(numbers), batch_size)]
-    for part, batch in zip(parts, samples.batches((n, None) for n in parts), strict=True):
+    for part, batch in in_order(samples, batch_size):
         total += metric.total(model.run(batch), samples.labels[part])
     return total / len(samples)

@@ -11,7 +11,7 @@ from dsr import system
 from dsr.commands.arguments import CODE, Commands, add_changes, count, require_data
 from dsr.data import DataSet
 from dsr.nn.network import Network
-from dsr.train import build_network, make_optimizer, memory, recipe, run_folder
+from dsr.train import build_network, load, make_optimizer, memory, recipe, run_folder
 from dsr.train.recipe import Recipe
 
 SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "digits": (1, 8, 8)}
@@ -49,10 +49,13 @@ def run(options: Namespace) -> int:
     print(summary.table(summary.summary(network, features, batch)))
     try:
         training = None if samples is None else samples.train
-        needed = memory.of_recipe(chosen, network, make_optimizer(chosen, network), features, training)
+        teacher = load(chosen.teacher).network if chosen.teacher else None
+        optimizer = make_optimizer(chosen, network)
+        needed = memory.of_recipe(chosen, network, optimizer, features, training, teacher=teacher)
         print(needed.text())
         needed.require(system.memory_limit() * 2**20, system.resident_memory() * 2**20, chosen.accumulate)
-    except (TypeError, ValueError) as error:  # layers of one's own that cannot be copied or trained; or too little room
+    except (OSError, TypeError, ValueError) as error:
+        # layers of one's own that cannot be copied or trained, a teacher that is not there, or too little room
         print(error)
     return 0
 

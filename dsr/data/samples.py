@@ -153,6 +153,13 @@ class Samples:
         raise ValueError(f"{type(self).__name__}.at_size: expected image files, which can be resized to {side} pixels")
 
 
+def in_order(samples: Samples, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[tuple[Numbers, Values]]:
+    """All samples without augmentation, in batches: their numbers, and the samples; those of one of `ranks`."""
+    numbers = np.arange(len(samples))
+    plan = [numbers[first : first + batch_size] for first in range(0, len(numbers), batch_size)][rank::ranks]
+    return zip(plan, samples.batches((part, None) for part in plan), strict=True)
+
+
 class ArraySamples(Samples):
     """Samples in memory.
 

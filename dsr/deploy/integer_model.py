@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.preprocessing import Preprocessing
+from dsr.data.raw import raw_batches
 from dsr.deploy import integer_steps as i
 from dsr.deploy.integer_engine import Data, Engine, State
 from dsr.deploy.integer_file import load_steps, save_steps
@@ -124,17 +125,7 @@ class IntegerModel:
     def outputs(self, x: Any, batch_size: int = 256) -> Values:
         """Output rates of raw samples or files, (B, outputs); arguments and errors are those of `Model.outputs`."""
         function, size = "IntegerModel.predict", as_count("IntegerModel.predict", "batch_size", batch_size)
-        if isinstance(x, str | Path):
-            x = [x]
-        if isinstance(x, Sequence) and len(x) and all(isinstance(item, str | Path) for item in x):
-            if self.preprocessing is None:
-                raise ValueError(
-                    f"{function}: argument 'x': expected an array: the model does not know how to read files"
-                )
-            files = self.preprocessing.files
-            return np.concatenate([self.run(files(x[k : k + size])) for k in range(0, len(x), size)])
-        batch = self.preprocessing.batch(x, function) if self.preprocessing is not None else x
-        return self.run(batch)
+        return np.concatenate([self.run(batch) for batch in raw_batches(function, x, self.preprocessing, size)])
 
     def predict(self, x: Any, batch_size: int = 256) -> NDArray[Any]:
         """The class of each sample by its name or number, as `Model.predict`."""

@@ -216,7 +216,7 @@ class Conv1d(Conv2d):
         return grad_kernel.reshape(self.weight.value.shape)
 
     def output_features(self, features: tuple[int, ...]) -> tuple[int, ...]:
-        """(O, L')."""
+        """Shape of the output, (O, L'), for an input of shape `features`; ValueError if that does not fit."""
         out, _, length = super().output_features(features)
         return out, length
 
@@ -334,7 +334,7 @@ class Linear(Conv2d):
         self.weight.value = drawn.astype(np.float32)
 
     def output_features(self, features: tuple[int, ...]) -> tuple[int, ...]:
-        """(N,)."""
+        """Shape of the output, (N,), for an input of shape `features`; ValueError if that does not fit."""
         expected = self.weight.value.shape[1]
         if features != (expected,):
             raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data import Samples
+from dsr.data.samples import in_order
 from dsr.data.targets import as_targets
 from dsr.deploy import early_exit as exits
 from dsr.deploy.early_exit import By, Point
@@ -77,7 +78,7 @@ def measure_exits(
     session: Session | None = None
     right = right_of_all = steps = 0
     times = np.zeros(2)
-    for numbers, images in _batches(samples, as_count("measure_exits", "batch_size", batch_size)):
+    for numbers, images in in_order(samples, as_count("measure_exits", "batch_size", batch_size)):
         if session is None:
             session = session_for(network, images, measured=True)
             exits.early_exit(session, images, threshold, by)  # memory is made
@@ -101,7 +102,7 @@ def exit_curve(
     targets = _targets("exit_curve", samples)
     session: Session | None = None
     parts = []
-    for _, images in _batches(samples, as_count("exit_curve", "batch_size", batch_size)):
+    for _, images in in_order(samples, as_count("exit_curve", "batch_size", batch_size)):
         session = session or session_for(network, images, measured=True)
         parts.append(exits.rates_so_far(session, images))
     return exits.curve(np.concatenate(parts, axis=1), targets, by=by, **options)
@@ -113,9 +114,3 @@ def _targets(function: str, samples: Samples) -> NDArray[Any]:
     if len(samples) == 0:
         raise ValueError(f"{function}: argument 'samples': expected at least one, got none")
     return as_targets(function, "samples.labels", samples.labels, len(samples), samples.task)
-
-
-def _batches(samples: Samples, size: int) -> Any:
-    numbers = np.arange(len(samples))
-    plan = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-    return zip(plan, samples.batches((part, None) for part in plan), strict=True)

@@ -17,6 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsr import data, system
 from dsr.data import Samples
@@ -49,7 +50,7 @@ class StepMemory:
     samples : int
         Of the passes: of a batch, or of a part of it.
     weights : int
-        Parameters and buffers.
+        Parameters and buffers; of a teacher, too.
     optimizer : int
         Gradients and the arrays of the optimiser.
     passes : int
@@ -122,6 +123,7 @@ def step_memory(
     accumulate: int = 1,
     average: bool = False,
     timesteps: int | None = None,
+    teacher: Network | None = None,
 ) -> StepMemory:
     """Predict the memory of a training step.
 
@@ -143,6 +145,8 @@ def step_memory(
         Whether a mean of the weights is kept, too.
     timesteps : int, optional
         T of the step; by default that of the network.
+    teacher : Network, optional
+        Whose outputs on the same samples are in the loss; it is not changed.
 
     Raises
     ------
@@ -154,35 +158,27 @@ def step_memory(
     accumulate = as_count("step_memory", "accumulate", accumulate)
     part = max(ceil(samples / accumulate), LEAST)
     try:
-        twin, its = copy.deepcopy((network, optimizer))
+        twin, its, teacher = copy.deepcopy((network, optimizer, teacher))
     except (TypeError, copy.Error) as error:
         raise TypeError(f"memory of a training step: not known, since the network cannot be copied ({error})") from None
     twin.timesteps = network.timesteps if timesteps is None else as_count("step_memory", "timesteps", timesteps)
     weights = sum(array.nbytes for _, array in twin.arrays())
+    taught = sum(array.nbytes for _, array in teacher.arrays()) if teacher is not None else 0
     gradients = sum(parameter.value.nbytes for parameter in its.parameters.values())
     with _followed():
         for parameter in its.parameters.values():
             parameter.grad = np.zeros_like(parameter.value)
         state = gradients + _largest(its.step).left
         step = _largest(its.step)  # only now it has arrays that it copies
-
-        def passes_of(count: int) -> _Found:
-            return _passes(twin, features, has_time, count, part)
-
-        first = passes_of(LEAST)
-        count = min(part, max(LEAST + 1, int(PROBE * LEAST / first.peak)))
-        last = first if part == LEAST else passes_of(count)
-        passes, kept = float(last.peak), last.kept * part / (LEAST if part == LEAST else count)
-        if count < part:
-            # the slope between two large ones: at small ones, another moment of the step may be the largest
-            middle = count // 2
-            lower = passes_of(middle) if middle > LEAST else first
-            passes += (last.peak - lower.peak) / (count - max(middle, LEAST)) * (part - count)
+        passes, kept = _of_part(lambda count: _passes(twin, features, has_time, count, part), part)
+        if teacher is not None:  # its pass is over when the other one begins
+            known = teacher
+            passes = max(passes, _of_part(lambda count: _forward(known, features, has_time, count), part)[0])
     if accumulate > 1:
         state += gradients  # their sum over the parts
     passes = max(passes, step.peak)
     whole = int(passes * (1 + HOLES)) + WORK
-    return StepMemory(part, weights * (1 + average), state, whole, int(min(kept, passes)) + WORK)
+    return StepMemory(part, weights * (1 + average) + taught, state, whole, int(min(kept, passes)) + WORK)
 
 
 @dataclass(frozen=True)
@@ -216,17 +212,44 @@ def _followed() -> Iterator[None]:
             tracemalloc.stop()
 
 
+def _of_part(passes_of: Callable[[int], _Found], part: int) -> tuple[float, float]:
+    """Bytes of the passes of `part` samples, and of currents kept by the budget, by those of fewer samples."""
+    first = passes_of(LEAST)
+    count = min(part, max(LEAST + 1, int(PROBE * LEAST / first.peak)))
+    last = first if part == LEAST else passes_of(count)
+    passes, kept = float(last.peak), last.kept * part / (LEAST if part == LEAST else count)
+    if count < part:
+        # the slope between two large ones: at small ones, another moment of the step may be the largest
+        middle = count // 2
+        lower = passes_of(middle) if middle > LEAST else first
+        passes += (last.peak - lower.peak) / (count - max(middle, LEAST)) * (part - count)
+    return passes, kept
+
+
+def _images(network: Network, features: Sequence[int], has_time: bool, count: int) -> NDArray[np.float32]:
+    shape = (network.timesteps, count, *features) if has_time else (count, *features)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
 def _passes(network: Network, features: Sequence[int], has_time: bool, count: int, part: int) -> _Found:
     """Forward and backward pass of `count` samples, with their share of what `part` samples may keep."""
 
     def work() -> int:
-        shape = (network.timesteps, count, *features) if has_time else (count, *features)
-        images = np.random.default_rng(0).standard_normal(shape, np.float32)
+        images = _images(network, features, has_time, count)
         budget = Budget(network.keep_bytes * count // part)
         rates = network.evaluate(images, Run(True, budget=budget, weight_bits=network.weight_bits))
         kept = budget.total
         network.backward(np.zeros_like(rates))
         return kept
+
+    return _largest(work)
+
+
+def _forward(network: Network, features: Sequence[int], has_time: bool, count: int) -> _Found:
+    """A pass of `count` samples without training."""
+
+    def work() -> None:
+        network.forward(_images(network, features, has_time, count))
 
     return _largest(work)
 
@@ -242,6 +265,7 @@ def of_recipe(
     features: Sequence[int],
     training: Samples | None = None,
     ranks: int = 1,
+    teacher: Network | None = None,
 ) -> StepMemory:
     """`step_memory` of a recipe's training on one of `ranks`; without samples, what the recipe says of its data."""
     if training is None:
@@ -260,6 +284,7 @@ def of_recipe(
         accumulate=recipe.accumulate,
         average=recipe.ema_decay > 0,
         timesteps=max(network.timesteps, *map(int, recipe.timesteps_drawn), 1),
+        teacher=teacher,
     )
 
 
@@ -273,6 +298,7 @@ def require_room(trainer: Trainer) -> str:
             trainer.data.features,
             trainer.training,
             trainer.group.size,
+            trainer.teacher.network if trainer.teacher is not None else None,
         )
     except TypeError as error:
         return str(error)

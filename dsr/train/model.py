@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr.data.preprocessing import Preprocessing
+from dsr.data.raw import raw_batches
 from dsr.data.targets import Task
 from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
 from dsr.ops import Values
-from dsr.ops.arguments import as_array, as_count, require_finite
+from dsr.ops.arguments import as_count
 from dsr.train import run_folder
 from dsr.train.architecture import NotDescribedError, describe, make
 from dsr.train.inference import Forward, inference
@@ -88,8 +89,10 @@ class Model:
         OSError
             A file cannot be read.
         """
-        size = as_count("Model.predict", "batch_size", batch_size)
-        return self._rates("Model.predict", x, size)
+        function = "Model.predict"
+        size = as_count(function, "batch_size", batch_size)
+        batches = raw_batches(function, x, self.preprocessing, size)
+        return np.concatenate([self._forward(function, batch, size) for batch in batches])
 
     def predict(self, x: ArrayLike | str | Path | Sequence[str | Path], batch_size: int = BATCH) -> NDArray[Any]:
         """The class of each sample, by its name; for several labels which are there; for real values these.
@@ -149,26 +152,8 @@ class Model:
             lines.append(run_folder.OPTIMISTIC)
         return lines
 
-    def _rates(self, function: str, x: Any, batch_size: int) -> Values:
-        if isinstance(x, str | Path):
-            x = [x]
-        if isinstance(x, Sequence) and len(x) and all(isinstance(item, str | Path) for item in x):
-            if self.preprocessing is None:
-                raise ValueError(
-                    f"{function}: argument 'x': expected an array, as the network takes it: the model does not know "
-                    "how files become samples"
-                )
-            batches = (self.preprocessing.files(x[i : i + batch_size]) for i in range(0, len(x), batch_size))
-            return np.concatenate([self._forward(function, batch, batch_size) for batch in batches])
-        if self.preprocessing is not None:
-            batch = self.preprocessing.batch(x, function)
-        else:
-            batch = as_array(function, "x", x, least_axes=2)
-            require_finite(function, "x", batch)
-        return self._forward(function, batch, batch_size)
-
     def _forward(self, function: str, batch: Values, batch_size: int) -> Values:
-        axis = int(self.preprocessing.has_time if self.preprocessing is not None else batch.ndim in (3, 5))
+        axis = self.network.batch_axis(batch, function, "x")
         count = batch.shape[axis]
         if count == 0:
             raise ValueError(f"{function}: argument 'x': expected at least one sample, got none")

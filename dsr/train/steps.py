@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.data import Samples
+from dsr.data.samples import in_order
 from dsr.data.targets import as_targets
 from dsr.nn.currents import Signal
 from dsr.nn.layer import Layer
@@ -218,11 +219,9 @@ def measure_all(
     targets = as_targets(function, "samples.labels", samples.labels, len(samples), samples.task)
     if words := not_finite(network):
         raise FloatingPointError(f"{function}: {words}")
-    numbers = np.arange(len(samples))
-    plan = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)][group.rank :: group.size]
     totals = np.zeros(len(metrics))
     forward: Forward | None = None if compiled else network
-    for batch, images in zip(plan, samples.batches((n, None) for n in plan), strict=True):
+    for batch, images in in_order(samples, batch_size, group.rank, group.size):
         forward = forward or inference(network, images, measured=True)
         outputs = mean_output(forward, images, views)
         if not np.isfinite(outputs).all():

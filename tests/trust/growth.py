@@ -118,7 +118,7 @@ def least_growth(count: Callable[[], Growth], call: Callable[[], object], times:
 def leaks(found: Growth, times: int, slack: int = 0) -> list[str]:
     """What grew by more than `times` calls may: less than one small object (32 bytes) for two of them."""
     blocks, size = times // 2 + slack, 16 * times + 128 * slack
-    allowed = Growth(0, blocks, blocks, size, size, size + 8 * 4096)
+    allowed = Growth(0, blocks, blocks, size, size, size + 8 * os.sysconf("SC_PAGE_SIZE"))
     return [name for name in Growth._fields if getattr(found, name) > getattr(allowed, name)]
 
 

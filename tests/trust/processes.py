@@ -23,7 +23,7 @@ from small_runs import digest, digest_of, recipe_of, samples_of, trainer_of
 import dsr
 from dsr.train.build import build_network
 
-LIMIT = 60
+LIMIT = int(60 * float(os.environ.get("DSR_PATIENCE", "1")))
 """Seconds after which a child is taken to hang."""
 KIND = "digits_lif"
 

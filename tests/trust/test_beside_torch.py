@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import patiently
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
@@ -62,7 +63,7 @@ print(json.dumps(found))
 
 def run(order):
     command = [sys.executable, "-P", "-c", PROGRAM, order]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patiently(120))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -23,7 +23,13 @@ from dsr.train.interrupt import Interrupted
 
 HERE = Path(__file__).parent
 # what OpenBLAS would take on processors of these levels; it knows nothing of DSR_LEVEL
-BLAS_KERNELS = {"scalar": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
+ON_ARM = "neon" in _core.levels()
+BLAS_KERNELS = {
+    "scalar": "ARMV8" if ON_ARM else "Nehalem",
+    "neon": "NEOVERSEN1",
+    "avx2": "Haswell",
+    "avx512": "SkylakeX",
+}
 LEVELS = {level: BLAS_KERNELS[level] for level in _core.levels()}
 
 

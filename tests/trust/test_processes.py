@@ -15,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from patience import patiently
 
 from dsr import _core
 
@@ -27,11 +28,11 @@ def run_scenario(name, count, limit):
     words = [sys.executable, "-W", "ignore::DeprecationWarning", str(HERE / "processes.py"), name, str(count)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        output, error = process.communicate(timeout=limit)
+        output, error = process.communicate(timeout=patiently(limit))
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, error = process.communicate()
-        pytest.fail(f"{name}: nothing after {limit} s\n{error}")
+        pytest.fail(f"{name}: nothing after {patiently(limit):.0f} s\n{error}")
     assert process.returncode == 0, error
     return json.loads(output), error
 

@@ -17,6 +17,8 @@ import pytest
 import sanitizers
 from sanitizers import FUZZER, ROOT, THREAD, Missing
 
+from dsr import _core
+
 SHAPES = 12
 LIMIT = 3600
 
@@ -78,7 +80,7 @@ def test_a_race_is_reported(threads_driver):
     assert "race_driver.c" in finished.stderr
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", _core.levels()[-1]])
 def test_no_races(threads_driver, level, amount: Callable[[int, int], int], figure: Callable[[str], None]):
     shapes = amount(1, SHAPES)
     if level == "scalar" and shapes == 1:
@@ -94,7 +96,7 @@ def test_leaks_and_overflows_are_reported(memory_driver, what, words):
     assert words in finished.stderr and finished.returncode not in (0, 1)
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", _core.levels()[-1]])
 def test_no_leaks_and_no_bad_memory(
     memory_driver, level, amount: Callable[[int, int], int], figure: Callable[[str], None]
 ):

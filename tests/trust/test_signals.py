@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
+from patience import patiently
 from signal_at import SignalAt
 from small_runs import content, digest, digest_of, recipe_of, samples_of, trainer_of
 
@@ -27,7 +28,7 @@ from dsr.train.build import build_network
 from dsr.train.interrupt import Interrupted
 
 # The promise is a second. A machine that runs other things has its own ideas, so a test fails only far beyond it.
-LIMIT = 10.0
+LIMIT = patiently(10)
 
 
 def finished(kind, folder, steps):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 NUMPYS = {"1.26": "numpy==1.26.*", "newest": "numpy"}
 OUTCOMES = ("passed", "failed", "error", "skipped")
 

@@ -98,6 +98,27 @@ OPERATION(conv2d, check_conv2d, RETURNS_NOTHING) {
     return dsr_conv2d(a->input, a->weight, a->bias, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
+#define CONV2D_BY_STEP(A, S)                                                                                           \
+    A(S, F32, input, "CHWTB", IN)                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
+    A(S, F32, bias, "O", MAYBE)                                                                                        \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, F32, out, "OIJTB", OUT)
+ARGUMENTS(conv2d_by_step, CONV2D_BY_STEP)
+
+CHECK(conv2d_by_step) {
+    if (check_lanes(c, "input", AXIS(c, 'T')) < 0 || check_dense_conv(c, &a->geometry) < 0)
+        return -1;
+    if (AXIS(c, 'I') != 1 || AXIS(c, 'J') != 1 || a->geometry.spread[0] * a->geometry.spread[1] > 1)
+        return dsr_refuse(c, "geometry", "one that gives one output pixel, without a spread");
+    return 0;
+}
+
+OPERATION(conv2d_by_step, check_conv2d_by_step, RETURNS_NOTHING) {
+    return dsr_conv2d_by_step(a->input, a->weight, a->bias, a->out,
+                              conv_of(c, 'W', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'));
+}
+
 #define CONV2D_INPUT_GRADIENT(A, S)                                                                                    \
     A(S, F32, grad_output, "OIJL", IN)                                                                                 \
     A(S, F32, weight, "OGYX", IN)                                                                                      \

@@ -233,6 +233,8 @@ def make_arguments(
             array = make_array(rng, shape, real if argument.kind == "real" else argument.kind)
             of_rows = argument.kind == "float32" and argument.axes in ("N", "KIJBZ", "KPBZ")
             made.append(aligned(array) if of_rows else array)
+            if argument.name in ("reset", "fire"):
+                made[-1] = rng.integers(1, 4096, shape).astype(np.int32)
             if argument.name == "packed" and argument.kind == "int16":
                 made[-1][:, :, 0] = 0
             elif argument.name == "packed" and sizes["Y"] * sizes["X"] <= ops.MOST_TAPS:

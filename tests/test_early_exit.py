@@ -57,20 +57,21 @@ def test_samples_leave_with_the_rates_of_as_many_steps(by, with_time):
     assert early_exit(session, data[:, :0] if with_time else data[:0], 0.5).rates.shape == (0, 10)
 
 
-@pytest.mark.parametrize("with_time", [False, True])
-def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(with_time):
+@pytest.mark.parametrize(("name", "with_time"), [("digits", False), ("mlp", True)])
+def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(name, with_time):
     """Batches get smaller on the way, which changes no bit of those that stay."""
-    network, _ = case("mlp", "lif")
+    network, example = case(name, "lif")
     rng = np.random.default_rng(0)
-    data = 2 * rng.normal(size=(6,) * with_time + (70, 3, 32, 32)).astype(np.float32)
-    model = dsr.quantize(network, data[0] if with_time else data, features=(3, 32, 32))
+    data = 2 * rng.normal(size=(6,) * with_time + (70, *example.shape[1:])).astype(np.float32)
+    model = dsr.quantize(network, data[0] if with_time else data, features=example.shape[1:])
     model.timesteps = 6
     so_far = rates_so_far(model, data)
     np.testing.assert_array_equal(so_far[-1], model.run(data))
     clear = clearness(so_far)
-    found = early_exit(model, data, float(np.quantile(clear[1], 0.6)))
+    threshold = float(np.quantile(clear[1], 0.6))
+    found = early_exit(model, data, threshold)
     assert len(np.unique(found.timesteps)) >= 3
-    passed = clear >= float(np.quantile(clear[1], 0.6))
+    passed = clear >= threshold
     passed[-1] = True
     np.testing.assert_array_equal(found.timesteps, passed.argmax(axis=0) + 1)
     np.testing.assert_array_equal(found.rates, so_far[found.timesteps - 1, np.arange(70)])

@@ -474,6 +474,16 @@ OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
     A(S, U32, out, "MIJTB", OUT)
 ARGUMENTS(integer_conv2d_neuron_spikes, INTEGER_CONV2D_NEURON_SPIKES)
 
+/* A spike leaves a potential of at least fire - reset, and at most DSR_INTEGER_LIMIT - reset: both fit 16 bits. */
+static int check_resets(const dsr_call *c, const int32_t *reset, const int32_t *fire) {
+    for (size_t i = 0; i < AXIS(c, 'O'); i++) {
+        int64_t least = fire[i] < -DSR_INTEGER_LIMIT ? -DSR_INTEGER_LIMIT : fire[i];
+        if (reset[i] < 0 || reset[i] > least + DSR_INTEGER_LIMIT)
+            return dsr_refuse(c, "reset", "numbers from 0 to fire + 32767, so that potentials keep to 16 bits");
+    }
+    return 0;
+}
+
 CHECK(integer_conv2d_neuron_spikes) {
     if ((a->shortcut == NULL) != (a->shortcut_weight == NULL))
         return dsr_refuse(c, "shortcut_weight", "an array where 'shortcut' is one, None where it is None");
@@ -485,9 +495,10 @@ CHECK(integer_conv2d_neuron_spikes) {
         check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
                            AXIS(c, 'T') * AXIS(c, 'B')) < 0)
         return -1;
-    return dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0
-               ? -1
-               : expect_words(c, 'M', a->out_channels);
+    if (dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0 ||
+        expect_words(c, 'M', a->out_channels) < 0)
+        return -1;
+    return check_resets(c, a->reset, a->fire);
 }
 
 OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETURNS_NOTHING) {

@@ -62,9 +62,9 @@ class State:
     def selected(self, samples: NDArray[np.integer[Any]]) -> State:
         """The state of some of the samples."""
         other = State()
-        other.potentials = {number: p[:, :, :, samples] for number, p in self.potentials.items()}
+        other.potentials = {number: p.take(samples, 3) for number, p in self.potentials.items()}
         if self.total is not None and self.count is not None:
-            other.total, other.count = self.total[..., samples], self.count[samples]
+            other.total, other.count = self.total.take(samples, 3), self.count[samples]
         return other
 
     def forget(self, samples: NDArray[np.integer[Any]]) -> None:

@@ -151,6 +151,7 @@ typedef struct {
     const uint32_t *shortcut; /* laid out as a plane of the output; NULL: none */
     size_t plane;             /* from plane to plane of the output */
     uint32_t exists;          /* bits of the channels that exist */
+    int one_step;             /* the sums are of one step, the same at every t */
     float amplitude;
     float *potentials;
 } dsr_row_current;
@@ -397,6 +398,9 @@ typedef struct {
  * Input gradients that go by Winograd's method (ops/winograd.c): within (K + 20) eps M, M what the method gives with
  * the absolute values of gradients, weights and all its coefficients. */
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
+/* The same bits as that many calls, each with the lanes of a step; for one output pixel, without a spread. */
+dsr_status dsr_conv2d_by_step(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv,
+                              size_t steps);
 dsr_status dsr_conv2d_input_gradient(const float *grad_output, const float *weight, float *grad_input, dsr_conv conv);
 dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
 

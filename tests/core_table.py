@@ -52,6 +52,7 @@ ENTRIES = {
     "sgd_update": "!value:float32:N grad:float32:N !buffer:float32:N learning_rate:number momentum:chance "
     "weight_decay:number nesterov:size first:size",
     "conv2d": "input:float32:CHWL weight:float32:OGYX ?bias:float32:O geometry:geometry !out:float32:OIJL",
+    "conv2d_by_step": "input:float32:CHWTB weight:float32:OGYX ?bias:float32:O geometry:geometry !out:float32:OIJTB",
     "conv2d_input_gradient": "grad_output:float32:OIJL weight:float32:OGYX geometry:geometry !out:float32:CHWL",
     "conv2d_weight_gradient": "grad_output:float32:OIJL input:float32:CHWL geometry:geometry !out:float32:OGYX",
     "conv2d_spikes": "words:uint32:WHVL weight:float32:OGYX ?bias:float32:O amplitude:number geometry:geometry "
@@ -113,6 +114,9 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         room = 2 * sizes["padding"] - sizes[kernel]
         sizes[size] = max(sizes[size], -room)
         sizes[windows] = (sizes[size] + room) // stride + 1
+    if entry == "conv2d_by_step":  # the kernel is as large as the image
+        sizes |= {"padding": 0, "after": 0, "transposed": 0, "H": sizes["dilation"] * (sizes["Y"] - 1) + 1}
+        sizes["W"] = sizes["X"]
     if "conv" in entry or entry.startswith("pack"):
         settle_convolution(sizes, [names[:3] for names in images])
     if entry == "transpose_words":
@@ -229,6 +233,8 @@ def make_arguments(
             array = make_array(rng, shape, real if argument.kind == "real" else argument.kind)
             of_rows = argument.kind == "float32" and argument.axes in ("N", "KIJBZ", "KPBZ")
             made.append(aligned(array) if of_rows else array)
+            if argument.name in ("reset", "fire"):
+                made[-1] = rng.integers(1, 4096, shape).astype(np.int32)
             if argument.name == "packed" and argument.kind == "int16":
                 made[-1][:, :, 0] = 0
             elif argument.name == "packed" and sizes["Y"] * sizes["X"] <= ops.MOST_TAPS:

@@ -17,13 +17,15 @@ from dsr.deploy.lowering import lower
 def test_rows_and_table(monkeypatch):
     threads = dsr.get_num_threads()
     monkeypatch.setattr(onnx_twin, "AVAILABLE", False)
-    rows = inference.measure("digits", "lif", [1, 3], [1, 2], [1], 0.1, repeats=1)
+    subject = inference.untrained("digits", "lif", 0.1)
+    rows = inference.measure(subject, [1, 3], [1, 2], [1], repeats=1)
     assert dsr.get_num_threads() == threads
     assert {(row["timesteps"], row["batch"]) for row in rows} == {(1, 1), (1, 2), (3, 1), (3, 2)}
-    assert {row["what"] for row in rows} == {"dsr, compiled", "dsr, early exit", "dsr, not compiled"}
+    exits = {"dsr, early exit", "dsr, int8, early exit"}
+    assert {row["what"] for row in rows} == {"dsr, compiled", "dsr, int8", "dsr, not compiled", *exits}
     assert all(row["ms_per_sample"] > 0 and 0.02 < row["rate"] < 0.3 for row in rows)
-    left = [row["mean_timesteps"] for row in rows if row["what"] == "dsr, early exit" and row["timesteps"] == 3]
-    assert all(1 <= steps <= 3 for steps in left)
+    left = [row["mean_timesteps"] for row in rows if row["what"] in exits and row["timesteps"] == 3]
+    assert len(left) == 4 and all(1 <= steps <= 3 for steps in left)
     text = inference.table(rows)
     assert len(text.splitlines()) == 2 + len(rows) + 1 and text.endswith("(ReLU, in float32 and int8)")
 

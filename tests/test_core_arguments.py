@@ -44,7 +44,7 @@ def refused(entry, arguments, index, error):
 
 def test_table_is_that_of_the_extension():
     functions = {name for name in dir(_core) if callable(getattr(_core, name)) and not name.startswith("_")}
-    facts = {"blas", "compiler", "kernels", "level", "levels", "openmp", "set_threads", "threads", "vectors"}
+    facts = {"blas", "compiler", "kernels", "level", "levels", "openmp", "prepare", "set_threads", "threads", "vectors"}
     assert set(ENTRIES) == functions - facts
     for entry in ENTRIES:
         assert [a.name for a in arguments_of(entry)] == list(inspect.signature(getattr(_core, entry)).parameters)

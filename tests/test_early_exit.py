@@ -57,6 +57,28 @@ def test_samples_leave_with_the_rates_of_as_many_steps(by, with_time):
     assert early_exit(session, data[:, :0] if with_time else data[:0], 0.5).rates.shape == (0, 10)
 
 
+@pytest.mark.parametrize(("name", "with_time"), [("digits", False), ("mlp", True)])
+def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(name, with_time):
+    """Batches get smaller on the way, which changes no bit of those that stay."""
+    network, example = case(name, "lif")
+    rng = np.random.default_rng(0)
+    data = 2 * rng.normal(size=(6,) * with_time + (70, *example.shape[1:])).astype(np.float32)
+    model = dsr.quantize(network, data[0] if with_time else data, features=example.shape[1:])
+    model.timesteps = 6
+    so_far = rates_so_far(model, data)
+    np.testing.assert_array_equal(so_far[-1], model.run(data))
+    clear = clearness(so_far)
+    threshold = float(np.quantile(clear[1], 0.6))
+    found = early_exit(model, data, threshold)
+    assert len(np.unique(found.timesteps)) >= 3
+    passed = clear >= threshold
+    passed[-1] = True
+    np.testing.assert_array_equal(found.timesteps, passed.argmax(axis=0) + 1)
+    np.testing.assert_array_equal(found.rates, so_far[found.timesteps - 1, np.arange(70)])
+    if with_time:  # as many frames as there are
+        assert (early_exit(model, data[:2], 2.0).timesteps == 2).all()
+
+
 def test_the_curve_is_what_early_exit_gives():
     network, data = case("digits", "if")
     network.timesteps = 5
@@ -151,7 +173,11 @@ def test_layers_that_cannot_be_compiled_are_evaluated_as_before():
         ),
         (lambda s, x: early_exit(s, x, 0.9, least=0), ValueError, "argument 'least': expected an integer >= 1, got 0"),
         (lambda s, x: early_exit(s, x[:, :, 1:], 0.9), ValueError, "early_exit: argument 'data': expected shape"),
-        (lambda s, x: early_exit(None, x, 0.9), TypeError, "argument 'session': expected a Session, got NoneType"),
+        (
+            lambda s, x: early_exit(None, x, 0.9),
+            TypeError,
+            "argument 'session': expected a Session or an IntegerModel, got NoneType",
+        ),
         (
             lambda s, x: curve(rates_so_far(s, x)[0], [0, 0]),
             ValueError,

@@ -114,6 +114,22 @@ def test_potentials_are_cut_off():
     np.testing.assert_array_equal(kept.reshape(64)[:2], [-32767, 32767 - 4095])
 
 
+@pytest.mark.parametrize(("fire", "largest"), [(1, 32768), (-5, 32762), (-(10**6), 0), (10**9, 10**9 + 32767)])
+def test_resets_that_16_bits_do_not_hold_are_refused(fire, largest):
+    """The largest one leaves the lowest potential that there is; one more would wrap around to a high one."""
+    nothing = ops.IntegerInput(np.empty((0, 1, 1, 1, 1), np.uint32), ops.PackedWeights.none(2))
+    numbers = [np.array([n, n], np.int32) for n in (0, largest, fire)]
+    current = np.full((2, 1, 1, 1, 1), max(fire, -32767), np.int64)
+    neurons = ops.IntegerNeurons(*numbers)
+    kept = neurons.new_potentials(1, 1, 1)
+    ops.integer_conv2d_neuron_spikes(nothing, neurons, integers.rows_of(current), kept)
+    assert kept.reshape(64)[0] == (32767 if fire > 32767 else -32767)
+    for wrong in (largest + 1, -1):
+        numbers[1] = np.array([0, wrong], np.int32)
+        with pytest.raises(ValueError, match=r"argument 'reset': expected numbers from 0 to fire \+ 32767"):
+            ops.integer_conv2d_neuron_spikes(nothing, ops.IntegerNeurons(*numbers))
+
+
 def test_sums_beyond_16_bits_are_packed_in_parts():
     _, words, weight, geometry = case((40, 65, 3, 3, 2, 9, ops.Geometry((3, 3))), 0.9, 32767)
     packed = ops.pack_integers(weight, geometry, 40)

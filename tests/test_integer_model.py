@@ -296,6 +296,17 @@ def test_bad_arguments(arguments, error, message):
         quantize(network("vectors")[0] if first is None else first, *others)
 
 
+def test_the_data_of_a_stream_change():
+    """What a step computes of the data is kept only as long as they are the same."""
+    net, features = network("images, pooled, read as current")
+    frames = np.random.default_rng(5).normal(0.3, 1.5, (4, 2, *features)).astype(np.float32)
+    model = quantize(net, frames[0])
+    stream = model.start(2)
+    for frame, changed in ((frames[0], True), (frames[3], False), (frames[1], True)):
+        stream.advance(frame, 1, held=True, changed=changed)
+    np.testing.assert_array_equal(stream.rates(), model.run(frames[[0, 0, 1]]))
+
+
 def test_bad_data():
     net, features = network("vectors")
     model = quantize(net, np.ones((2, 9)))
@@ -393,5 +404,15 @@ def test_the_model_of_a_run(tmp_path):
     again = IntegerModel.load(tmp_path / "int.safetensors")
     assert again.classes == run.classes
     np.testing.assert_array_equal(again.predict(raw), np.array(run.classes)[model.run(raw).argmax(axis=1)])
+    probabilities = again.predict_proba(raw)
+    rates = model.run(raw).astype(np.float64)
+    np.testing.assert_allclose(probabilities, np.exp(rates) / np.exp(rates).sum(axis=1, keepdims=True), rtol=1e-12)
+    again.task = "multilabel"
+    np.testing.assert_allclose(again.predict_proba(raw), 1 / (1 + np.exp(-rates)), rtol=1e-12)
+    again.task = "regression"
+    with pytest.raises(
+        ValueError, match=r"^IntegerModel\.predict_proba: expected a model of classes or labels, got one of"
+    ):
+        again.predict_proba(raw)
     with pytest.raises(checkpoint.CheckpointError, match=r"an integer network; dsr\.IntegerModel\.load reads it"):
         dsr.load(tmp_path / "int.safetensors")

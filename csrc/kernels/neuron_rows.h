@@ -81,13 +81,13 @@ static inline __attribute__((always_inline)) void run_rows(const float *sums, ui
     const row_vector *fire = (const row_vector *)current->fire;
     const float amplitude = current->amplitude, *weights = current->weights;
     row_vector *potentials = (row_vector *)current->potentials;
-    const size_t planes = graded ? dsr_planes(neuron) : 1;
+    const size_t planes = graded ? dsr_planes(neuron) : 1, pitch = current->one_step ? 0 : n;
     for (size_t i = 0; i < n; i++) {
         row_vector v[ROW_VECTORS], total[ROW_VECTORS];
         for (int k = 0; k < ROW_VECTORS; k++)
             v[k] = potentials ? potentials[i * ROW_VECTORS + (size_t)k] : (row_vector){0}, total[k] = (row_vector){0};
         for (size_t t = 0; t < timesteps; t++) {
-            const row_vector *sum = (const row_vector *)(sums + (t * n + i) * DSR_ROW);
+            const row_vector *sum = (const row_vector *)(sums + (t * pitch + i) * DSR_ROW);
             word_bits word = {0}, digits[DSR_MOST_PLANES];
             for (size_t plane = 0; plane < planes; plane++)
                 digits[plane] = word;

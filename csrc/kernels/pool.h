@@ -5,6 +5,9 @@ typedef struct {
     size_t y0, y1, x0, x1;
 } window;
 
+/* Lanes of a window that are summed up at once. */
+enum { POOLED_LANES = 32 };
+
 static inline size_t window_first(size_t at, size_t padding) {
     return at > padding ? at - padding : 0;
 }
@@ -21,22 +24,35 @@ static inline window window_of(const dsr_pool *pool, size_t y, size_t x) {
         window_first(at_x, pool->padding_w), window_end(at_x, pool->kernel_w, pool->padding_w, pool->width)};
 }
 
+/* `n` lanes of a window, a number that the compiler knows: their sums stay in registers. */
+static inline __attribute__((always_inline)) void avg_window(const float *input, float *out, window part,
+                                                             const dsr_pool *pool, float divisor, size_t n) {
+    float sum[POOLED_LANES];
+    for (size_t l = 0; l < n; l++)
+        sum[l] = 0;
+    for (size_t y = part.y0; y < part.y1; y++)
+        for (size_t x = part.x0; x < part.x1; x++) {
+            const float *in = input + (y * pool->width + x) * pool->lanes;
+            for (size_t l = 0; l < n; l++)
+                sum[l] += in[l];
+        }
+    for (size_t l = 0; l < n; l++)
+        out[l] = sum[l] / divisor;
+}
+
 static void avg_pool(const float *input, float *output, dsr_pool pool) {
     float divisor = (float)((double)pool.kernel_h * (double)pool.kernel_w);
     for (size_t y = 0; y < pool.out_height; y++)
         for (size_t x = 0; x < pool.out_width; x++) {
             window part = window_of(&pool, y, x);
             float *out = output + (y * pool.out_width + x) * pool.lanes;
-            for (size_t l = 0; l < pool.lanes; l++)
-                out[l] = 0;
-            for (size_t in_y = part.y0; in_y < part.y1; in_y++)
-                for (size_t in_x = part.x0; in_x < part.x1; in_x++) {
-                    const float *in = input + (in_y * pool.width + in_x) * pool.lanes;
-                    for (size_t l = 0; l < pool.lanes; l++)
-                        out[l] += in[l];
-                }
-            for (size_t l = 0; l < pool.lanes; l++)
-                out[l] /= divisor;
+            size_t l = 0;
+            for (; l + POOLED_LANES <= pool.lanes; l += POOLED_LANES)
+                avg_window(input + l, out + l, part, &pool, divisor, POOLED_LANES);
+            for (; l + 4 <= pool.lanes; l += 4)
+                avg_window(input + l, out + l, part, &pool, divisor, 4);
+            for (; l < pool.lanes; l++)
+                avg_window(input + l, out + l, part, &pool, divisor, 1);
         }
 }
 

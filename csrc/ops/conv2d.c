@@ -31,20 +31,45 @@ typedef struct {
     gather_axis y, x;
 } gather;
 
+/* Pixels next to each other, `first` .. first + n of a line of targets, whose tap reads this line of the source. Where
+ * they read neighbours, all lanes of these are copied at once: of one sample, a pixel is only a number. */
+static void gather_line(const gather_axis *x, const float *line, size_t line_lanes, size_t tap, size_t first, size_t n,
+                        size_t first_lane, size_t lanes, float *tile) {
+    if (x->pitch == 1 && x->divisor == 1 && lanes == line_lanes) {
+        ptrdiff_t place = x->start + (ptrdiff_t)first + (ptrdiff_t)tap * x->step, end = (ptrdiff_t)x->size - place;
+        size_t before = place >= 0 ? 0 : (size_t)-place < n ? (size_t)-place : n;
+        size_t to = end < (ptrdiff_t)before ? before : (size_t)end < n ? (size_t)end : n;
+        memset(tile, 0, before * lanes * sizeof *tile);
+        if (to > before)
+            memcpy(tile + before * lanes, line + (size_t)(place + (ptrdiff_t)before) * lanes,
+                   (to - before) * lanes * sizeof *tile);
+        memset(tile + to * lanes, 0, (n - to) * lanes * sizeof *tile);
+        return;
+    }
+    for (size_t i = first; i < first + n; i++, tile += lanes) {
+        size_t pixel = gather_pixel(x, i, tap);
+        if (pixel == SIZE_MAX)
+            memset(tile, 0, lanes * sizeof *tile);
+        else
+            memcpy(tile, line + pixel * line_lanes + first_lane, lanes * sizeof *tile);
+    }
+}
+
 static void gather_tile(const gather *g, size_t first_channel, size_t channels, size_t first_pixel, size_t pixels,
                         size_t first_lane, size_t lanes, float *tile) {
-    size_t plane = g->y.size * g->x.size * g->lanes;
+    size_t line = g->x.size * g->lanes, plane = g->y.size * line;
     for (size_t c = first_channel; c < first_channel + channels; c++)
         for (size_t ky = 0; ky < g->y.taps; ky++)
             for (size_t kx = 0; kx < g->x.taps; kx++)
-                for (size_t i = first_pixel; i < first_pixel + pixels; i++, tile += lanes) {
-                    size_t y = gather_pixel(&g->y, i / g->x.targets, ky);
-                    size_t x = gather_pixel(&g->x, i % g->x.targets, kx);
-                    if (y == SIZE_MAX || x == SIZE_MAX)
-                        memset(tile, 0, lanes * sizeof *tile);
+                for (size_t i = first_pixel, n; i < first_pixel + pixels; i += n, tile += n * lanes) {
+                    size_t y = gather_pixel(&g->y, i / g->x.targets, ky), first = i % g->x.targets;
+                    n = g->x.targets - first < first_pixel + pixels - i ? g->x.targets - first
+                                                                        : first_pixel + pixels - i;
+                    if (y == SIZE_MAX)
+                        memset(tile, 0, n * lanes * sizeof *tile);
                     else
-                        memcpy(tile, g->source + c * plane + (y * g->x.size + x) * g->lanes + first_lane,
-                               lanes * sizeof *tile);
+                        gather_line(&g->x, g->source + c * plane + y * line, g->lanes, kx, first, n, first_lane, lanes,
+                                    tile);
                 }
 }
 
@@ -154,14 +179,18 @@ static int reads_one_pixel(const dsr_conv_axis *axis) {
     return axis->taps == 1 && axis->stride == 1 && axis->before == 0 && axis->out == axis->size;
 }
 
+/* Lanes come in `steps` parts, each of which is convolved by itself; more than one of them where there is one output
+ * pixel, whose lanes of a part lie side by side. */
 static dsr_status forward(const float *input, const float *weight, const float *bias, float *output,
-                          const dsr_conv *conv) {
+                          const dsr_conv *conv, size_t steps) {
     size_t pixels = conv->y.out * conv->x.out, plane = pixels * conv->lanes;
     size_t depth = conv->in_channels * conv->y.taps * conv->x.taps;
     int pointwise = reads_one_pixel(&conv->y) && reads_one_pixel(&conv->x);
     if (!plane || !conv->out_channels)
         return DSR_OK;
-    gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
+    size_t run = conv->lanes / steps;
+    gemm_tiles t = make_gemm_tiles(pixels, run);
+    size_t tiles = t.pixel_tiles * t.lane_tiles;
     gather g = forward_gather(input, conv);
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_threads_for(plane * conv->out_channels))
@@ -172,12 +201,14 @@ static dsr_status forward(const float *input, const float *weight, const float *
             status = DSR_NO_MEMORY;
         }
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(t.pixel_tiles * t.lane_tiles); i++) {
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(tiles * steps); i++) {
             if (!tile && !pointwise)
                 continue;
-            size_t first_pixel = (size_t)i / t.lane_tiles * t.pixels, first_lane = (size_t)i % t.lane_tiles * t.lanes;
+            size_t step = (size_t)i / tiles, index = (size_t)i % tiles;
+            size_t first_pixel = index / t.lane_tiles * t.pixels;
+            size_t first_lane = step * run + index % t.lane_tiles * t.lanes;
             size_t count = pixels - first_pixel < t.pixels ? pixels - first_pixel : t.pixels;
-            size_t lanes = dsr_block_size(conv->lanes, t.lanes, (size_t)i % t.lane_tiles), columns = count * lanes;
+            size_t lanes = dsr_block_size(run, t.lanes, index % t.lane_tiles), columns = count * lanes;
             size_t at = first_pixel * conv->lanes + first_lane;
             if (tile)
                 gather_tile(&g, 0, conv->in_channels, first_pixel, count, first_lane, lanes, tile);
@@ -195,6 +226,11 @@ static dsr_status forward(const float *input, const float *weight, const float *
 }
 
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv) {
+    return dsr_conv2d_by_step(input, weight, bias, output, conv, 1);
+}
+
+dsr_status dsr_conv2d_by_step(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv,
+                              size_t steps) {
     if (is_transposed(&conv))
         return transposed_forward(input, weight, bias, output, &conv);
     if (dsr_is_depthwise(&conv))
@@ -202,8 +238,9 @@ dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias
     one_group group = make_group(&conv);
     dsr_status status = DSR_OK;
     for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)
-        status = forward(input + g * group.input, weight + g * group.weights,
-                         bias ? bias + g * group.conv.out_channels : NULL, output + g * group.output, &group.conv);
+        status =
+            forward(input + g * group.input, weight + g * group.weights,
+                    bias ? bias + g * group.conv.out_channels : NULL, output + g * group.output, &group.conv, steps);
     return status;
 }
 

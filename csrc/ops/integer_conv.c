@@ -108,16 +108,15 @@ static void write_sums(const tile_output *o, const spike_conv_plan *p, const int
 
 static dsr_status convolve(const uint32_t *words, const int16_t *packed, const spike_conv_plan *p, unsigned shift,
                            unsigned table_bits, const tile_output *to) {
-    dsr_row_code code;
-    make_row_code(&code, table_bits);
-    if (!lists_fit(p, &code))
+    const dsr_row_code *code = dsr_row_code_of(table_bits);
+    if (!lists_fit(p, code))
         return DSR_TOO_LARGE;
     size_t tiles = p->tiles_y * p->tiles_x * p->tiles_l;
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_threads_for(p->conv.y.out * p->conv.x.out * p->conv.lanes * p->conv.out_channels))
     {
         workspace w;
-        if (!make_workspace(&w, p, &code)) {
+        if (!make_workspace(&w, p, code)) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
@@ -128,7 +127,7 @@ static dsr_status convolve(const uint32_t *words, const int16_t *packed, const s
                 tile t;
                 make_tile(p, (size_t)i, &t);
                 start_sums(to, p, &t, w.sums);
-                sum_tile(words, packed, p, &code, shift, &w, &t);
+                sum_tile(words, packed, p, code, shift, &w, &t);
                 const int32_t *sums = w.sums;
                 for (size_t out = 0; out < p->out_blocks; out++)
                     for (size_t k = 0; k < t.ny * t.nx; k++, sums += t.nl * DSR_INTEGER_ROW)

@@ -20,17 +20,7 @@ static inline size_t least(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-static inline void make_row_code(dsr_row_code *code, uint32_t table_bits) {
-    uint32_t sums = (1u << table_bits) - 1;
-    memset(code, 0, sizeof *code);
-    code->table_bits = table_bits;
-    code->rows = DSR_WORD / table_bits * sums;
-    for (uint32_t byte = 0; byte < 256; byte++)
-        for (uint32_t k = 0; k < 8 / table_bits; k++) {
-            uint32_t value = byte >> k * table_bits & sums;
-            if (value)
-                code->row[byte][code->count[byte]++] = (uint8_t)(k * sums + value - 1);
-        }
-}
+/* The code of 1, 2 or 4 bits that share a table. */
+const dsr_row_code *dsr_row_code_of(unsigned table_bits);
 
 #endif

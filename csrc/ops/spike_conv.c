@@ -247,10 +247,9 @@ void dsr_pack_weights(const float *weight, float *packed, dsr_conv conv) {
 
 static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spike_conv_plan *p, unsigned table_bits,
                            const tile_output *to) {
-    dsr_row_code code;
-    make_row_code(&code, table_bits);
+    const dsr_row_code *code = dsr_row_code_of(table_bits);
     const dsr_conv *conv = &p->conv;
-    if (!p->passes && !lists_fit(p, &code))
+    if (!p->passes && !lists_fit(p, code))
         return DSR_TOO_LARGE;
     size_t parts = p->out_blocks * count_parts(p), tiles = p->tiles_y * p->tiles_x * p->tiles_l;
     float *own = weights.packed ? NULL : dsr_scratch(parts * part_length(p), sizeof *own);
@@ -264,7 +263,7 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
 #pragma omp parallel num_threads(dsr_threads_for(outputs *(p->passes ? 1 : 1 + p->words * p->taps / 8)))
     {
         workspace w;
-        if (!make_workspace(&w, p, &code, to->after && to->after->weights)) {
+        if (!make_workspace(&w, p, code, to->after && to->after->weights)) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
         }
@@ -277,7 +276,7 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
             for (ptrdiff_t i = 0; i < (ptrdiff_t)(tiles * splits); i++) {
                 tile t;
                 make_tile(p, (size_t)i / splits, &t);
-                convolve_tile(words, packed, p, &code, &w, &t, range_of(p, (size_t)i % splits, splits), to);
+                convolve_tile(words, packed, p, code, &w, &t, range_of(p, (size_t)i % splits, splits), to);
             }
         }
         free_workspace(&w);
@@ -368,7 +367,7 @@ dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, con
 dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *potentials, dsr_lanes shape,
                             dsr_neuron neuron, dsr_thresholds thresholds) {
     size_t blocks = dsr_blocks(shape.channels, DSR_ROW), lanes = shape.timesteps * shape.batch;
-    size_t given = input.one_step ? shape.batch : lanes, runs = input.one_step ? shape.timesteps : 1;
+    size_t given = input.one_step ? shape.batch : lanes;
     if (!blocks || !shape.pixels || !lanes)
         return DSR_OK;
     dsr_after_conv after = {.scale = input.scale, .shift = input.shift, .neuron = neuron, .thresholds = thresholds};
@@ -391,11 +390,11 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
             size_t block = (size_t)i / shape.pixels, pixel = (size_t)i % shape.pixels;
             dsr_row_current current = currents[block];
             current.potentials = potentials + (size_t)i * shape.batch * DSR_ROW;
+            current.one_step = input.one_step;
             dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + pixel) * given, given,
                                       dsr_block_size(shape.channels, DSR_ROW, block), shape.pixels * given, rows);
-            for (size_t run = 0; run < runs; run++) /* a current of one step is read again at each */
-                dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes + run * shape.batch, NULL,
-                                        shape.timesteps / runs, shape.batch, shape.batch, &current, &neuron);
+            dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes, NULL, shape.timesteps, shape.batch, shape.batch,
+                                    &current, &neuron);
         }
         dsr_release(rows);
     }

@@ -24,7 +24,7 @@ static dsr_status make_gradient_plan(gradient_plan *p, const uint32_t *transpose
     p->transposed = transposed;
     p->y = forward_axis(&conv.y);
     p->x = forward_axis(&conv.x);
-    make_row_code(&p->code, table_bits);
+    p->code = *dsr_row_code_of(table_bits);
     p->lane_words = dsr_blocks(conv.lanes, DSR_WORD);
     p->chunks = dsr_blocks(p->lane_words, GRAD_WORDS);
     p->chunk = dsr_blocks(p->lane_words, p->chunks);

@@ -246,22 +246,29 @@ static int read_geometry(dsr_call *call, size_t index, PyObject *object) {
     return 0;
 }
 
+/* An array that is not as the table says; the text is made here, since making it takes longer than most checks. */
+static int wrong_array(const dsr_call *call, size_t index, PyObject *error, PyObject *given) {
+    const dsr_arg *argument = &call->arguments[index];
+    char expected[160];
+    PyOS_snprintf(expected, sizeof expected, "a %sC-contiguous %s array of %zu axes (%s)",
+                  is_output(argument) ? "writable " : "", describe(argument->kind), strlen(argument->axes),
+                  argument->axes);
+    return wrong(call, index, error, given, expected);
+}
+
 static int read_array(dsr_call *call, size_t index, PyObject *object, int *real) {
     const dsr_arg *argument = &call->arguments[index];
     if ((argument->role == ARG_MAYBE || argument->role == ARG_MAYBE_OUT) && object == Py_None)
         return 0;
     size_t axes = strlen(argument->axes);
-    char expected[160];
-    PyOS_snprintf(expected, sizeof expected, "a %sC-contiguous %s array of %zu axes (%s)",
-                  is_output(argument) ? "writable " : "", describe(argument->kind), axes, argument->axes);
     if (!PyArray_Check(object))
-        return wrong(call, index, PyExc_TypeError, object, expected);
+        return wrong_array(call, index, PyExc_TypeError, object);
     PyArrayObject *array = (PyArrayObject *)object;
     int type = PyArray_TYPE(array);
     int fits = argument->kind == ARG_REAL ? type == NPY_FLOAT32 || type == NPY_FLOAT64
                                           : PyArray_EquivTypenums(type, numpy_type(argument->kind));
     if (!fits || !PyArray_ISNOTSWAPPED(array))
-        return wrong(call, index, PyExc_TypeError, object, expected);
+        return wrong_array(call, index, PyExc_TypeError, object);
     if (argument->kind == ARG_REAL) {
         if (*real && *real != type)
             return wrong(call, index, PyExc_TypeError, object, "the dtype of the other real arrays");
@@ -270,10 +277,11 @@ static int read_array(dsr_call *call, size_t index, PyObject *object, int *real)
     }
     if ((size_t)PyArray_NDIM(array) != axes || !PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISALIGNED(array) ||
         (is_output(argument) && !PyArray_ISWRITEABLE(array)))
-        return wrong(call, index, PyExc_ValueError, object, expected);
+        return wrong_array(call, index, PyExc_ValueError, object);
     for (size_t i = 0; i < axes; i++) {
         size_t letter = (size_t)(argument->axes[i] - 'A'), size = (size_t)PyArray_DIM(array, (int)i);
         if (call->axis_of[letter] && call->axis[letter] != size) {
+            char expected[160];
             PyOS_snprintf(expected, sizeof expected, "axes (%s) with %zu elements on axis %c, as in '%s'",
                           argument->axes, call->axis[letter], argument->axes[i], call->axis_of[letter]);
             return wrong(call, index, PyExc_ValueError, object, expected);
@@ -286,6 +294,11 @@ static int read_array(dsr_call *call, size_t index, PyObject *object, int *real)
     }
     *(void **)target(call, index) = PyArray_DATA(array);
     return 0;
+}
+
+void *dsr_memory_of(PyObject *array, size_t *elements) {
+    *elements = (size_t)PyArray_SIZE((PyArrayObject *)array);
+    return PyArray_DATA((PyArrayObject *)array);
 }
 
 static int overlap(PyObject *a, PyObject *b) {

@@ -97,6 +97,9 @@ int dsr_load_numpy(void);
 /* Fills `call` from the arguments; -1 with TypeError or ValueError set. */
 int dsr_read_arguments(dsr_call *call, PyObject *const *objects, Py_ssize_t given);
 
+/* Where the elements of an array are, and how many there are. */
+void *dsr_memory_of(PyObject *array, size_t *elements);
+
 /* For relations between axes: -1 with ValueError set unless axis `letter` has `expected` elements; the message names
  * the argument that fixed it, and `why` says where the number comes from. */
 int dsr_expect_axis(const dsr_call *call, char letter, size_t expected, const char *why);

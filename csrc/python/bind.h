@@ -89,6 +89,7 @@ typedef struct {
     X(max_pool_backward)                                                                                               \
     X(or_pool)                                                                                                         \
     X(conv2d)                                                                                                          \
+    X(conv2d_by_step)                                                                                                  \
     X(conv2d_input_gradient)                                                                                           \
     X(conv2d_weight_gradient)                                                                                          \
     X(packed_length)                                                                                                   \

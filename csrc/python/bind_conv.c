@@ -98,6 +98,27 @@ OPERATION(conv2d, check_conv2d, RETURNS_NOTHING) {
     return dsr_conv2d(a->input, a->weight, a->bias, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
+#define CONV2D_BY_STEP(A, S)                                                                                           \
+    A(S, F32, input, "CHWTB", IN)                                                                                      \
+    A(S, F32, weight, "OGYX", IN)                                                                                      \
+    A(S, F32, bias, "O", MAYBE)                                                                                        \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, F32, out, "OIJTB", OUT)
+ARGUMENTS(conv2d_by_step, CONV2D_BY_STEP)
+
+CHECK(conv2d_by_step) {
+    if (check_lanes(c, "input", AXIS(c, 'T')) < 0 || check_dense_conv(c, &a->geometry) < 0)
+        return -1;
+    if (AXIS(c, 'I') != 1 || AXIS(c, 'J') != 1 || a->geometry.spread[0] * a->geometry.spread[1] > 1)
+        return dsr_refuse(c, "geometry", "one that gives one output pixel, without a spread");
+    return 0;
+}
+
+OPERATION(conv2d_by_step, check_conv2d_by_step, RETURNS_NOTHING) {
+    return dsr_conv2d_by_step(a->input, a->weight, a->bias, a->out,
+                              conv_of(c, 'W', AXIS(c, 'T') * AXIS(c, 'B'), &a->geometry), AXIS(c, 'T'));
+}
+
 #define CONV2D_INPUT_GRADIENT(A, S)                                                                                    \
     A(S, F32, grad_output, "OIJL", IN)                                                                                 \
     A(S, F32, weight, "OGYX", IN)                                                                                      \
@@ -455,6 +476,16 @@ OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
     A(S, U32, out, "MIJTB", OUT)
 ARGUMENTS(integer_conv2d_neuron_spikes, INTEGER_CONV2D_NEURON_SPIKES)
 
+/* A spike leaves a potential of at least fire - reset, and at most DSR_INTEGER_LIMIT - reset: both fit 16 bits. */
+static int check_resets(const dsr_call *c, const int32_t *reset, const int32_t *fire) {
+    for (size_t i = 0; i < AXIS(c, 'O'); i++) {
+        int64_t least = fire[i] < -DSR_INTEGER_LIMIT ? -DSR_INTEGER_LIMIT : fire[i];
+        if (reset[i] < 0 || reset[i] > least + DSR_INTEGER_LIMIT)
+            return dsr_refuse(c, "reset", "numbers from 0 to fire + 32767, so that potentials keep to 16 bits");
+    }
+    return 0;
+}
+
 CHECK(integer_conv2d_neuron_spikes) {
     if ((a->shortcut == NULL) != (a->shortcut_weight == NULL))
         return dsr_refuse(c, "shortcut_weight", "an array where 'shortcut' is one, None where it is None");
@@ -466,9 +497,10 @@ CHECK(integer_conv2d_neuron_spikes) {
         check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
                            AXIS(c, 'T') * AXIS(c, 'B')) < 0)
         return -1;
-    return dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0
-               ? -1
-               : expect_words(c, 'M', a->out_channels);
+    if (dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0 ||
+        expect_words(c, 'M', a->out_channels) < 0)
+        return -1;
+    return check_resets(c, a->reset, a->fire);
 }
 
 OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETURNS_NOTHING) {

@@ -1,11 +1,11 @@
 /* The module dsr._core: the table of bind.h as functions, and a few questions about the build. */
-#include "bind.h"
+#include "prepared.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static PyObject *to_exception(const dsr_call *call, dsr_status status) {
+PyObject *dsr_to_exception(const dsr_call *call, dsr_status status) {
     if (status == DSR_NO_MEMORY)
         return PyErr_Format(PyExc_MemoryError, "%s: no memory for scratch space", call->function);
     if (status == DSR_TOO_LARGE) { /* the channels of a weight gradient, or the time steps of neurons */
@@ -34,10 +34,16 @@ static PyObject *call_entry(PyObject *self, PyObject *const *objects, Py_ssize_t
     status = entry->run(&call);
     Py_END_ALLOW_THREADS;
     if (status != DSR_OK)
-        return to_exception(&call, status);
+        return dsr_to_exception(&call, status);
     if (entry->returns == RETURNS_NUMBER)
         return PyFloat_FromDouble(call.result);
     Py_RETURN_NONE;
+}
+
+const dsr_entry *dsr_entry_of(PyObject *function) {
+    PyObject *capsule = PyCFunction_CheckExact(function) ? PyCFunction_GetSelf(function) : NULL;
+    return capsule && PyCapsule_IsValid(capsule, "dsr._core.entry") ? PyCapsule_GetPointer(capsule, "dsr._core.entry")
+                                                                    : NULL;
 }
 
 static PyObject *get_level(PyObject *module, PyObject *unused) {
@@ -140,6 +146,9 @@ static PyMethodDef methods[] = {
     {"set_threads", set_threads, METH_O, "set_threads(threads, /)\n--\n\nFor every thread of the process."},
     {"blas", get_blas, METH_NOARGS, "blas()\n--\n\nthe configuration and the kernel of OpenBLAS"},
     {"kernels", get_kernels, METH_NOARGS, "kernels()\n--\n\nnames of the kernels that each level has"},
+    {"prepare", dsr_prepare, METH_O,
+     "prepare(calls, /)\n--\n\nA call without arguments that makes all of these, checked now: tuples of a function of "
+     "this module and its arguments."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -196,7 +205,7 @@ static int add_entries(PyObject *module) {
 }
 
 static int execute(PyObject *module) {
-    if (dsr_load_numpy() < 0)
+    if (dsr_load_numpy() < 0 || dsr_make_prepared_type() < 0)
         return -1;
     const char *wanted = getenv("DSR_LEVEL");
     if (!dsr_select_level(wanted && *wanted ? wanted : NULL)) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from pathlib import Path
 from typing import get_args
 
 from dsr.commands.arguments import Commands, count, share
@@ -53,11 +54,20 @@ def add(commands: Commands) -> None:
     inference = kinds.add_parser(
         "inference",
         help="predictions, compiled and with early exit",
-        description="Milliseconds per sample of predictions, in turn: compiled (dsr.compile), with early exit, not "
-        "compiled, and the ordinary twin of the network in onnxruntime, where that and onnx are installed.",
+        description="Milliseconds per sample of predictions, in turn: compiled (dsr.compile), as integers "
+        "(dsr.quantize, 8 bits), both with early exit, not compiled, and the ordinary twin of the network in "
+        "onnxruntime, in float32 and in int8, where that and onnx are installed.",
     )
     inference.add_argument("--model", default="cifar_fast", help="(default: cifar_fast)")
     inference.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
+    inference.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN",
+        help="the trained network of a run folder, at its own rates on its own images, instead of --model, --neuron "
+        "and --rate",
+    )
+    inference.add_argument("--data", type=Path, metavar="PATH", help="of --run (default: where the run had it from)")
     inference.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 4], help="(default: 1 2 4)")
     inference.add_argument("--batch", type=count, nargs="+", default=[1, 32], help="samples (default: 1 32)")
     inference.add_argument("--threads", type=count, nargs="+", default=[1, 2], help="(default: 1 2)")
@@ -104,14 +114,13 @@ def run_inference(options: Namespace) -> int:
     """Print the time of predictions."""
     from dsr.bench import inference
 
-    rows = inference.measure(
-        options.model,
-        options.neuron,
-        options.timesteps,
-        options.batch,
-        options.threads,
-        options.rate,
-        options.repeats,
-    )
+    samples = max(*options.batch, inference.SAMPLES)
+    if options.run is not None:
+        subject = inference.trained(options.run, options.data, samples)
+    elif options.data is not None:
+        raise ValueError("argument --data: expected --run with it")
+    else:
+        subject = inference.untrained(options.model, options.neuron, options.rate, samples)
+    rows = inference.measure(subject, options.timesteps, options.batch, options.threads, options.repeats)
     print(json.dumps(rows, indent=1) if options.json else inference.table(rows))
     return 0

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dsr.deploy.integer_model import IntegerModel
 from dsr.deploy.session import Session
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_class_numbers, as_count, as_number, shown
@@ -23,6 +24,30 @@ By = Literal["probability", "margin"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
 """Probabilities that a curve is made of by default."""
+
+
+class _Steps(Protocol):
+    """A `Stream`, or one of integers."""
+
+    def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> object: ...
+    def rates(self) -> Values: ...
+    def selected(self, numbers: NDArray[np.int64]) -> Self: ...
+
+
+_Stream = TypeVar("_Stream", bound=_Steps)
+
+
+class _Runner(Protocol[_Stream]):
+    """A `Session`, or an `IntegerModel`."""
+
+    batch: int
+    timesteps: int
+
+    @property
+    def output_features(self) -> tuple[int, ...]: ...
+    def checked(self, function: str, name: str, data: ArrayLike) -> tuple[NDArray[Any], int]: ...
+    def take(self, batch: int) -> _Stream: ...
+    def give_back(self, stream: _Stream) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +98,14 @@ def clearness(rates: Values, by: By = "probability") -> NDArray[np.float64]:
     return np.asarray(1 / np.exp(values - largest).sum(axis=-1))
 
 
-def early_exit(session: Session, data: ArrayLike, threshold: float, by: By = "probability", least: int = 1) -> Exits:
+def early_exit(
+    session: _Runner[Any], data: ArrayLike, threshold: float, by: By = "probability", least: int = 1
+) -> Exits:
     """Run samples until their outputs are clear enough, at most for all T steps.
 
     Parameters
     ----------
-    session : Session
+    session : Session or IntegerModel
         Of a network whose outputs are classes.
     data : array_like, shape ``(B, *features)`` or ``(T, B, *features)``
         As `Session.run` takes it.
@@ -98,7 +125,7 @@ def early_exit(session: Session, data: ArrayLike, threshold: float, by: By = "pr
     -----
     When half of the samples have left, the others go on as a batch of half the size or less (a power of two): time is
     saved, not only steps. The outputs are those of `Session.run` with as many steps, but for rounding of values that
-    are no spikes, whose convolution depends on the size of the batch.
+    are no spikes, whose convolution depends on the size of the batch. Those of an integer model are EXACT.
     """
     threshold = as_number("early_exit", "threshold", threshold, lambda value: value > 0, "a number > 0")
     _require_by("early_exit", by)
@@ -107,23 +134,24 @@ def early_exit(session: Session, data: ArrayLike, threshold: float, by: By = "pr
     array, axis = session.checked("early_exit", "data", data)
     parts = [_exits(session, part, axis, threshold, by, least) for part in _parts(session, array, axis)]
     if not parts:
-        return Exits(np.empty((0, *session.program.output_features), np.float32), np.zeros(0, np.int64))
+        return Exits(np.empty((0, *session.output_features), np.float32), np.zeros(0, np.int64))
     return Exits(np.concatenate([p.rates for p in parts]), np.concatenate([p.timesteps for p in parts]))
 
 
-def _exits(session: Session, array: NDArray[Any], axis: int, threshold: float, by: By, least: int) -> Exits:
+def _exits(session: _Runner[_Stream], array: NDArray[Any], axis: int, threshold: float, by: By, least: int) -> Exits:
     count = array.shape[axis]
-    found = Exits(np.empty((count, *session.program.output_features), np.float32), np.zeros(count, np.int64))
+    found = Exits(np.empty((count, *session.output_features), np.float32), np.zeros(count, np.int64))
     numbers, stays = np.arange(count), np.ones(count, np.bool_)  # of those in the stream
     stream, changed = session.take(count), True
+    last = len(array) if axis else session.timesteps
     try:
-        for step in range(1, session.timesteps + 1):
+        for step in range(1, last + 1):
             frame = array[step - 1] if axis else array
             read = changed or axis == 1  # a static sample is read once
             stream.advance(frame.take(numbers, 0) if read else frame, 1, held=True, changed=read)
             rates, changed = stream.rates(), False
             leaves = stays & (clearness(rates, by) >= threshold if step >= least else False)
-            if step == session.timesteps:
+            if step == last:
                 leaves = stays.copy()
             found.rates[numbers[leaves]] = rates[leaves]
             found.timesteps[numbers[leaves]] = step
@@ -142,20 +170,20 @@ def _exits(session: Session, array: NDArray[Any], axis: int, threshold: float, b
     return found
 
 
-def rates_so_far(session: Session, data: ArrayLike) -> Values:
+def rates_so_far(session: _Runner[Any], data: ArrayLike) -> Values:
     """Output rates after each step, ``(T, B, *output_features)``; arguments and errors are those of `Session.run`."""
     array, axis = session.checked("rates_so_far", "data", data)
     parts = []
     for part in _parts(session, array, axis):
         stream = session.take(part.shape[axis])
         steps = []
-        for step in range(session.timesteps):
+        for step in range(len(part) if axis else session.timesteps):
             stream.advance(part[step] if axis else part, 1, held=True, changed=axis == 1 or step == 0)
             steps.append(stream.rates())
         session.give_back(stream)
         parts.append(np.stack(steps))
     if not parts:
-        return np.empty((session.timesteps, 0, *session.program.output_features), np.float32)
+        return np.empty((session.timesteps, 0, *session.output_features), np.float32)
     return np.concatenate(parts, axis=1)
 
 
@@ -219,7 +247,7 @@ def choose(points: Sequence[Point], loss: float = 0.005) -> Point:
     return min((p for p in points if p.accuracy >= full.accuracy - allowed), key=lambda p: (p.timesteps, -p.accuracy))
 
 
-def _parts(session: Session, array: NDArray[Any], axis: int) -> Iterator[NDArray[Any]]:
+def _parts(session: _Runner[Any], array: NDArray[Any], axis: int) -> Iterator[NDArray[Any]]:
     count = array.shape[axis]
     for i in range(0, count, session.batch):
         yield array.take(range(i, min(i + session.batch, count)), axis)
@@ -231,8 +259,9 @@ def _require_by(function: str, by: Any) -> None:
 
 
 def _require_classes(function: str, session: Any) -> None:
-    if not isinstance(session, Session):
-        raise TypeError(f"{function}: argument 'session': expected a Session, got {type(session).__name__}")
-    features = session.program.output_features
+    if not isinstance(session, Session | IntegerModel):
+        given = type(session).__name__
+        raise TypeError(f"{function}: argument 'session': expected a Session or an IntegerModel, got {given}")
+    features = session.output_features
     if len(features) != 1 or features[0] < 2:
         raise ValueError(f"{function}: argument 'session': expected outputs of two or more classes, got {features}")

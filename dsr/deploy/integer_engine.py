@@ -57,6 +57,15 @@ class State:
         self.potentials: dict[int, Potentials] = {}
         self.total: NDArray[np.int64] | None = None  # (C, H, W, B)
         self.count: NDArray[np.int64] | None = None  # (B,), what `total` is divided by
+        self.of_data: dict[int, tuple[tuple[Signal, ...], Integers]] = {}  # rows of a step, and the data they are of
+
+    def selected(self, samples: NDArray[np.integer[Any]]) -> State:
+        """The state of some of the samples."""
+        other = State()
+        other.potentials = {number: p.take(samples, 3) for number, p in self.potentials.items()}
+        if self.total is not None and self.count is not None:
+            other.total, other.count = self.total.take(samples, 3), self.count[samples]
+        return other
 
     def forget(self, samples: NDArray[np.integer[Any]]) -> None:
         """Begin anew with these samples: their potentials and what was read are 0."""
@@ -119,7 +128,7 @@ class Engine:
         return _joined(read)
 
     def _neurons(self, number: int, step: i.Neurons, signals: Sequence[Signal], timesteps: int, state: State) -> Signal:
-        current = _Current(step.features, timesteps)
+        current = _Current(number, step.features, timesteps, state)
         shortcut = None
         for term in self.terms[number]:
             signal = signals[term.source]
@@ -145,7 +154,7 @@ class Engine:
         if isinstance(step, i.ReadSpikes):
             values, decay = signals[step.source].numbers().astype(np.int64), step.decay
         else:
-            values, decay = self.current(len(self.steps) - 1, signals, timesteps).astype(np.int64), NO_DECAY
+            values, decay = self.current(len(self.steps) - 1, signals, timesteps, state).astype(np.int64), NO_DECAY
         if state.total is None or state.count is None:
             state.total = np.zeros((*values.shape[:3], values.shape[4]), np.int64)
             state.count = np.zeros(values.shape[4], np.int64)
@@ -157,11 +166,11 @@ class Engine:
             state.total = (state.total * decay + (1 << 14) >> 15) + (values[:, :, :, t] << 15)
             state.count = (state.count * decay + (1 << 14) >> 15) + (1 << 15)
 
-    def current(self, number: int, signals: Sequence[Signal], timesteps: int) -> Integers:
+    def current(self, number: int, signals: Sequence[Signal], timesteps: int, state: State) -> Integers:
         """The current of a step, (C, H, W, T or 1, B)."""
         step = self.steps[number]
         assert isinstance(step, i.Neurons | i.ReadCurrent)
-        current = _Current(step.features, timesteps)
+        current = _Current(number, step.features, timesteps, state)
         for term in self.terms[number]:
             current.add(term, signals[term.source])
         return current.values(signals[step.reads[0]]) + step.bias.reshape(-1, 1, 1, 1, 1)
@@ -207,9 +216,9 @@ def _prepare(step: i.Step, steps: Sequence[i.Step]) -> tuple[_Term, ...]:
 class _Current:
     """A current while it is added up: convolutions of spikes are kept back, so that neurons may do the last one."""
 
-    def __init__(self, features: i.Shape, timesteps: int) -> None:
-        self.features, self.timesteps = features, timesteps
-        self._dense: Integers | None = None
+    def __init__(self, number: int, features: i.Shape, timesteps: int, state: State) -> None:
+        self.number, self.features, self.timesteps, self.state = number, features, timesteps, state
+        self._data: list[tuple[_Term, Data]] = []
         self._waiting: list[tuple[Words, PackedWeights, int]] = []
 
     def add(self, term: _Term, signal: Signal) -> None:
@@ -218,8 +227,7 @@ class _Current:
             assert term.packed is not None
             self._waiting += [(words, term.packed, term.shift + k) for k, words in enumerate(signal.planes)]
             return
-        sums = shifted(exact_convolution(signal.array, term.weight, term.geometry), term.shift)
-        self._dense = sums if self._dense is None else self._dense + sums
+        self._data.append((term, signal))
 
     def last(self, signal: Signal) -> tuple[Words, PackedWeights, int]:
         """A convolution that is left to the neurons; one of nothing where there is none."""
@@ -232,7 +240,7 @@ class _Current:
 
     def rows(self) -> Integers | None:
         """The sum of what was added and not left to the neurons; None: 0."""
-        dense = None if self._dense is None else integers.rows_of(self._dense)
+        dense = self._of_data()
         if not self._waiting:
             return dense
         batch = self._waiting[0][0].shape[4]
@@ -241,6 +249,18 @@ class _Current:
             rows += dense
         for words, packed, shift in self._waiting:
             ops.integer_conv2d_spikes(words, packed, shift, _table_bits(words, packed), rows)
+        return rows
+
+    def _of_data(self) -> Integers | None:
+        """The terms that read the data, as rows; of data that are the same as at the last step they are still there."""
+        if not self._data:
+            return None
+        signals = tuple(signal for _, signal in self._data)
+        kept, rows = self.state.of_data.get(self.number, ((), None))
+        if rows is None or any(a is not b for a, b in zip(kept, signals, strict=True)):
+            sums = [shifted(exact_convolution(s.array, t.weight, t.geometry), t.shift) for t, s in self._data]
+            rows = integers.rows_of(sum(sums[1:], sums[0]))
+            self.state.of_data[self.number] = signals, rows
         return rows
 
     def values(self, signal: Signal) -> Integers:

@@ -20,6 +20,7 @@ from dsr.deploy import integer_steps as i
 from dsr.deploy.integer_engine import Data, Engine, State
 from dsr.deploy.integer_file import load_steps, save_steps
 from dsr.deploy.lowering import lower
+from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.deploy.quantization import as_data, quantize_program
 from dsr.files.checkpoint import CheckpointError
 from dsr.nn.network import Network
@@ -83,6 +84,9 @@ class IntegerModel:
         self.classes, self.task, self.preprocessing = tuple(classes), task, preprocessing
         self._engine = Engine(self.steps)
 
+    batch = BATCH
+    """Samples that `run` and early exit compute together, at most."""
+
     def run(self, data: ArrayLike, timesteps: int | None = None) -> Values:
         """Output rates of samples as the network takes them.
 
@@ -102,8 +106,8 @@ class IntegerModel:
         TypeError, ValueError
             `data` is not of one of these shapes, or has a value that is not finite.
         """
-        array = self._checked("IntegerModel.run", data)
-        has_time = array.ndim == len(self.features) + 2
+        array, axis = self.checked("IntegerModel.run", "data", data)
+        has_time = axis == 1
         steps = self.timesteps if timesteps is None else as_count("IntegerModel.run", "timesteps", timesteps)
         if has_time:
             if timesteps is not None and steps != len(array):
@@ -129,13 +133,15 @@ class IntegerModel:
 
     def predict(self, x: Any, batch_size: int = 256) -> NDArray[Any]:
         """The class of each sample by its name or number, as `Model.predict`."""
-        rates = self.outputs(x, batch_size)
-        if self.task == "multilabel":
-            return rates > 0
-        if self.task != "classification":
-            return rates
-        numbers = rates.argmax(axis=1)
-        return np.array(self.classes)[numbers] if self.classes and rates.ndim == 2 else numbers
+        return predictions(self.outputs(x, batch_size), self.task, self.classes)
+
+    def predict_proba(self, x: Any, batch_size: int = 256) -> NDArray[np.float64]:
+        """Probabilities of the classes or labels, (B, classes), as `Model.predict_proba`.
+
+        Computed in double from the rates, which are EXACT; exponentials are the machine's.
+        """
+        require_probabilities("IntegerModel.predict_proba", self.task)
+        return probabilities("IntegerModel.predict_proba", self.outputs(x, batch_size), self.task)
 
     def save(self, file: str | Path) -> None:
         """Write it into one file, which `IntegerModel.load` reads; OSError if that fails, an older one is as it was."""
@@ -198,18 +204,27 @@ class IntegerModel:
         head = f"IntegerModel, {self.bits} bits, T = {self.timesteps}, {self.weight_bytes:,} bytes"
         return "\n".join([head, *lines])
 
-    def _checked(self, function: str, data: ArrayLike) -> NDArray[Any]:
-        array = as_array(function, "data", data)
+    def checked(self, function: str, name: str, data: ArrayLike) -> tuple[NDArray[Any], int]:
+        """Static samples or frames, and the axis of the samples; or an error that names the argument."""
+        array = as_array(function, name, data)
         axes = len(self.features)
-        if array.ndim not in (axes + 1, axes + 2) or array.shape[array.ndim - axes :] != self.features:
+        axis = array.ndim - axes - 1
+        if axis not in (0, 1) or array.shape[axis + 1 :] != self.features:
             tail = ", ".join(map(str, self.features))
             raise ValueError(
-                f"{function}: argument 'data': expected shape (B, {tail}) or (T, B, {tail}), got {array.shape}"
+                f"{function}: argument '{name}': expected shape (B, {tail}) or (T, B, {tail}), got {array.shape}"
             )
-        if array.ndim == axes + 2 and len(array) == 0:
-            raise ValueError(f"{function}: argument 'data': expected at least one time step, got shape {array.shape}")
-        require_finite(function, "data", array)
-        return array
+        if axis == 1 and len(array) == 0:
+            raise ValueError(f"{function}: argument '{name}': expected at least one time step, got shape {array.shape}")
+        require_finite(function, name, array)
+        return array, axis
+
+    def take(self, batch: int) -> IntegerStream:
+        """A stream for early exit, at its start, see `give_back`."""
+        return IntegerStream(self, batch)
+
+    def give_back(self, stream: IntegerStream) -> None:
+        """Nothing to keep: streams have no memory that is worth it."""
 
     def _data(self, array: NDArray[Any]) -> Data:
         source = self.steps[0]
@@ -219,6 +234,9 @@ class IntegerModel:
 
     def _rates(self, data: Data, timesteps: int, state: State) -> Values:
         self._engine.run(data, timesteps, state)
+        return self._rates_of(state)
+
+    def _rates_of(self, state: State) -> Values:
         rates = self._engine.rates(state)
         return rates.reshape(len(rates), *self.output_features)
 
@@ -231,6 +249,7 @@ class IntegerStream:
 
     def __init__(self, model: IntegerModel, batch: int) -> None:
         self.model, self.batch, self._state = model, batch, State()
+        self._data: Data | None = None  # of the last frame
 
     def step(self, frame: ArrayLike) -> Values:
         """The rates so far, after one more frame: ``(B, *features)``, or ``(*features)`` for one sample."""
@@ -242,7 +261,24 @@ class IntegerStream:
         if array.shape != expected:
             raise ValueError(f"{function}: argument 'frame': expected shape {expected}, got {array.shape}")
         require_finite(function, "frame", array)
-        return self.model._rates(self.model._data(array), 1, self._state)
+        self.advance(array, 1, held=True)
+        return self.rates()
+
+    def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:
+        """Do steps, as `Stream.advance`."""
+        if changed or self._data is None:
+            self._data = self.model._data(array)
+        self.model._engine.run(self._data, steps, self._state)
+
+    def rates(self) -> Values:
+        """Output rates so far, ``(B, *output_features)``."""
+        return self.model._rates_of(self._state)
+
+    def selected(self, numbers: NDArray[np.int64]) -> IntegerStream:
+        """A stream of some of the samples, which goes on from here."""
+        other = IntegerStream(self.model, len(numbers))
+        other._state = self._state.selected(numbers)
+        return other
 
     def reset(self, samples: ArrayLike | None = None) -> None:
         """Begin anew with these samples, by their numbers in the batch; by default with all.

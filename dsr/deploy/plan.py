@@ -5,7 +5,8 @@ decides how it is evaluated, as in `dsr.nn.evaluate`, and with the same bits: co
 pooled spikes, and go through neurons to spikes where nothing else is added but spikes. Three things are of its own.
 Weights are packed once, for all plans of a session. Bits that share a table are chosen once for each convolution, not
 for each batch, so that a result does not depend on the other samples. And values that are no spikes are convolved by
-time steps one after the other, so that it does not matter how many come at once.
+time steps one after the other, so that it does not matter how many come at once. Compiled operations that follow each
+other are one call, whose arguments are checked when the plan is made.
 """
 
 from __future__ import annotations
@@ -132,13 +133,13 @@ class Plan:
         To be filled before `run`.
     output : Signal
         Of the last step; its terms are spikes, or values that are written.
-    convolved : list of (int, Words)
+    convolved : list of (int, Train)
         What is convolved by which step.
     """
 
     def __init__(self, compiled: Compiled, timesteps: int, batch: int, held: bool, potentials: Potentials) -> None:
         self.compiled, self.timesteps, self.batch = compiled, timesteps, batch
-        self.convolved: list[tuple[int, Words]] = []
+        self.convolved: list[tuple[int, Train]] = []
         self._potentials = potentials
         self._held = held
         self._steady = compiled.program.steady()
@@ -155,6 +156,7 @@ class Plan:
         if not last.spikes:
             last = Signal((Written(self._sum(len(self._signals) - 1)),), last.scale, last.shift)
         self.output = last
+        self._once, self._always = prepared.join(self._once), prepared.join(self._always)
 
     def run(self, changed: bool = True) -> None:
         """Do all steps; where the input has not `changed`, what depends on it alone is still there."""
@@ -204,7 +206,7 @@ class Plan:
             bias = step.bias if k == 0 else None
             convolution = SpikeConvolution(train.words, weight, bias, amplitude, step.geometry, bits, packed=packed)
             terms.append(Convolved(convolution, step.shape))
-            self.convolved.append((number, train.words))
+            self.convolved.append((number, train))
         return Signal(tuple(terms))
 
     def _convolve_values(self, number: int, step: p.Convolution, values: Values) -> Values:
@@ -212,6 +214,9 @@ class Plan:
         if out.shape[3] == 1:
             flat, to = (array.reshape(*array.shape[:3], self.batch) for array in (values, out))
             self._do(number, prepared.conv2d(flat, step.weight, step.bias, step.geometry, to))
+            return out
+        if step.shape[1:] == (1, 1) and step.geometry.spread == (1, 1):
+            self._do(number, prepared.conv2d_by_step(values, step.weight, step.bias, step.geometry, out))
             return out
         each, to = (np.empty((self.timesteps, *array.shape[:3], self.batch), np.float32) for array in (values, out))
         self._do(number, partial(np.copyto, each, np.moveaxis(values, 3, 0)))

@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import ops
+from dsr.deploy.idle import Idle
 from dsr.deploy.lowering import lower
 from dsr.deploy.plan import Compiled, Plan, Potentials, Train, Written
 from dsr.deploy.program import Program
+from dsr.deploy.whole_run import WholeRun
 from dsr.nn.network import Network
 from dsr.ops import Values, prepared
 from dsr.ops.arguments import as_array, as_count, require_finite
@@ -119,9 +121,13 @@ class Session:
     def __init__(self, program: Program, timesteps: int, batch: int = BATCH) -> None:
         self.program, self.timesteps, self.batch = program, timesteps, batch
         self.compiled = Compiled(program)
-        self._idle: dict[int, list[Stream]] = {}  # by their batch, for whoever comes next
-        self._lock = Lock()
+        self._runs, self._streams = Idle[WholeRun](), Idle[Stream]()
         self._started: Stream | None = None
+
+    @property
+    def output_features(self) -> tuple[int, ...]:
+        """Shape of the output of a sample."""
+        return self.program.output_features
 
     def run(self, data: ArrayLike) -> Values:
         """Output rates of samples, as `Network.forward` gives them.
@@ -167,18 +173,16 @@ class Session:
         count = array.shape[axis]
         if count == 0:
             return np.empty((0, *self.program.output_features), np.float32)
-        stream = self.take(count)
+        kind, runs = (count, axis), self._runs
+        run = runs.take(kind) or WholeRun(self.compiled, self.timesteps, count, held=axis == 0)
         try:
-            stream.advance(array, self.timesteps, held=axis == 0)
-            return stream.rates()
+            return run(array)
         finally:
-            self.give_back(stream)
+            runs.give_back(kind, run)
 
     def take(self, batch: int) -> Stream:
         """A stream of the session's own for so many samples, at its start, for `give_back`."""
-        with self._lock:
-            idle = self._idle.get(batch)
-            stream = idle.pop() if idle else None
+        stream = self._streams.take(batch)
         if stream is None:
             return Stream(self, batch)
         stream.restart()
@@ -186,11 +190,7 @@ class Session:
 
     def give_back(self, stream: Stream) -> None:
         """Keep a stream for the next call."""
-        with self._lock:
-            self._idle.setdefault(stream.batch, []).append(stream)
-            sizes = list(self._idle)
-            if len(sizes) > MOST_SIZES:  # of rare sizes of batches
-                del self._idle[next(size for size in sizes if size != stream.batch)]
+        self._streams.give_back(stream.batch, stream)
 
     def start(self, batch: int = 1) -> Stream:
         """A stream: the samples of a batch step by step, beginning at the first.
@@ -222,19 +222,15 @@ class Session:
         array, axis = self.checked("Session.measure", "samples", samples)
         if array.shape[axis] == 0:
             raise ValueError("Session.measure: argument 'samples': expected at least one sample, got none")
-        stream = Stream(self, array.shape[axis])
-        plan = stream.advance(array, self.timesteps, held=axis == 0)
+        run = WholeRun(self.compiled, self.timesteps, array.shape[axis], held=axis == 0)
+        run(array)
         table_bits: dict[int, int] = {}
-        for number, words in plan.convolved:
-            step = self.program.steps[number]
-            channels = self.program.steps[step.inputs[0]].shape[0]
-            planes = len(words) // ops.word_count(channels)
-            rate = ops.count_bits(words) / (planes * channels * prod(words.shape[1:]))
-            taps: int = step.geometry.taps  # type: ignore[attr-defined]  # of a convolution
+        for number, train in run.plan.convolved:
+            rate = ops.count_bits(train.words) / (train.planes * train.channels * prod(train.words.shape[1:]))
+            taps: int = self.program.steps[number].geometry.taps  # type: ignore[attr-defined]  # of a convolution
             table_bits[number] = max(table_bits.get(number, 1), ops.best_table_bits(rate, taps))
-        with self._lock:
-            self.compiled.table_bits = table_bits
-            self._idle = {}
+        self.compiled.table_bits = table_bits
+        self._runs, self._streams = Idle(), Idle()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, and copied, it is the program; streams stay behind."""
@@ -251,8 +247,6 @@ def _again(program: Program, timesteps: int, batch: int, table_bits: dict[int, i
     return session
 
 
-MOST_SIZES = 16
-"""Sizes of batches whose memory a session keeps."""
 RATES_KEPT = 4
 """Numbers of time steps at once whose memory a stream keeps."""
 
@@ -491,7 +485,9 @@ class Stream:
 
 def _finite(function: str, name: str, array: NDArray[Any]) -> Values:
     """As float32, or an error that tells the first place where a number is not finite, or is beyond float32."""
-    with np.errstate(over="ignore"):
-        values = array.astype(np.float32, copy=False)
+    values = array
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            values = array.astype(np.float32)
     require_finite(function, name, values)
     return values

@@ -208,7 +208,8 @@ class IntegerNeurons:
     Attributes
     ----------
     bias, reset, fire : ndarray of int32, shape (O,)
-        Of each channel; the bias is part of x at each step.
+        Of each channel; the bias is part of x at each step. A reset is from 0 to ``fire + 32767``, others are refused
+        when neurons run: so potentials keep to 16 bits.
     decay : int
         In [0, 2**15], in units of 2**-15; 2**15 for neurons without a leak.
     """

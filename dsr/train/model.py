@@ -19,6 +19,7 @@ from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.data.targets import Task
 from dsr.deploy.integer_file import KIND as INTEGER
+from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -104,13 +105,7 @@ class Model:
         ndarray of str, shape (B,); of bool, (B, K); or of float32, (B, K)
             Class numbers, (B,), where the classes have no names.
         """
-        rates = self.outputs(x, batch_size)
-        if self.task == "multilabel":
-            return rates > 0
-        if self.task != "classification":
-            return rates
-        numbers = rates.argmax(axis=1)
-        return np.array(self.classes)[numbers] if self.classes else numbers
+        return predictions(self.outputs(x, batch_size), self.task, self.classes)
 
     def predict_proba(
         self, x: ArrayLike | str | Path | Sequence[str | Path], batch_size: int = BATCH
@@ -130,13 +125,8 @@ class Model:
         ValueError
             The outputs are real values, which have no probabilities.
         """
-        if self.task not in ("classification", "multilabel"):
-            raise ValueError(f"Model.predict_proba: expected a model of classes or labels, got one of {self.task}")
-        rates = self.outputs(x, batch_size).astype(np.float64)
-        if self.task == "multilabel":
-            return np.exp(-np.logaddexp(0, -rates))
-        exponentials = np.exp(rates - rates.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        require_probabilities("Model.predict_proba", self.task)
+        return probabilities("Model.predict_proba", self.outputs(x, batch_size), self.task)
 
     def __repr__(self) -> str:
         """What it is, how good it was in its run, and the network."""

@@ -354,6 +354,8 @@ dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, 
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n);
 dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n);
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep);
+/* Tiles of the arrays whose bits differ; 0: none. */
+dsr_status dsr_compare(const float *a, const float *b, size_t n, double *different);
 /* Per channel: sum and sum of squares over n values. */
 dsr_status dsr_moments(const float *values, double *sums, double *squares, size_t channels, size_t n);
 /* Per channel: sums of a and of a b over n values. */

@@ -33,6 +33,7 @@ ENTRIES = {
     "pack_words": "values:float32:CN !out:uint32:WN",
     "unpack_words": "words:uint32:WN amplitude:float32:C !out:float32:CN",
     "add_words": "words:uint32:WN amplitude:float32:C !out:float32:CN",
+    "compare": "a:float32:N b:float32:N",
     "count_bits": "words:uint32:N",
     "count_words": "words:uint32:WN !out:int64:C",
     "dropout_words": "words:uint32:N keep:chance seed:seed !out:uint32:N",
@@ -76,7 +77,7 @@ ENTRIES = {
     "!out:uint32:MIJTB",
 }
 # these return a number, the others None
-NUMBERS = {"backward", "rate_backward", "count_bits", "packed_length"}
+NUMBERS = {"backward", "rate_backward", "compare", "count_bits", "packed_length"}
 
 
 class Argument(NamedTuple):

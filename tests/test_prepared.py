@@ -11,6 +11,7 @@ from core_table import ENTRIES, NUMBERS, arguments_of, make_arguments, plain_siz
 
 from dsr import _core, ops
 from dsr.ops import prepared
+from dsr.ops.sums import same_bits
 
 
 def results(entry, arguments):
@@ -154,3 +155,16 @@ def test_a_convolution_of_all_steps_has_the_bits_of_each(batch, groups):
             ops.Geometry((1, 1)),
             np.zeros((1, 2, 1, 1, 1), np.float32),
         )
+
+
+def test_the_same_bits():
+    a = np.random.default_rng(0).normal(size=(3, 70001)).astype(np.float32)
+    a[0, 0] = np.nan
+    assert same_bits(a, a.copy()) and same_bits(a[:, ::2], a[:, ::2].copy()) and same_bits(a[:0], a[:0])
+    for at in ((0, 0), (1, 65536), (2, 70000)):
+        b = a.copy()
+        b.view(np.uint32)[at] ^= 1
+        assert not same_bits(a, b) and not same_bits(b, a)
+    assert not same_bits(a, a.reshape(-1)) and not same_bits(np.zeros(2, np.float32), np.zeros(2, np.int32))
+    assert not same_bits(np.zeros(1, np.float32), np.full(1, -0.0, np.float32))
+    assert same_bits(np.arange(3), np.arange(3)) and not same_bits(np.arange(3), np.arange(1, 4))

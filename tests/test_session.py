@@ -228,6 +228,29 @@ def test_sessions_and_models_can_be_copied_and_pickled():
         np.testing.assert_array_equal(again[1].outputs(data), outputs)
 
 
+def test_a_model_predicts_with_the_weights_of_now(monkeypatch):
+    """Whoever changes a number of a weight or of a statistic in place, or puts another array there, sees it; and while
+    nothing changes, nothing is compiled."""
+    network, data = plan_table.network_of("digits", "if", 0)
+    model, made = dsr.Model(network), []
+    monkeypatch.setattr("dsr.train.model.inference", lambda *a: made.append(1) or (lambda x: network.forward(x)))
+    arrays = dict(network.arrays())
+    model.outputs(data)
+    for name, array in arrays.items():
+        before = len(made)
+        flat = array.reshape(-1)
+        flat[-1] = np.nextafter(flat[-1], np.float32(9))  # one bit of one number
+        model.outputs(data)
+        assert len(made) == before + 1, name
+        model.outputs(data[:1], batch_size=1)
+        model.outputs(data, batch_size=1)
+        assert len(made) == before + 1, name
+    _, parameter = next(iter(network.parameters()))
+    parameter.value = parameter.value + np.float32(1)
+    model.outputs(data)
+    assert len(made) == len(arrays) + 2
+
+
 def test_models_know_their_samples():
     network, data = case("digits", "if")
     model = dsr.Model(network, about={"features": [1, 8, 8]})

@@ -76,6 +76,7 @@ typedef struct {
     X(add_words)                                                                                                       \
     X(count_words)                                                                                                     \
     X(count_bits)                                                                                                      \
+    X(compare)                                                                                                         \
     X(dropout_words)                                                                                                   \
     X(moments)                                                                                                         \
     X(product_moments)                                                                                                 \

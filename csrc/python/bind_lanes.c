@@ -137,6 +137,15 @@ OPERATION(count_bits, NULL, RETURNS_NUMBER) {
     return dsr_count_bits(a->words, &c->result, AXIS(c, 'N'));
 }
 
+#define COMPARE(A, S)                                                                                                  \
+    A(S, F32, a, "N", IN)                                                                                              \
+    A(S, F32, b, "N", IN)
+ARGUMENTS(compare, COMPARE)
+
+OPERATION(compare, NULL, RETURNS_NUMBER) {
+    return dsr_compare(a->a, a->b, AXIS(c, 'N'), &c->result);
+}
+
 #define DROPOUT_WORDS(A, S)                                                                                            \
     A(S, U32, words, "N", IN)                                                                                          \
     A(S, CHANCE, keep, NULL, IN)                                                                                       \

@@ -19,6 +19,15 @@ def moments(values: Values) -> tuple[Sums, Sums]:
     return sums, squares
 
 
+def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays have one shape, one dtype and the same bits; without a copy, of float32."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype == np.float32 and a.flags.c_contiguous and b.flags.c_contiguous:
+        return _core.compare(a.reshape(-1), b.reshape(-1)) == 0
+    return a.tobytes() == b.tobytes()
+
+
 def product_moments(a: Values, b: Values) -> tuple[Sums, Sums]:
     """Per channel, the sums of a and of a b, added in double. EXACT."""
     require_array("product_moments", a=a, b=b)

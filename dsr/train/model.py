@@ -24,6 +24,7 @@ from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
 from dsr.ops import Values
 from dsr.ops.arguments import as_count
+from dsr.ops.sums import same_bits
 from dsr.train import run_folder
 from dsr.train.architecture import NotDescribedError, describe, make
 from dsr.train.inference import Forward, inference
@@ -147,14 +148,17 @@ class Model:
         count = batch.shape[axis]
         if count == 0:
             raise ValueError(f"{function}: argument 'x': expected at least one sample, got none")
+        forward = self._inference(batch)
+        if count <= batch_size:
+            return forward(batch)
         parts = (batch.take(range(i, min(i + batch_size, count)), axis) for i in range(0, count, batch_size))
-        return np.concatenate([self._inference(part)(part) for part in parts])
+        return np.concatenate([forward(part) for part in parts])
 
     def _inference(self, images: Values) -> Forward:
         """The compiled network; compiled anew when its weights are not those any more."""
         made, arrays = self._compiled, dict(self.network.arrays())
         fits = made is not None and made.fits(self.network, images)
-        if made is not None and fits and all(np.array_equal(made.arrays[name], a) for name, a in arrays.items()):
+        if made is not None and fits and all(same_bits(made.arrays[name], a) for name, a in arrays.items()):
             return made.forward
         axis = self.network.batch_axis(images)
         features, kept = images.shape[axis + 1 :], {name: array.copy() for name, array in arrays.items()}

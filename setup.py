@@ -134,7 +134,8 @@ class BuildLibdsr(Command):
         folder.mkdir(parents=True, exist_ok=True)
         blas = Path(scipy_openblas32.get_lib_dir(), LIBRARY)
         name, origin = ("libdsr.so", "$ORIGIN") if sys.platform != "darwin" else ("libdsr.dylib", "@loader_path")
-        sources = [*ROOMS["levels"], *ROOMS["ops"], "csrc/libdsr/read.c", "csrc/libdsr/run.c"]
+        library = (file for file in ROOMS["libdsr"] if not file.endswith("example.c"))
+        sources = [*ROOMS["levels"], *ROOMS["ops"], *library]
         compile_args, link_args = flags()
         command = [os.environ.get("CC", "cc"), *compile_args, "-fPIC", "-shared", "-DDSR_BLAS_PREFIXED=1", *sources]
         command += [

@@ -463,6 +463,10 @@ size_t dsr_integer_blocks(dsr_conv conv, size_t *block_rows);
 dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, const int16_t *packed, int32_t *rows, dsr_conv conv,
                                      unsigned shift, unsigned table_bits);
 
+/* The same over values [C][P][B], with a shift that may be to the right: to the nearest, halves up. The weights are
+ * packed without regard to sums of 16 bits; sums, before the shift and after, must fit 32. */
+void dsr_integer_conv2d(const int32_t *values, const int16_t *packed, int32_t *rows, dsr_conv conv, int shift);
+
 /* What follows up to the next spikes: the current so far as rows (NULL: 0; one_step: the same at every t), a bias per
  * channel, a train that is added with a weight per channel (NULL: none), and neurons, whose potentials
  * [ceil(O / 64)][P'][B][64] go on from those given (NULL: from 0). All per channel, with the decay of all. */

@@ -15,6 +15,7 @@ from dsr.deploy.c import export_c
 from dsr.deploy.c.int8_twin import Int8Twin
 from dsr.deploy.integer_engine import State
 from dsr.deploy.integer_model import IntegerModel, quantize
+from dsr.deploy.model_file import packed
 
 OF_PAPERS = ("digits", "cifar_fast", "unet", "spiking_readout")
 OWN = tuple(test_integer_model.NETWORKS)
@@ -110,5 +111,10 @@ def test_a_file_of_quantize_is_exported(capsys, tmp_path):
     assert main(list(map(str, words))) == 0
     assert "c: libsmall, " in capsys.readouterr().out
     assert (tmp_path / "c" / "small_int8.c").exists()
+    words = [*words[:2], "--format", "libdsr", "--out", tmp_path / "small.dsrmodel"]
+    assert main(list(map(str, words))) == 0
+    content = packed(model)
+    assert capsys.readouterr().out == f"{words[-1]}: weights of 8 bits, T = 4, {len(content):,} bytes\n"
+    assert words[-1].read_bytes() == content
     assert main(list(map(str, [*words[:2], "--out", tmp_path / "x.nir"]))) == 1
     assert "export: expected a run folder with --format nir, got the file" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import dsr
 from dsr import functional, inspect, ops, reference
 from dsr.deploy.c.export import export_c
 from dsr.deploy.lowering import lower
-from dsr.deploy.model_file import save_program
+from dsr.deploy.model_file import save_model
 from dsr.inspect.summary import summary
 from dsr.nir.folding import fold
 from dsr.nn.gradients import Gradient
@@ -385,8 +385,8 @@ def test_what_has_no_graded_spikes_names_the_layer(tmp_path, rng):
         dsr.quantize(network, data)
     with pytest.raises(ValueError, match="export_c: " + wanted.format("the C library")):
         export_c(program, tmp_path / "c")
-    with pytest.raises(ValueError, match="save_program: " + wanted.format("libdsr")):
-        save_program(program, tmp_path / "model")
+    with pytest.raises(ValueError, match="save_model: " + wanted.format("libdsr")):
+        save_model(program, tmp_path / "model")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="layer 'many': NIR has no neurons that emit several spikes at a step"):
         fold("check", network, (3,))

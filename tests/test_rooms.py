@@ -27,11 +27,12 @@ FOREIGN = {
         "math.h",
         "limits.h",
         "stdarg.h",
+        "stdatomic.h",
         "stdio.h",
         "stdlib.h",
         "pthread.h",
     },
-    "fuzz": {"string.h"},
+    "fuzz": {"stdlib.h", "string.h"},
     "python": {"Python.h", "numpy/arrayobject.h", "stddef.h", "stdint.h", "string.h", "math.h", "stdio.h", "stdlib.h"},
 }
 # rooms of the package, the lowest first, and the rooms that each may import from besides itself

@@ -1,13 +1,28 @@
 /* libFuzzer on the reader of models, whose checksum is not compared then (FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION):
  *
  *     clang -g -O1 -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -fsanitize=fuzzer,address,undefined \
- *         csrc/fuzz/fuzz_read.c csrc/libdsr/read.c -o fuzz_read
+ *         csrc/fuzz/fuzz_read.c csrc/libdsr/read*.c csrc/ops/scratch.c -o fuzz_read
  *     ./fuzz_read FOLDER_OF_MODELS */
 #include "../libdsr/model.h"
 
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
+
+static double sum_of_integers(const int32_t *numbers, size_t count) {
+    double sum = 0;
+    for (size_t i = 0; numbers && i < count; i++)
+        sum += (double)numbers[i];
+    return sum;
+}
+
+static double sum_of_term(const model_term *term, size_t channels) {
+    const dsr_conv *c = &term->conv;
+    double sum = sum_of_integers(term->weight, channels);
+    for (size_t k = 0; term->bytes && k < c->out_channels * (c->in_channels / c->groups) * c->y.taps * c->x.taps; k++)
+        sum += byte_of(term->bytes, k);
+    return sum;
+}
 
 /* All that a run would read. */
 static double sum_of(const dsr_model *model) {
@@ -27,6 +42,12 @@ static double sum_of(const dsr_model *model) {
             sum += (double)s->factors[k];
         for (size_t k = 0; s->weight && k < c->out_channels * (c->in_channels / c->groups) * c->y.taps * c->x.taps; k++)
             sum += (double)s->weight[k];
+        for (uint32_t k = 0; s->terms && k < s->input_count; k++)
+            sum += sum_of_term(&s->terms[k], s->channels);
+        sum += sum_of_integers(s->start, s->channels) + sum_of_integers(s->reset, s->channels) +
+               sum_of_integers(s->fires_at, s->channels);
+        for (size_t k = 0; s->unit && k < s->channels; k++)
+            sum += (double)s->unit[k];
     }
     return sum;
 }

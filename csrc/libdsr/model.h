@@ -5,7 +5,8 @@
 #include "../dsr.h"
 #include "dsr_model.h"
 
-/* What steps do, see dsr/deploy/program.py; the numbers are those of the file. */
+/* What steps do, see dsr/deploy/program.py and dsr/deploy/integer_steps.py; the numbers are those of the file. Networks
+ * of integers begin with STEP_INTEGER_INPUT; what moves spikes is the same in both. */
 typedef enum {
     STEP_INPUT,
     STEP_CONVOLUTION,
@@ -17,8 +18,29 @@ typedef enum {
     STEP_FLATTEN,
     STEP_GATE,
     STEP_NEURONS,
+    STEP_INTEGER_INPUT,
+    STEP_COUNT_POOL,
+    STEP_INTEGER_NEURONS,
+    STEP_READ_CURRENT,
+    STEP_READ_SPIKES,
     STEP_KINDS
 } step_kind;
+
+enum { MOST_NUMBERS = 0x7fffffff /* of an array: what BLAS counts */ };
+
+/* A part of a current of integers: a convolution of an input, times 2^shift, or the input times a weight per channel.
+ */
+typedef struct {
+    int is_added;
+    const int32_t *weight; /* [C] of what is added */
+    dsr_conv conv;         /* without lanes */
+    int shift;
+    const uint32_t *bytes; /* weights [O][C / groups][KH][KW] of 8 bits with a sign, four in a word, the lowest first */
+    /* once the model is ready: `parts` times what dsr_integer_conv2d_spikes wants, `part` numbers each; their sum is
+     * meant, more than one where 16 bits could not hold sums. Of weights over the data there is one. */
+    int16_t *packed;
+    size_t parts, part, block_rows, blocks;
+} model_term;
 
 /* Arrays lie in the words of the file. */
 typedef struct {
@@ -38,6 +60,20 @@ typedef struct {
     float decay, gain;
     uint32_t thresholds;             /* 1, or C */
     const float *v_threshold, *fire; /* [thresholds] */
+    /* of integers */
+    int32_t shift, most;                     /* of the data; `most` of others: the largest number that they give */
+    model_term *terms;                       /* [input_count] of a current */
+    const int32_t *start, *reset, *fires_at; /* [channels] of neurons and currents, integers: bias, reset, threshold */
+    int32_t leak;                            /* decay in units of 2^-15 */
+    const float *unit;                       /* [channels] of what is read */
+    /* found here */
+    size_t planes; /* of words; 1 for values */
+    int steady;    /* it depends on the frame alone */
+    /* once the model is ready */
+    float *packed, *weighed; /* of a convolution of spikes, see dsr_weights; weighed: with amplitudes in the weights */
+    float *heights;          /* [channels], what spikes are worth */
+    float *rows;             /* of thresholds, see dsr_thresholds */
+    size_t last_reader;      /* number of the last step that reads it */
 } model_step;
 
 struct dsr_model {
@@ -45,14 +81,55 @@ struct dsr_model {
     size_t step_count, timesteps, inputs, outputs;
     float leak; /* of the output's mean over time */
     model_step *steps;
+    int is_ready;
 };
 
 static inline size_t step_pixels(const model_step *step) {
     return step->height * step->width;
 }
 
+static inline size_t step_numbers(const model_step *step) {
+    return step->channels * step_pixels(step);
+}
+
+static inline size_t blocks_of(size_t channels, size_t size) {
+    return (channels + size - 1) / size;
+}
+
+/* Numbers of 4 bytes that a signal has for each sample. */
+static inline size_t signal_numbers(const model_step *step) {
+    size_t channels = step->amplitudes ? step->planes * blocks_of(step->channels, DSR_WORD) : step->channels;
+    return channels * step_pixels(step);
+}
+
+static inline int is_integer(const dsr_model *model) {
+    return model->steps[0].kind == STEP_INTEGER_INPUT;
+}
+
+/* Whether a convolution works on the bits of spikes. */
+static inline int convolves_spikes(const dsr_model *model, const model_step *step) {
+    return model->steps[step->inputs[0]].amplitudes && step->conv.y.taps * step->conv.x.taps <= DSR_MOST_TAPS;
+}
+
+/* a * b, or MOST_NUMBERS + 1 if it is more than that. */
+static inline size_t multiply(size_t a, size_t b) {
+    return b && a > (size_t)MOST_NUMBERS / b ? (size_t)MOST_NUMBERS + 1 : a * b;
+}
+
+/* The weight number i of a term. */
+static inline int byte_of(const uint32_t *bytes, size_t i) {
+    const int byte = (int)(bytes[i / 4] >> 8 * (i % 4) & 255);
+    return byte < 128 ? byte : byte - 256;
+}
+
 /* Writes a message, and gives the status. */
 dsr_model_status dsr_model_fail(dsr_model_status status, char *message, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Frees what dsr_model_ready made. */
+void dsr_step_forget(model_step *step);
+
+/* Packs weights, once; any thread may ask. */
+dsr_model_status dsr_model_ready(const dsr_model *model, char *message);
 
 #endif

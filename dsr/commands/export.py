@@ -28,8 +28,8 @@ def add(commands: Commands) -> None:
         "export",
         help="a run as a NIR graph, for neuromorphic hardware and other simulators, as plain C, or for libdsr",
         description="Write the network of a run as a NIR graph (Neuromorphic Intermediate Representation, HDF5), or as "
-        "a folder of C99 that needs no Python, no memory allocation and no threads; of a file of dsr quantize in "
-        "integers. Or as a file that libdsr, the C library under this package, loads and runs.",
+        "a folder of C99 that needs no Python, no memory allocation and no threads, or as a file that libdsr, the C "
+        "library under this package, loads and runs. The latter two in integers, where RUN is a file of dsr quantize.",
     )
     add_run(parser)
     parser.add_argument("--format", choices=list(ONLY), default="nir", help="(default: nir)")
@@ -69,8 +69,8 @@ def run(options: Namespace) -> int:
         if getattr(options, name):
             flag = "for" if name == "reader" else name.replace("_", "-")
             raise ValueError(f"export: --{flag} cannot be given with --format {options.format}")
-    if options.folder.is_file() and options.format != "c":
-        wanted = f"expected a run folder with --format {options.format}"
+    if options.folder.is_file() and options.format == "nir":
+        wanted = "expected a run folder with --format nir"
         raise ValueError(f"export: {wanted}, got the file {options.folder}")
     return {"nir": _graph, "c": _code, "libdsr": _model}[options.format](options)
 
@@ -111,11 +111,17 @@ def _verify(network: Network, recipe: Recipe, metadata: dict[str, Any], options:
 
 
 def _model(options: Namespace) -> int:
+    from dsr.deploy.integer_model import IntegerModel
     from dsr.deploy.lowering import lower
-    from dsr.deploy.model_file import save_program
+    from dsr.deploy.model_file import save_model
 
+    if options.folder.is_file():
+        integer = IntegerModel.load(options.folder)
+        length = save_model(integer, options.out)
+        print(f"{options.out}: weights of {integer.bits} bits, T = {integer.timesteps}, {length:,} bytes")
+        return 0
     network, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
-    length = save_program(lower(network, metadata["features"]), options.out)
+    length = save_model(lower(network, metadata["features"]), options.out)
     print(f"{options.out}: {recipe.model}, {recipe.neuron.upper()}, T = {recipe.timesteps}, {length:,} bytes")
     return 0
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.deploy.c.library import Library, listed, number_text, plain
+from dsr.deploy.c.library import Library, listed, plain
 from dsr.deploy.c.storage import words
+from dsr.deploy.early_exit import By, clearness
 from dsr.ops import Values
 
 Bits = NDArray[np.bool_]
@@ -35,9 +36,8 @@ def vector(library: Library, twin: Twin, sample: Values) -> tuple[str, Values]:
         hashes.append([_hash(spikes) for spikes in twin.fired.values()])
     names = ", ".join(f'"{plain(path)}"' for path in library.layers)
     size, steps = len(library.layers), library.timesteps
-    leads = [_lead(row) for row in rates]
-    margin = sorted(leads)[len(leads) // 2]
-    exit_step = next(t for t, lead in enumerate(leads, 1) if lead >= margin)
+    margin, margin_exit, _ = _exit(rates, "margin")
+    probability, probability_exit, there = _exit(rates, "probability")
     text = f"""/* A sample, and what dsr computed of it; see @name@_test.c. */
 enum {{ VECTOR_STEPS = {steps} }};
 
@@ -52,9 +52,12 @@ static const float vector_sample[{sample.size}] = {{
 static const float vector_rates[{steps}][@NAME@_OUTPUTS] = {{
 {_rows(np.array(rates))}}};
 
-/* With this margin a run stops after so many steps. */
-static const float vector_margin = {number_text(float(margin))};
-static const int32_t vector_exit = {exit_step};
+/* With these thresholds a run stops after so many steps; the probability then. */
+static const double vector_margin = {margin!r};
+static const int32_t vector_margin_exit = {margin_exit};
+static const double vector_probability = {probability!r};
+static const int32_t vector_probability_exit = {probability_exit};
+static const double vector_probability_there = {there!r};
 
 /* Spikes of each layer at each step. */
 static const uint32_t vector_spikes[{steps}][{size}] = {{
@@ -66,10 +69,15 @@ static const uint32_t vector_hashes[{steps}][{size}] = {{
     return text, np.array(rates, np.float32)
 
 
-def _lead(rates: Values) -> np.float32:
-    """How much the largest rate is above all others; 0 where there are none."""
-    last = np.sort(rates)[-2:].astype(np.float32)
-    return last[1] - last[0] if len(last) > 1 else np.float32(0)
+def _exit(rates: list[Values], by: By) -> tuple[float, int, float]:
+    """A threshold, the step at which a run stops by it, and how clear it is then; not at the last bit of a value."""
+    if rates[0].size < 2:
+        return 0.0, 0, 0.0
+    clear = clearness(np.array(rates), by)
+    found = np.unique(clear.round(9))
+    threshold = float(found[len(found) // 2] + found[(len(found) - 1) // 2]) / 2 - 1e-9 * (len(found) % 2)
+    passed = np.append(np.flatnonzero(clear >= threshold), len(clear) - 1)[0]
+    return max(threshold, 0.0), int(passed) + 1, float(clear[passed])
 
 
 def _rows(array: NDArray[Any]) -> str:

@@ -42,6 +42,11 @@ class Colours:
     hue_jitter: float = 0.0
     trivial_augment: bool = False
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing is changed."""
+        return not (self.colour_jitter or self.hue_jitter or self.trivial_augment)
+
     def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Picture:
         """The picture, changed by the random numbers of the sample, (DRAWS,)."""
         if self.trivial_augment:

@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
     step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
     step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
     step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
+    step.add_argument("--image-size", type=count, default=32, metavar="N", help="side of the images (default: 32)")
     step.add_argument(
         "--rate",
         type=share,
@@ -50,7 +51,7 @@ def add(commands: Commands) -> None:
         "--norm-variance", choices=get_args(NormVariance), default="steps", help="as the recipe's (default: steps)"
     )
     step.add_argument("--beside", choices=["torch"], help="measure the same training step in PyTorch, in turn")
-    step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
+    step.set_defaults(command=run_step, smaller="a smaller --batch, --timesteps or --image-size")
     inference = kinds.add_parser(
         "inference",
         help="predictions, compiled and with early exit",
@@ -108,6 +109,7 @@ def run_step(options: Namespace) -> int:
         norm_gradient=options.norm_gradient,
         norm_variance=options.norm_variance,
         beside=options.beside,
+        image_size=options.image_size,
     )
     print(json.dumps(results, indent=1) if options.json else step.table(results))
     return 0

@@ -33,7 +33,7 @@ def natural(text: str) -> int:
 
 def workers(text: str) -> int:
     """An integer >= 0, or auto."""
-    return AUTO if text == "auto" else natural(text)
+    return AUTO if text == "auto" else _number(text, int, lambda value: 0 <= value < 2**31, "an integer >= 0 or auto")
 
 
 def positive(text: str) -> float:

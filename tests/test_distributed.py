@@ -564,3 +564,41 @@ def test_a_second_job_does_not_write_into_the_folder(mpirun, tmp_path):
     _, error = process.communicate(timeout=patiently(30))
     assert process.returncode == 128 + signal.SIGUSR1
     assert "go on with" in error and not (folder / ".lock").exists()
+
+
+def test_machines_with_data_of_their_own_lose_a_rank_and_go_on(mpirun, tmp_path):
+    """Each rank has its own copy of the pictures and its own cache, and all have one run folder.
+
+    After the death of a rank and a resume, the bits are those of a job that lost none.
+    """
+    image = pytest.importorskip("PIL.Image", reason="pictures need Pillow")
+    for rank in "01":
+        for number in range(24):
+            file = tmp_path / rank / "set" / ("train", "val")[number % 3 == 0] / "ab"[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(256, size=(10, 12, 3), dtype=np.uint8)
+            image.fromarray(pixels).save(file)
+    (tmp_path / "own.toml").write_text(
+        'data = "folder"\nmodel = "digits"\nwidth = 8\nv_threshold = 1.0\nimage_size = 8\nrandom_resized_crop = true\n'
+        'cache = "disk"\nbatch_size = 8\nepochs = 20\n'
+    )
+    code = (
+        f"import os; place = os.path.join({str(tmp_path)!r}, os.environ['OMPI_COMM_WORLD_RANK']); "
+        "os.environ['DSR_CACHE'] = place + '/cache'; sys.argv += ['--data', place + '/set']; "
+        "open(place + '/pid', 'w').write(str(os.getpid())); from dsr.__main__ import main"
+    )
+    start = [tmp_path / "own.toml", "--save-every", 0, "--out"]
+    lost, whole = tmp_path / "lost", tmp_path / "whole"
+    process = mpirun(*start, lost, code=code)
+    wait_for(lost / run_folder.METRICS, process)
+    os.kill(int((tmp_path / "1" / "pid").read_text()), signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert checkpoint.load(lost / run_folder.CHECKPOINT)[1]["position"]["epoch"] < 20
+    for words in (["--resume", lost], [*start, whole]):
+        process = mpirun(*words, code=code)
+        _, error = process.communicate(timeout=150)
+        assert process.returncode == 0, error
+    found, expected = (checkpoint.load(folder / run_folder.CHECKPOINT)[0] for folder in (lost, whole))
+    assert_equal_states(found, expected)
+    assert [len(list((tmp_path / rank / "cache").glob("*.kept"))) for rank in "01"] == [2, 2]

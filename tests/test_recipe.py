@@ -104,7 +104,8 @@ def test_an_option_is_documented_and_checked_by_its_line(kind):
             kind(**{**required, name: 1j})
         if option.range is not None:
             assert option.range.words[1:] in option.documentation
-            for wrong in (-1, float("nan"), float("inf"), -(10**400)):
+            lowest = -1 if name == "workers" else 0  # -1 workers are as many as help
+            for wrong in (lowest - 1, float("nan"), float("inf"), -(10**400)):
                 with pytest.raises(ValueError, match=rf"'{name}': expected {option.expected[:6]}"):
                     kind(**{**required, name: wrong})
 

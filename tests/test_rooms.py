@@ -54,7 +54,7 @@ PACKAGE = {
     "deploy": {"ops", "nn", "files", "data", "weights"},
     "train": {"system", "ops", "nn", "metrics", "optim", "files", "data", "weights", "models", "deploy"},
     "sklearn": {"ops", "nn", "optim", "models"},
-    "bench": {"_core", "system", "ops", "nn", "optim", "models", "deploy", "train"},
+    "bench": {"_core", "system", "ops", "nn", "optim", "data", "models", "deploy", "train"},
     "commands": {"the package itself", "_core", "system", "ops", "nn", "files", "data", "inspect", "nir", "deploy"}
     | {"train", "bench"},
 }

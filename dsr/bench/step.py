@@ -30,8 +30,9 @@ def measure(
     norm_gradient: NormGradient = "exact",
     norm_variance: NormVariance = "steps",
     beside: str | None = None,
+    image_size: int = 32,
 ) -> dict[str, Any]:
-    """Measure training and evaluation steps of a model on random 32x32 images, in this process.
+    """Measure training and evaluation steps of a model on random images, in this process.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ def measure(
         Of batch normalisation, as in recipes.
     beside : {"torch"}, optional
         Measure the same step in PyTorch, in turn with this package's (`dsr.bench.beside_torch`).
+    image_size : int
+        Side of the images.
 
     Returns
     -------
@@ -61,11 +64,11 @@ def measure(
     ImportError, ValueError
         PyTorch is not installed, or its twin does not know a layer of the model.
     """
-    network = _network(model, neuron, timesteps, norm_gradient, norm_variance)
+    network = _network(model, neuron, timesteps, norm_gradient, norm_variance, image_size)
     learning_rate = 0.05 if rate is None else 0.0
     optimizer = SGD(network.parameters(), learning_rate, 0.9, 5e-4)
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch, 3, 32, 32)).astype(np.float32)
+    images = rng.normal(size=(batch, 3, image_size, image_size)).astype(np.float32)
     labels = rng.integers(10, size=batch)
     if rate is not None:
         set_rates(network, images, rate, training=True)
@@ -88,6 +91,7 @@ def measure(
         "neuron": neuron,
         "timesteps": timesteps,
         "batch": batch,
+        "image_size": image_size,
         "norm_gradient": norm_gradient,
         "norm_variance": norm_variance,
         "threads": _core.threads(),
@@ -108,7 +112,7 @@ def measure_all(
 ) -> list[dict[str, Any]]:
     """`measure` for each T, each in a process of its own so that peak memory is that of one T; errors are the same."""
     norm = options.get("norm_gradient", "exact"), options.get("norm_variance", "steps")
-    network = _network(model, neuron, timesteps[0], *norm)
+    network = _network(model, neuron, timesteps[0], *norm, options.get("image_size", 32))
     if options.get("beside") is not None:
         beside_torch.Step(network)
     calls = [f"step.measure({model!r}, {neuron!r}, {t}, {batch}, {repeats}, **{options!r})" for t in timesteps]
@@ -116,19 +120,25 @@ def measure_all(
 
 
 def _network(
-    model: str, neuron: str, timesteps: int, norm_gradient: NormGradient, norm_variance: NormVariance
+    model: str,
+    neuron: str,
+    timesteps: int,
+    norm_gradient: NormGradient,
+    norm_variance: NormVariance,
+    image_size: int,
 ) -> Network:
     options: dict[str, Any] = TYPICAL.get(neuron, {})
     norm: dict[str, Any] = {"norm_gradient": norm_gradient, "norm_variance": norm_variance}
     recipe = Recipe(data="random", model=model, width=64, timesteps=timesteps, neuron=neuron, **options, **norm)
-    return build_network(recipe, (3, 32, 32), 10)
+    return build_network(recipe, (3, image_size, image_size), 10)
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results of `measure_all` as text."""
     first = results[0]
     lines = [
-        f"{first['model']}, {first['neuron'].upper()}, batch {first['batch']}, level {first['level']}, "
+        f"{first['model']}, {first['neuron'].upper()}, batch {first['batch']}, {first['image_size']}x"
+        f"{first['image_size']}, level {first['level']}, "
         f"{first['threads']} threads, batch normalisation {first['norm_gradient']}, {first['norm_variance']}; medians; "
         "firing rates in training and evaluation",
         f"{'T':>3} {'train s':>9} {'ms/sample':>10} {'evaluate s':>11} {'ms/sample':>10} {'peak MB':>8} {'rates':>11}"

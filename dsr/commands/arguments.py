@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from dsr import data
+from dsr.data.workers import AUTO
 from dsr.ops.arguments import shown
 from dsr.train.recipe import Recipe
 
@@ -28,6 +29,11 @@ def count(text: str) -> int:
 def natural(text: str) -> int:
     """An integer >= 0."""
     return _number(text, int, lambda value: 0 <= value < 2**31, "an integer >= 0")
+
+
+def workers(text: str) -> int:
+    """An integer >= 0, or auto."""
+    return AUTO if text == "auto" else _number(text, int, lambda value: 0 <= value < 2**31, "an integer >= 0 or auto")
 
 
 def positive(text: str) -> float:
@@ -78,7 +84,11 @@ def add_run_data(parser: ArgumentParser) -> None:
 def add_workers(parser: ArgumentParser) -> None:
     """Processes for images of folders."""
     parser.add_argument(
-        "--workers", type=natural, default=0, metavar="N", help="processes that decode images of folders (default: 0)"
+        "--workers",
+        type=workers,
+        default=AUTO,
+        metavar="N",
+        help="processes that decode images of folders (default: auto, as many as help, which is measured)",
     )
 
 

@@ -1,4 +1,4 @@
-"""``dsr bench``: the speed of kernels and of whole steps on this machine."""
+"""``dsr bench``: the speed of kernels, whole steps, predictions and of loading on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import get_args
 
-from dsr.commands.arguments import Commands, count, share
+from dsr.commands.arguments import CODE, Commands, add_changes, count, share
 from dsr.nn.norm import NormGradient, NormVariance
 from dsr.nn.registry import SPIKING
 
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
     step.add_argument("--neuron", choices=SPIKING, default="if", help="(default: if)")
     step.add_argument("--timesteps", type=count, nargs="+", default=[1, 2, 5, 10, 20], help="(default: 1 2 5 10 20)")
     step.add_argument("--batch", type=count, default=16, help="samples of a step (default: 16)")
+    step.add_argument("--image-size", type=count, default=32, metavar="N", help="side of the images (default: 32)")
     step.add_argument(
         "--rate",
         type=share,
@@ -50,7 +51,7 @@ def add(commands: Commands) -> None:
         "--norm-variance", choices=get_args(NormVariance), default="steps", help="as the recipe's (default: steps)"
     )
     step.add_argument("--beside", choices=["torch"], help="measure the same training step in PyTorch, in turn")
-    step.set_defaults(command=run_step, smaller="smaller --batch or --timesteps")
+    step.set_defaults(command=run_step, smaller="a smaller --batch, --timesteps or --image-size")
     inference = kinds.add_parser(
         "inference",
         help="predictions, compiled and with early exit",
@@ -75,7 +76,19 @@ def add(commands: Commands) -> None:
         "--rate", type=share, default=0.1, metavar="R", help="firing rate that thresholds are set for (default: 0.1)"
     )
     inference.set_defaults(command=run_inference, smaller="smaller --batch or --timesteps")
-    for kind in (kernels, step, inference):
+    data = kinds.add_parser(
+        "data",
+        help="how fast pictures are loaded",
+        description="Pictures a second that are read, decoded and augmented, beside what a training step of the recipe "
+        "takes, and what to change where loading is too slow.",
+        epilog=CODE,
+    )
+    data.add_argument("path", type=Path, help="folder or archive of the pictures")
+    data.add_argument("--recipe", default="images", help="of this name or path (default: images)")
+    add_changes(data)
+    data.add_argument("--pictures", type=count, default=128, metavar="N", help="that are loaded (default: 128)")
+    data.set_defaults(command=run_data, smaller="a smaller width, timesteps or image_size (--set)")
+    for kind in (kernels, step, inference, data):
         kind.add_argument("--repeats", type=count, default=5, help="measurements of each (default: 5)")
         kind.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -105,6 +118,7 @@ def run_step(options: Namespace) -> int:
         norm_gradient=options.norm_gradient,
         norm_variance=options.norm_variance,
         beside=options.beside,
+        image_size=options.image_size,
     )
     print(json.dumps(results, indent=1) if options.json else step.table(results))
     return 0
@@ -123,4 +137,14 @@ def run_inference(options: Namespace) -> int:
         subject = inference.untrained(options.model, options.neuron, options.rate, samples)
     rows = inference.measure(subject, options.timesteps, options.batch, options.threads, options.repeats)
     print(json.dumps(rows, indent=1) if options.json else inference.table(rows))
+    return 0
+
+
+def run_data(options: Namespace) -> int:
+    """Print how fast pictures are loaded."""
+    from dsr.bench import data
+    from dsr.train import recipe
+
+    result = data.measure(recipe.load(options.recipe, options.set), options.path, options.pictures, options.repeats)
+    print(json.dumps(result, indent=1) if options.json else data.table(result))
     return 0

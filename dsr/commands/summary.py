@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def _of_recipe(options: Namespace) -> tuple[Recipe, Network, tuple[int, ...], Da
             raise ValueError("summary: --classes cannot be given without --features: the data set has its own")
         shape = f" ({' '.join(map(str, SHAPES[chosen.data]))})" if chosen.data in SHAPES else ""
         require_data(chosen, options.data, f", or --features C H W{shape}")
-        samples = run_folder.load_data(chosen, options.data)
+        samples = run_folder.load_data(replace(chosen, cache="none"), options.data)
         network = build_network(chosen, samples.features, len(samples.classes))
         return chosen, network, samples.features, samples
     if options.data or options.spikes:

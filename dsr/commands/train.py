@@ -161,7 +161,7 @@ def _resumed(options: Namespace, group: distributed.Group) -> Iterator[train.Tra
         _, chosen, metadata = run_folder.load_run(folder, say=str)  # the trainer says what has changed
         chosen = recipe.changed(chosen, options.set)
         _wait_for_data(group)
-        samples = run_folder.load_run_data(chosen, metadata, options.data, options.workers)
+        samples = run_folder.load_run_data(chosen, metadata, options.data, options.workers, keep=True)
         trainer = train.Trainer(
             chosen,
             samples,

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _CROPS = ("crop_padding", "crop_reflect", "flip", "cutout", "random_erasing")
-_DECODED = ("image_size", "same_size", "on_error")
+_DECODED = ("image_size", "same_size", "jpeg_draft", "cache", "on_error")
 _COLOURS = ("colour_jitter", "hue_jitter", "trivial_augment", "rand_augment", "rand_magnitude")
 _FRAMES = ("crop_padding", "flip", "cutout", "image_size", "frames_by", "roll")
 _NORMALISED = ("normalisation", "mean", "deviation")

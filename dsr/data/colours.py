@@ -83,6 +83,11 @@ class Colours:
     rand_augment: int = 0
     rand_magnitude: int = 9
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing is changed."""
+        return not (self.colour_jitter or self.hue_jitter or self.trivial_augment)
+
     def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Picture:
         """The picture, changed by the random numbers of the sample, (DRAWS,)."""
         if self.trivial_augment:

@@ -26,6 +26,7 @@ from dsr.data import imagenet, layout
 from dsr.data.augment import Bytes, ImageTransform
 from dsr.data.colours import Colours
 from dsr.data.images import Decoder, Reader, need_pillow, open_image
+from dsr.data.kept import Kept, keep
 from dsr.data.preprocessing import PICTURES, Preprocessing
 from dsr.data.samples import DataSet, Draws, Labels, Numbers, Preparation, Samples
 from dsr.data.split import split
@@ -53,14 +54,17 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         The folder that contains both.
     preparation : Preparation
         `image_size`, `same_size`, `random_resized_crop`, `crop_area`, `crop_padding`, `crop_reflect`, `flip`, `cutout`,
-        `random_erasing`, `colour_jitter`, `hue_jitter`, `trivial_augment`, `rand_augment`, `rand_magnitude` and
-        `workers` apply. The two crops exclude each other, and so do TrivialAugment and RandAugment. Without
-        `image_size` all images must have one size. `mean` and `deviation` are of red, green and blue in [0, 1]; with
-        ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there are fewer).
+        `random_erasing`, `colour_jitter`, `hue_jitter`, `trivial_augment`, `rand_augment`, `rand_magnitude`,
+        `jpeg_draft`, `cache` and `workers` apply. The two crops exclude each other, and so do TrivialAugment and
+        RandAugment. Without `image_size` all images must have one size. `mean` and `deviation` are of red, green and
+        blue in [0, 1]; with ``normalisation = "data"`` they are those of `MEASURED` training images (or all, if there
+        are fewer).
         `test_share` and `split_seed` decide the split where there is none.
 
     Raises
     ------
+    ValueError
+        Two options exclude each other, or there is too little room for what `cache` is to keep.
     DataError
         Folders are missing or empty, differ in classes or have only one, or a file is not in a folder of a class or not
         an image. When a batch is decoded: a file is damaged, or of another size.
@@ -98,16 +102,33 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
         colours,
         preparation.same_size,
         crop_area=preparation.crop_area,
+        draft_for=preparation.image_size if preparation.jpeg_draft else 0,
     )
     mean, deviation = _normalisation(files, decoder, preparation)
     transform = ImageTransform(mean, deviation, preparation)
-    skip = preparation.on_error == "skip"
+    name, skip = place.resolve().name, preparation.on_error == "skip"
+
+    def samples(part: imagenet.Part, training: bool) -> FolderSamples:
+        kept = None
+        if preparation.cache != "none":
+            title = f"{name} {'train' if training else 'test'}"
+            kept = keep(
+                part.files,
+                decoder,
+                preparation.cache,
+                training=training,
+                name=title,
+                workers=preparation.workers,
+                skip=skip,
+            )
+        return FolderSamples(part.files, part.labels, decoder, transform, preparation.workers, skip, kept)
+
     return DataSet(
-        place.resolve().name,
+        name,
         _names(place, found),
         (3, height, width),
-        FolderSamples(files, found.train.labels, decoder, transform, preparation.workers, skip),
-        FolderSamples(found.test.files, found.test.labels, decoder, transform, preparation.workers, skip),
+        samples(found.train, training=True),
+        samples(found.test, training=False),
         Preprocessing(
             "images",
             (3, height, width),
@@ -116,6 +137,7 @@ def load_folder(path: Path | None = None, preparation: Preparation | None = None
             image_size=preparation.image_size,
             random_resized_crop=preparation.random_resized_crop,
             same_size=preparation.same_size,
+            jpeg_draft=decoder.draft_for > 0,
         ),
     )
 
@@ -134,10 +156,12 @@ class FolderSamples(Samples):
     transform : ImageTransform
         Makes a batch from bytes.
     workers : int
-        Processes that decode during `batches`; 0: decode in this process.
+        Processes that decode during `batches`, as of `dsr.data.workers.call_ahead`; 0: decode in this process.
     skip : bool
         Whether the place of a damaged picture is taken by the next one of its class, with a RuntimeWarning for each
         such picture; else it raises a DataError.
+    kept : Kept, optional
+        The pictures, decoded already; this process takes them.
 
     Attributes
     ----------
@@ -153,17 +177,19 @@ class FolderSamples(Samples):
         transform: ImageTransform,
         workers: int = 0,
         skip: bool = False,
+        kept: Kept | None = None,
     ) -> None:
         self.files, self.labels, self.decoder, self.transform, self.workers = files, labels, decoder, transform, workers
-        self.reader, self.skipped = Reader(decoder, skip), dict[str, str]()
+        self.reader, self.skipped, self.kept = Reader(decoder, skip), dict[str, str](), kept
 
     def batch(self, numbers: Numbers, draws: Draws | None = None) -> Values:
-        """Some images, decoded in this process."""
-        return self._made(self.reader(self._task(numbers, draws)), numbers, draws)
+        """Some images, decoded in this process, or taken from those that are kept."""
+        read = self.reader(self._task(numbers, draws)) if self.kept is None else self._kept(self.kept, numbers, draws)
+        return self._made(read, numbers, draws)
 
     def batches(self, plan: Iterable[tuple[Numbers, Draws | None]]) -> Iterator[Values]:
         """Batches, decoded ahead by worker processes, one batch each; the values do not depend on their number."""
-        if self.workers == 0:
+        if self.workers == 0 or self.kept is not None:
             yield from super().batches(plan)
             return
         kept: list[tuple[Numbers, Draws | None]] = []
@@ -177,11 +203,48 @@ class FolderSamples(Samples):
             yield self._made(read, *kept.pop(0))
 
     def at_size(self, side: int) -> FolderSamples:
-        """The same files, decoded to another size; pictures that are skipped are counted together."""
+        """The same files, decoded to another size; pictures that are skipped are counted together.
+
+        Those that are kept are taken if they are whole, as where random parts of them are; else files are decoded.
+        """
         other = copy(self)
         other.decoder = replace(self.decoder, image_size=side, size=(side, side))
         other.reader = replace(self.reader, decoder=other.decoder)
+        if self.kept is not None and not self.kept.whole and side != self.decoder.image_size:
+            other.kept = None
         return other
+
+    def _kept(self, kept: Kept, numbers: Numbers, draws: Draws | None) -> tuple[Bytes, dict[int, str]]:
+        """What the reader gives, from pictures that are kept where they are."""
+        images = np.zeros((len(numbers), 3, *(self.decoder.size or ())), np.uint8)
+        damaged = dict[int, str]()
+        for row, number in enumerate(numbers):
+            of_row = None if draws is None else draws[row]
+            image = self._from(kept, int(number), of_row)
+            if image is None:
+                read, words = self.reader(([self.files[number]], None if draws is None else draws[row : row + 1]))
+                image = read[0]
+                if words:
+                    damaged[row] = words[0]
+            images[row] = image
+        return images, damaged
+
+    def _from(self, kept: Kept, number: int, draws: NDArray[np.float64] | None) -> Bytes | None:
+        """A picture that is kept, made ready; None: it has to be read."""
+        from PIL import Image
+
+        if self.decoder.random_resized_crop and draws is not None and not kept.whole:
+            return None
+        pixels = kept.pictures[number]
+        if pixels is None:
+            return None
+        decoder = self.decoder
+        if not kept.whole and (draws is None or decoder.colours is None or decoder.colours.none):
+            return pixels.transpose(2, 0, 1)
+        picture = Image.fromarray(pixels)
+        if kept.whole:
+            picture = decoder.resized(picture, self.files[number], draws)
+        return decoder.finished(decoder.coloured(picture, draws))
 
     def _made(self, read: tuple[Bytes, dict[int, str]], numbers: Numbers, draws: Draws | None) -> Values:
         """The batch; others of their classes take the places of damaged pictures."""

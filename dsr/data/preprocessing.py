@@ -47,6 +47,8 @@ class Preprocessing:
         Whether training took random parts of the images, see `dsr.data.images.Decoder`.
     same_size : {"scale", "keep"}
         Whether image files that have this side already are scaled by 8/7 and cut like others, as older versions did.
+    jpeg_draft : bool
+        Whether large JPEG pictures are decoded at a part of their size, see `dsr.data.images.Decoder`.
     timesteps : int
         T of samples with a time axis.
     frames_by : {"number", "time"}
@@ -63,6 +65,7 @@ class Preprocessing:
     image_size: int = 0
     random_resized_crop: bool = False
     same_size: Literal["scale", "keep"] = "scale"
+    jpeg_draft: bool = False
     timesteps: int = 1
     frames_by: Literal["number", "time"] = "number"
     sensor_size: tuple[int, ...] = ()
@@ -186,7 +189,13 @@ class Preprocessing:
         if len(self.features) != 3 or self.features[0] not in (1, 3) or self.kind != "images":
             raise DataError(f"{path}: the network takes samples of shape {self.features}, not images")
         channels, height, width = self.features
-        decoder = Decoder(self.image_size, self.random_resized_crop, (height, width), same_size=self.same_size)
+        decoder = Decoder(
+            self.image_size,
+            self.random_resized_crop,
+            (height, width),
+            same_size=self.same_size,
+            draft_for=self.image_size if self.jpeg_draft else 0,
+        )
         images = decoder.batch(([str(path)], None))
         if channels == 1:  # the usual weights of red, green and blue in grey, as Pillow has them
             grey = images.transpose(0, 2, 3, 1) @ np.array([299, 587, 114]) / 1000

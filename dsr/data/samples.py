@@ -23,6 +23,7 @@ DRAWS = 8
 """Random numbers of a sample in an epoch; kinds of augmentation read columns of their own, or seed a generator."""
 
 _MAGNITUDE = Range("an integer in [0, 30]", lambda value: 0 <= value <= 30)
+_WORKERS = Range("an integer in [-1, 2**31)", lambda value: -1 <= value < 2**31)
 _HALF = Range("a number in [0, 0.5]", lambda value: 0 <= value <= 0.5)
 
 
@@ -52,6 +53,15 @@ class SampleOptions:
         With("image_size"),
         "Pictures of this size, where no random crop is taken: as they are, or like others scaled by 8/7 and cut.",
     ] = "keep"
+    jpeg_draft: Annotated[
+        bool,
+        With("image_size"),
+        "Decode JPEG pictures whose sides are at least 4 times as large as needed at 1/2, 1/4 or 1/8 of their size.",
+    ] = True
+    cache: Annotated[
+        Literal["none", "memory", "disk"],
+        "Keep decoded pictures: in memory, or in a file that processes share (in DSR_CACHE); the bits are the same.",
+    ] = "none"
     on_error: Annotated[
         Literal["stop", "skip"], "What a damaged picture does: end the run, or give its place to another of its class."
     ] = "stop"
@@ -87,7 +97,9 @@ class Preparation(SampleOptions):
     """
 
     timesteps: Annotated[int, COUNT, "T, the number of frames of an event recording."] = 1
-    workers: Annotated[int, NATURAL, "Processes that decode images of folders; 0: this process decodes."] = 0
+    workers: Annotated[
+        int, _WORKERS, "Processes that decode images of folders; 0: this process decodes; -1: as many as help."
+    ] = 0
 
     def __post_init__(self) -> None:
         check(self, "Preparation: argument")

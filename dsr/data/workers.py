@@ -1,8 +1,13 @@
 """Calls a function in worker processes: results come in order, a bounded number of tasks runs ahead, nothing hangs.
 
-Each process has its own pipe and at most one task: call ``i`` goes to process ``i % workers``, which gets its next task
-when its result is taken. So there are never more results in progress than processes, the order does not depend on which
-process is slow, and when one side dies, the pipe ends and the other side sees it.
+Each process has its own pipe and at most one task: processes take turns, and each gets its next task when its result is
+taken. So there are never more results in progress than processes, the order does not depend on which process is slow,
+and when one side dies, the pipe ends and the other side sees it.
+
+With `AUTO` there are as many processes as help, which is measured while they work. The first calls are made here, until
+they have taken `START` seconds: a short pass needs no process. Then there is one, and another whenever this process
+waited for results for more than `WAITING` of the time (of at least `ROUND` seconds and two results of each), until
+there are `most_workers`.
 
 The processes are started afresh ("spawn"): a fork would copy the state of OpenMP's threads, and hang.
 
@@ -18,23 +23,33 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from time import monotonic
 from typing import Any, TypeVar
 
 from dsr import system
 from dsr.files.errors import DataError
+from dsr.ops.threads import get_num_threads
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+AUTO = -1
+"""Number of workers: as many as help."""
+START = 1.0
+"""Seconds of calls here before the first process is started, which takes 0.5 to 1 s until it is ready."""
+WAITING, ROUND = 0.02, 1.0
 
 _Worker = tuple[SpawnProcess, Any]
 """A process and the end of its pipe here, a `Connection`, or of another class on Windows."""
 
 
-def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
+def call_ahead(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
+) -> Generator[Result, None, None]:
     """``function(task)`` for each task, in order, computed by `workers` processes.
 
     Parameters
@@ -44,7 +59,7 @@ def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], worker
     tasks : iterable
         Taken as they are needed, one ahead for each process.
     workers : int
-        Number of processes, at least 1. They end when the generator does.
+        Number of processes, which end when the generator does. 0: the calls are made here. `AUTO`: as many as help.
 
     Raises
     ------
@@ -53,17 +68,25 @@ def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], worker
     ChildProcessError
         A process died.
     """
+    number = _Number(0, most_workers()) if workers == AUTO else _Number(workers, workers)
     pool: list[_Worker] = []
     busy: deque[_Worker] = deque()
     try:
         for task in tasks:
-            if len(pool) < workers:
+            if number.wanted == 0:
+                began = monotonic()
+                here = function(task)
+                number.worked(monotonic() - began)
+                yield here
+            elif len(pool) < number.wanted:
                 pool.append(_start(function))
                 _send(pool[-1], task)
                 busy.append(pool[-1])
             else:
                 worker = busy.popleft()
+                began = monotonic()
                 result = _result(worker)
+                number.waited(began, monotonic())
                 _send(worker, task)
                 busy.append(worker)
                 yield result
@@ -76,6 +99,45 @@ def call_ahead(function: Callable[[Task], Result], tasks: Iterable[Task], worker
         for process, _ in pool:
             process.join()
             process.close()
+
+
+def most_workers() -> int:
+    """How many processes `AUTO` may come to: as many as this one has threads; on a single processor, none helps."""
+    return get_num_threads() if len(system.processors()) > 1 else 0
+
+
+class _Number:
+    """How many processes there are to be, from the times of calls here and of waiting for others."""
+
+    def __init__(self, wanted: int, most: int) -> None:
+        self.wanted, self.most = wanted, most
+        self._seconds, self._results, self._since = 0.0, 0, 0.0
+
+    def worked(self, seconds: float) -> None:
+        """A call was made here."""
+        self._seconds += seconds
+        if self._seconds >= START and self.most > 0:
+            self._another()
+
+    def waited(self, began: float, ended: float) -> None:
+        """A result came; the first one of each process, which had to start, counts for nothing."""
+        self._results += 1
+        if self._results == self.wanted:
+            self._since, self._seconds = ended, 0.0
+        if self._results <= self.wanted:
+            return
+        self._seconds += ended - began
+        passed = ended - self._since
+        if passed < ROUND or self._results < 2 * self.wanted:
+            return
+        if self._seconds > WAITING * passed and self.wanted < self.most:
+            self._another()
+        else:
+            self._since, self._seconds = ended, 0.0
+
+    def _another(self) -> None:
+        self.wanted += 1
+        self._results = 0
 
 
 def _start(function: Callable[[Any], Any]) -> _Worker:

@@ -295,8 +295,8 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
 def of_checkpoint(values: Mapping[str, Any]) -> Recipe:
     """`from_dict` of what a checkpoint holds; keys of later versions have their defaults, or what was done before."""
-    if "same_size" not in values and values.get("data") == "folder" and values.get("image_size"):
-        values = {**values, "same_size": "scale"}
+    if values.get("data") == "folder" and values.get("image_size"):
+        values = {"same_size": "scale", "jpeg_draft": False, **values}
     return from_dict(values)
 
 

@@ -47,7 +47,7 @@ def load_data(recipe: Recipe, path: str | Path | None, workers: int = 0) -> Data
     ValueError, OSError
         As `dsr.data.load`; or there are `workers` for data that no other process decodes.
     """
-    if workers and "workers" not in data.reads(recipe.data):
+    if workers > 0 and "workers" not in data.reads(recipe.data):
         raise ValueError(
             f"load_data: argument 'workers': expected 0 with data = {recipe.data}, got {workers}: only images of "
             "folders are decoded by other processes"
@@ -61,6 +61,7 @@ def load_run_data(
     path: str | Path | None = None,
     workers: int = 0,
     image_size: int | None = None,
+    keep: bool = False,
 ) -> DataSet:
     """The data set of a run, with the class numbers of the run; one by reference runs that code.
 
@@ -74,6 +75,8 @@ def load_run_data(
         Processes that decode images of folders.
     image_size : int, optional
         Another side of images than the run's.
+    keep : bool
+        Keep decoded pictures as the recipe says (`cache`), for many passes; else they are decoded when needed.
 
     Raises
     ------
@@ -93,7 +96,8 @@ def load_run_data(
         )
     if path is None and (own or data.needs_path(recipe.data)):
         path = metadata["data_path"]
-    samples = with_classes(load_data(recipe, path, workers), metadata["classes"])
+    wanted = recipe if keep else replace(recipe, cache="none")
+    samples = with_classes(load_data(wanted, path, workers), metadata["classes"])
     fixed = len(metadata["features"]) if image_size is None else -2  # but for height and width
     if list(samples.features[:fixed]) != metadata["features"][:fixed]:
         raise ValueError(

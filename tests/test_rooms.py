@@ -19,7 +19,7 @@ FOREIGN = {
     "kernels": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "immintrin.h"},
     "levels": {"stddef.h", "stdint.h", "string.h", "immintrin.h", "arm_neon.h", "cpuid.h"},
     "ops": {"stddef.h", "stdint.h", "string.h", "math.h", "assert.h", "stdlib.h", "stdatomic.h", "omp.h", "pthread.h"}
-    | {"cblas.h", "dlfcn.h", "malloc.h"},
+    | {"cblas.h", "dlfcn.h", "link.h", "malloc.h"},
     "libdsr": {
         "stddef.h",
         "stdint.h",

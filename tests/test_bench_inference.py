@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from test_early_exit import run  # noqa: F401
 from test_program import case
 
 import dsr
 from dsr.__main__ import main
-from dsr.bench import inference, onnx_twin, step
+from dsr.bench import inference, onnx_twin, rates, step
 from dsr.deploy.lowering import lower
+from dsr.train import run_folder
 
 
 def test_rows_and_table(monkeypatch):
@@ -38,6 +40,20 @@ def test_commands(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["bench", "inference", "--rate", "1.5"])
     assert "expected a number between 0 and 1, got '1.5'" in capsys.readouterr().err
+
+
+def test_a_trained_run(run, capsys, monkeypatch):  # noqa: F811
+    """Its network at another T, at the rates that it has on its own images."""
+    monkeypatch.setattr(onnx_twin, "AVAILABLE", False)
+    words = f"bench inference --run {run} --timesteps 3 --batch 1 --threads 1 --repeats 1 --json"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)
+    network = run_folder.load_run(run, timesteps=3)[0]
+    images = dsr.data.load("digits").test.batch(np.linspace(0, 359, 32).astype(np.int64))
+    assert {row["rate"] for row in rows} == {rates.mean_rate(network, images)}
+    assert {row["model"] for row in rows} == {str(run)} and {row["timesteps"] for row in rows} == {3}
+    assert main(["bench", "inference", "--data", "x"]) == 1
+    assert "argument --data: expected --run with it" in capsys.readouterr().err
 
 
 def test_steps_at_a_rate():

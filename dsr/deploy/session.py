@@ -262,8 +262,9 @@ class Stream:
         self._potentials: Potentials = {}
         self._plans: dict[tuple[int, bool], Plan] = {}
         self._times = np.zeros(batch, np.int64)
+        self._together: int | None = 0  # what all of them are, if they are the same
         self._held_by: Plan | None = None
-        self._readers: dict[int, tuple[tuple[Call, ...], Values]] = {}
+        self._readers: dict[int, tuple[list[Call], Values]] = {}
         self._lock = Lock()
         first = self._plan(1, held=True).output
         steps = session.timesteps
@@ -369,6 +370,7 @@ class Stream:
     def restart(self) -> None:
         """Begin anew with all samples."""
         self._times[:] = 0
+        self._together = 0
         for potentials in self._potentials.values():
             potentials[...] = 0
         if hasattr(self, "_words"):
@@ -378,6 +380,7 @@ class Stream:
 
     def _forget(self, numbers: NDArray[np.int64]) -> None:
         self._times[numbers] = 0
+        self._together = int(self._times[0]) if (self._times == self._times[0]).all() else None
         for potentials in self._potentials.values():
             potentials[:, :, :, numbers] = 0
         if not hasattr(self, "_words"):
@@ -387,6 +390,7 @@ class Stream:
         """A stream of some of the samples, which goes on from here, for `Session.give_back`."""
         other = self.session.take(len(numbers))
         other._times[:] = self._times[numbers]
+        other._together = self._together
         for number, potentials in self._potentials.items():
             other._potentials[number][...] = potentials[:, :, :, numbers]
         if hasattr(self, "_words"):
@@ -422,10 +426,9 @@ class Stream:
     def _note(self, plan: Plan) -> None:
         """Keep what the output was, and how late it is."""
         (term,) = plan.output.terms
-        first = int(self._times[0])
-        together = bool((self._times == first).all())
+        first = self._together
         if isinstance(term, Train):
-            if together:
+            if first is not None:
                 self._words[:, :, :, first : first + plan.timesteps] = term.words
             else:
                 for t in range(plan.timesteps):
@@ -435,15 +438,15 @@ class Stream:
             for t in range(plan.timesteps):
                 self._total += term.array[:, :, :, t % term.array.shape[3]]
         self._times += plan.timesteps
+        self._together = None if first is None else first + plan.timesteps
 
     def rates(self) -> Values:
         """Output rates so far, ``(B, *output_features)``; 0 of samples that have seen no step."""
         program = self.session.program
-        times = set(self._times.tolist())
-        if len(times) == 1 and 0 not in times:
-            return self._rates_of(slice(None), times.pop())
+        if self._together:
+            return self._rates_of(slice(None), self._together)
         rates = np.zeros((self.batch, *program.output_features), np.float32)
-        for time in times - {0}:
+        for time in set(self._times.tolist()) - {0}:
             numbers = np.flatnonzero(self._times == time)
             rates[numbers] = self._rates_of(numbers, time)
         return rates
@@ -476,7 +479,7 @@ class Stream:
                 *replace(train, words=words).unpack(values),
                 prepared.weighted_sum(values, self.session.program.time_weights(time), total),
             )
-            self._readers[time] = calls, total
+            self._readers[time] = prepared.join(calls), total
         reader, total = self._readers[time]
         for call in reader:
             call()

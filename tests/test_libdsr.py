@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from zlib import crc32
 
 import libdsr
@@ -19,6 +20,8 @@ from test_export_c import NETWORKS, shaken
 from test_export_c_int8 import quantised
 
 import dsr
+from dsr.deploy import integer_steps as i
+from dsr.deploy.integer_model import IntegerModel
 from dsr.deploy.lowering import lower
 from dsr.deploy.model_file import packed, save_model
 
@@ -177,6 +180,29 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(reader, content, numbers
         body[at : at + 4] = kept
     assert accepted > 100, "weights may be other numbers"
     assert said >= SAID_OF_ALL | SAID_OF[numbers], said
+
+
+def test_steps_that_no_network_has(reader):
+    """Sound steps, one of them changed: what is wrong with it is told."""
+    model, _ = quantised("trains side by side, gates, maxima")
+    counts = next(k for k, step in enumerate(model.steps) if isinstance(step, i.Pool) and not step.largest)
+    largest = next(k for k, step in enumerate(model.steps) if isinstance(step, i.Pool) and step.largest)
+    gate = next(k for k, step in enumerate(model.steps) if isinstance(step, i.Gate))
+    fires = next(k for k, step in enumerate(model.steps) if isinstance(step, i.Neurons))
+    for number, changes, said in [
+        (counts, {"kernel_size": (50000, 50000)}, "does not give the shape that it says."),  # 2^31 and more
+        (counts, {"source": 0, "features": model.steps[0].features}, "pools what is not spikes."),
+        (largest, {"source": 0, "features": model.steps[0].features}, "confuses values and spikes."),
+        (gate, {"sources": (0, 0)}, "reads signals of another shape."),
+        (fires, {"fire": model.steps[fires].reset + 1}, "fires above its threshold."),
+        (fires, {"decay": 2**15 + 1}, "has a decay out of range."),
+        (fires, {"bias": np.full_like(model.steps[fires].bias, 2**30 - 1)}, "has a current that could leave 32 bits."),
+    ]:
+        steps = list(model.steps)
+        steps[number] = replace(steps[number], **changes)
+        wrong = IntegerModel(steps, model.timesteps, model.bits, model.features, model.output_features)
+        status, message, _ = reader.read(packed(wrong))
+        assert (status, message) == (libdsr.DAMAGED, f"The model is damaged: step {number} {said}")
 
 
 def test_damaged_models_under_sanitizers(content, tmp_path):

@@ -11,12 +11,14 @@ enum { BATCH = 64 };
 int main(int count, char **arguments) {
     char message[DSR_MODEL_MESSAGE] = "";
     dsr_model *model;
+    dsr_stream *stream;
     FILE *file = count > 2 ? fopen(arguments[2], "rb") : NULL;
     if (!file || (count > 3 && dsr_model_set_threads(atoi(arguments[3])) != DSR_MODEL_OK)) {
         fprintf(stderr, "usage: %s MODEL SAMPLES [THREADS], SAMPLES a file that can be read\n", arguments[0]);
         return 2;
     }
-    if (dsr_model_load(arguments[1], &model, message) != DSR_MODEL_OK) {
+    if (dsr_model_load(arguments[1], &model, message) != DSR_MODEL_OK ||
+        dsr_stream_start(model, BATCH, &stream, message) != DSR_MODEL_OK) {
         fprintf(stderr, "%s\n", message);
         return 1;
     }
@@ -26,7 +28,7 @@ int main(int count, char **arguments) {
     size_t batch = 0;
     int status = samples && rates ? DSR_MODEL_OK : DSR_MODEL_NO_MEMORY;
     while (status == DSR_MODEL_OK && (batch = fread(samples, inputs * sizeof *samples, BATCH, file)) > 0) {
-        status = dsr_model_run(model, samples, 0, steps, batch, rates, message);
+        status = dsr_stream_run(stream, samples, 0, steps, batch, rates, message);
         for (size_t i = 0; status == DSR_MODEL_OK && i < batch; i++) {
             size_t best = 0;
             for (size_t k = 1; k < outputs; k++)
@@ -37,6 +39,7 @@ int main(int count, char **arguments) {
     fprintf(stderr, "%s", message);
     free(samples);
     free(rates);
+    dsr_stream_free(stream);
     dsr_model_free(model);
     fclose(file);
     return status;

@@ -313,7 +313,9 @@ void read_step(reader *r, model_step *step, const model_step *steps, size_t numb
         read_integer_step(r, step, steps);
     else
         read_float_step(r, step, steps);
-    if (integers && number && !is_of_integers(step) && !r->bad)
+    if (r->bad)
+        return;
+    if (integers && number && !is_of_integers(step))
         require_integers(r, step, steps);
     while (step->amplitudes && step->most >> step->planes)
         step->planes++;

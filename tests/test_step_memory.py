@@ -129,6 +129,17 @@ def test_the_number_of_parts_that_is_named_fits():
     assert set(asdict(whole)) == {"samples", "weights", "optimizer", "passes", "fixed"}
 
 
+def test_large_weights_and_large_pictures():
+    """In steps of two or three samples the gradient of the weights needs most, in larger ones the first layers do."""
+    recipe = Recipe(data="random", model="resnet18", timesteps=4, norm_gradient="rate", batch_size=16)
+    features = (3, 128, 128)
+    network = build_network(recipe, features, 10)
+    told = memory.of_recipe(recipe, network, make_optimizer(recipe, network), features)
+    with memory._followed():
+        found = memory._passes(network, features, False, 16, 16).peak
+    assert told.passes == pytest.approx(found * (1 + memory.HOLES) + memory.WORK, rel=0.1)
+
+
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     words = ["train", "digits", "--set", "batch_size=1024", "--set", "epochs=1", "--out", str(folder)]

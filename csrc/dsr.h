@@ -245,8 +245,13 @@ typedef struct {
 
 /* Sums of Winograd's convolutions, see kernels/winograd.h. */
 #define DSR_WINOGRAD_KERNELS(X)                                                                                        \
-    X(void, winograd_spread, (const float *const *pixels, float *sums, size_t step, size_t n, int side))               \
-    X(void, winograd_gather, (const float *products, size_t step, float *const *pixels, size_t n, int side))
+    X(void, winograd_taps, (const float *const *taps, float *sums, size_t step, int side))                             \
+    X(void, winograd_spread,                                                                                           \
+      (const float *const *pixels, const size_t *steps, size_t channels, float *sums, size_t channel_step,             \
+       size_t step, size_t n, int side))                                                                               \
+    X(void, winograd_gather,                                                                                           \
+      (const float *products, size_t row_step, size_t step, float *const *pixels, size_t plane, size_t rows, size_t n, \
+       int side))
 
 /* Taps of a depthwise convolution, see kernels/depthwise.h: values read and the weight of each. */
 typedef struct {

@@ -76,6 +76,7 @@ OTHER_KERNELS = {
     "integer_neuron_rows": "integer_conv2d_neuron_spikes",
     "sum_steps": "conv2d_spikes_sum",
     "sgd_update": "sgd_update",
+    "winograd_taps": "conv2d_input_gradient",
     "winograd_spread": "conv2d_input_gradient",
     "winograd_gather": "conv2d_input_gradient",
 }

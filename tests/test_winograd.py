@@ -53,10 +53,10 @@ GATHER = {
 }
 
 
-def tile_outputs(taps, rows, columns, channels):
-    """As in ops/winograd.c: tiles of 4x4 outputs where they take fewer products and are enough for the GEMMs."""
+def tile_outputs(taps, rows, columns):
+    """As in ops/winograd.c: tiles of 4x4 outputs where they take fewer products."""
     fours, twos = -(-rows // 4) * -(-columns // 4), -(-rows // 2) * -(-columns // 2)
-    return 4 if taps == 3 and 3 * fours < twos and 64 * fours >= channels else 2
+    return 4 if taps == 3 and 3 * fours < twos else 2
 
 
 def where(geometry):
@@ -89,7 +89,7 @@ def magnitude(grad, weight, geometry):
             for (i, j), (a, b) in product(np.ndindex(target.shape[1:3]), np.ndindex(taps.shape[2:])):
                 target[:, i, j] += taps[:, :, a, b].T @ source[:, first_y + i - a, first_x + j - b]
             continue
-        outputs = tile_outputs(size, *target.shape[1:3], channels)
+        outputs = tile_outputs(size, *target.shape[1:3])
         way, side = (outputs, size), outputs + size - 1
         places = np.einsum("ia,oqab,jb->oqij", TAPS[way], taps[:, :, ::-1, ::-1], TAPS[way])
         for i, j in product(range(0, target.shape[1], outputs), range(0, target.shape[2], outputs)):
@@ -177,3 +177,11 @@ def test_which_gradients_go_by_it(geometry, expected):
     result = gradient(ops, grad, weight, geometry)
     assert np.isfinite(result[..., [0, 1, 3]]).all()
     assert np.isnan(result[..., 2]).any() == expected
+
+
+def test_small_images_of_many_channels_are_one_tile():
+    """Tiles of 2x2 would leave the corner that is farthest from an infinite gradient finite."""
+    grad, weight = draw((96, 32, 4, 4, 3, 1, 1, 2), lambda *shape: np.ones(shape, np.float32))
+    grad[0, 0, 0, 1] = np.inf
+    result = gradient(ops, grad, weight, (96, 32, 4, 4, 3, 1, 1, 2))
+    assert np.isfinite(result[..., 0]).all() and not np.isfinite(result[:, 3, 3, 1]).any()

@@ -1,7 +1,6 @@
 /* Winograd's convolutions F(4x4, 3x3), F(2x2, 3x3) and F(2x2, 2x2) (Lavin and Gray 2016): 4x4 outputs of 3x3 taps from
  * the products of 36 sums of a 6x6 window with 36 sums of the taps, where the plain way takes 144; 2x2 outputs from 16
- * instead of 36, or of 2x2 taps from 9 instead of 16. The sums of a window and of the products are here, for n lanes at
- * a time.
+ * instead of 36, or of 2x2 taps from 9 instead of 16. The sums of the taps, of a window and of the products are here.
  *
  * One order of additions and multiplications: the same bits on every level. */
 
@@ -47,57 +46,124 @@ static inline __attribute__((always_inline)) void gather(any_vector *m, int pitc
     }
 }
 
-static inline __attribute__((always_inline)) void spread_window(const float *const *pixels, float *sums, size_t step,
-                                                                size_t n, int side) {
-    for (size_t l = 0; l < n; l += ROW_LANES) {
-        any_vector d[36];
-        for (int i = 0; i < side; i++) {
-            for (int j = 0; j < side; j++)
-                d[j * side + i] = load_lanes(pixels[j * side + i] + l, n - l);
-            spread(d + i, side, side);
-        }
-        for (int i = 0; i < side; i++) {
-            spread(d + i * side, 1, side);
-            for (int j = 0; j < side; j++)
-                store_lanes(d[i * side + j], sums + (size_t)(i * side + j) * step + l, n - l);
-        }
+/* One direction of the taps: 2 or 3 values, `pitch` apart, become `side` sums. */
+static inline __attribute__((always_inline)) void spread_taps(const row_vector *g, int pitch, row_vector *sums,
+                                                              int sums_pitch, int side) {
+    row_vector a = g[0], b = g[pitch];
+    if (side == 3) {
+        sums[0] = a;
+        sums[sums_pitch] = a + b;
+        sums[2 * sums_pitch] = b;
+        return;
+    }
+    row_vector c = g[2 * pitch];
+    if (side == 4) {
+        row_vector outer = 0.5F * (a + c), inner = 0.5F * b;
+        sums[0] = a;
+        sums[sums_pitch] = outer + inner;
+        sums[2 * sums_pitch] = outer - inner;
+        sums[3 * sums_pitch] = c;
+    } else {
+        row_vector outer = (a + c) / 6, inner = b / 6, far_outer = a / 24 + c / 6, far_inner = b / 12;
+        sums[0] = a / 4;
+        sums[sums_pitch] = -outer - inner;
+        sums[2 * sums_pitch] = inner - outer;
+        sums[3 * sums_pitch] = far_outer + far_inner;
+        sums[4 * sums_pitch] = far_outer - far_inner;
+        sums[5 * sums_pitch] = c;
     }
 }
 
-static inline __attribute__((always_inline)) void
-gather_products(const float *products, size_t step, float *const *pixels, size_t n, int side, int outputs) {
-    for (size_t l = 0; l < n; l += ROW_LANES) {
-        any_vector m[36];
-        for (int i = 0; i < side; i++) {
-            for (int j = 0; j < side; j++)
-                m[j * side + i] = load_lanes(products + (size_t)(j * side + i) * step + l, n - l);
-            gather(m + i, side, side);
-        }
-        for (int i = 0; i < outputs; i++) {
-            gather(m + i * side, 1, side);
-            for (int j = 0; j < outputs; j++)
-                if (pixels[i * outputs + j])
-                    store_lanes(m[i * side + j], pixels[i * outputs + j] + l, n - l);
-        }
+static inline __attribute__((always_inline)) void spread_kernel(const float *const *taps, float *sums, size_t step,
+                                                                int side, int size) {
+    for (int v = 0; v < ROW_VECTORS; v++, sums += ROW_LANES) {
+        row_vector g[9], half[18], whole[36];
+        for (int i = 0; i < size * size; i++)
+            g[i] = *(const row_vector *)(taps[i] + v * ROW_LANES);
+        for (int i = 0; i < size; i++)
+            spread_taps(g + i, size, half + i, size, side);
+        for (int i = 0; i < side; i++)
+            spread_taps(half + i * size, 1, whole + i * side, 1, side);
+        for (int i = 0; i < side * side; i++)
+            *(row_vector *)(sums + (size_t)i * step) = whole[i];
     }
 }
 
-/* side**2 pixels of n lanes into as many rows of sums, `step` floats apart. */
-static void winograd_spread(const float *const *pixels, float *sums, size_t step, size_t n, int side) {
-    if (side == 3)
-        spread_window(pixels, sums, step, n, 3);
-    else if (side == 4)
-        spread_window(pixels, sums, step, n, 4);
-    else
-        spread_window(pixels, sums, step, n, 6);
+static inline __attribute__((always_inline)) void spread_windows(const float *const *pixels, const size_t *steps,
+                                                                 size_t channels, float *sums, size_t channel_step,
+                                                                 size_t step, size_t n, int side) {
+    const float *from[36];
+    memcpy(from, pixels, (size_t)(side * side) * sizeof *from);
+    for (size_t c = 0; c < channels; c++, sums += channel_step) {
+        for (size_t l = 0; l < n; l += ROW_LANES) {
+            any_vector d[36];
+            for (int i = 0; i < side; i++) {
+                for (int j = 0; j < side; j++)
+                    d[j * side + i] = load_lanes(from[j * side + i] + l, n - l);
+                spread(d + i, side, side);
+            }
+            for (int i = 0; i < side; i++) {
+                spread(d + i * side, 1, side);
+                for (int j = 0; j < side; j++)
+                    store_lanes(d[i * side + j], sums + (size_t)(i * side + j) * step + l, n - l);
+            }
+        }
+        for (int i = 0; i < side * side; i++)
+            from[i] += steps[i];
+    }
 }
 
-/* side**2 rows of products, `step` floats apart, into 2x2 pixels of n lanes, 4x4 of side 6; NULL: not wanted. */
-static void winograd_gather(const float *products, size_t step, float *const *pixels, size_t n, int side) {
+static inline __attribute__((always_inline)) void gather_products(const float *products, size_t row_step, size_t step,
+                                                                  float *const *pixels, size_t plane, size_t rows,
+                                                                  size_t n, int side, int outputs) {
+    for (size_t r = 0; r < rows; r++, products += row_step)
+        for (size_t l = 0; l < n; l += ROW_LANES) {
+            any_vector m[36];
+            for (int i = 0; i < side; i++) {
+                for (int j = 0; j < side; j++)
+                    m[j * side + i] = load_lanes(products + (size_t)(j * side + i) * step + l, n - l);
+                gather(m + i, side, side);
+            }
+            for (int i = 0; i < outputs; i++) {
+                gather(m + i * side, 1, side);
+                for (int j = 0; j < outputs; j++)
+                    if (pixels[i * outputs + j])
+                        store_lanes(m[i * side + j], pixels[i * outputs + j] + r * plane + l, n - l);
+            }
+        }
+}
+
+/* Rows of DSR_ROW weights for each of 2x2 or 3x3 taps, into side**2 rows of sums, `step` floats apart; all aligned to
+ * 64 bytes. */
+static void winograd_taps(const float *const *taps, float *sums, size_t step, int side) {
     if (side == 3)
-        gather_products(products, step, pixels, n, 3, 2);
+        spread_kernel(taps, sums, step, 3, 2);
     else if (side == 4)
-        gather_products(products, step, pixels, n, 4, 2);
+        spread_kernel(taps, sums, step, 4, 3);
     else
-        gather_products(products, step, pixels, n, 6, 4);
+        spread_kernel(taps, sums, step, 6, 3);
+}
+
+/* side**2 pixels of n lanes into as many rows of sums, `step` floats apart; for channels whose pixels are steps[pixel]
+ * floats apart, and their sums channel_step. */
+static void winograd_spread(const float *const *pixels, const size_t *steps, size_t channels, float *sums,
+                            size_t channel_step, size_t step, size_t n, int side) {
+    if (side == 3)
+        spread_windows(pixels, steps, channels, sums, channel_step, step, n, 3);
+    else if (side == 4)
+        spread_windows(pixels, steps, channels, sums, channel_step, step, n, 4);
+    else
+        spread_windows(pixels, steps, channels, sums, channel_step, step, n, 6);
+}
+
+/* side**2 rows of products, `step` floats apart, into 2x2 pixels of n lanes, 4x4 of side 6; NULL: not wanted. For
+ * `rows` outputs, whose products are row_step floats apart, and their pixels `plane`. */
+static void winograd_gather(const float *products, size_t row_step, size_t step, float *const *pixels, size_t plane,
+                            size_t rows, size_t n, int side) {
+    if (side == 3)
+        gather_products(products, row_step, step, pixels, plane, rows, n, 3, 2);
+    else if (side == 4)
+        gather_products(products, row_step, step, pixels, plane, rows, n, 4, 2);
+    else
+        gather_products(products, row_step, step, pixels, plane, rows, n, 6, 4);
 }

@@ -282,6 +282,23 @@ static gather_axis backward_axis(const dsr_conv_axis *axis, const pixel_class *c
                          .divisor = (ptrdiff_t)axis->stride};
 }
 
+/* Weights of the taps of a class, [CO][tap y][tap x][CI], by blocks of DSR_ROW input channels; `rows` has room for
+ * their taps, used or not. */
+static void turn_class(const float *first_tap, const dsr_conv *conv, const pixel_class *y, const pixel_class *x,
+                       float *rows, float *turned) {
+    size_t kernel = conv->y.taps * conv->x.taps, in = conv->in_channels;
+    size_t tap_y = y->tap_step * conv->x.taps, tap_x = x->tap_step;
+    size_t span = (y->taps - 1) * tap_y + (x->taps - 1) * tap_x + 1;
+    for (size_t co = 0; co < conv->out_channels; co++)
+        for (size_t ci = 0; ci < in; ci += DSR_ROW) {
+            size_t n = dsr_block_size(in, DSR_ROW, ci / DSR_ROW);
+            dsr_kernel->lanes_to_rows(first_tap + (co * in + ci) * kernel, span, n, kernel, rows);
+            for (size_t tap = 0; tap < y->taps * x->taps; tap++)
+                memcpy(turned + (co * y->taps * x->taps + tap) * in + ci,
+                       rows + (tap / x->taps * tap_y + tap % x->taps * tap_x) * DSR_ROW, n * sizeof *turned);
+        }
+}
+
 /* The pixels of a class are a dense convolution of the output's gradient. */
 static dsr_status input_gradient_class(const float *grad_output, const float *weight, float *grad_input,
                                        const dsr_conv *conv, pixel_class y, pixel_class x) {
@@ -316,16 +333,15 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
     if (dsr_winograd_pays(&small))
         return dsr_winograd(&small);
     gemm_tiles t = make_gemm_tiles(pixels, conv->lanes);
-    /* weights of the class, transposed: [CI][CO][tap y][tap x] */
     float *turned = dsr_scratch(conv->in_channels * depth, sizeof *turned);
-    if (!turned)
+    float *rows = dsr_scratch(kernel, DSR_ROW * sizeof *rows);
+    if (turned && rows && depth)
+        turn_class(first_tap, conv, &y, &x, rows, turned);
+    dsr_release(rows);
+    if (!turned || !rows) {
+        dsr_release(turned);
         return DSR_NO_MEMORY;
-    float *to = turned;
-    for (size_t ci = 0; ci < conv->in_channels; ci++)
-        for (size_t co = 0; co < conv->out_channels; co++)
-            for (size_t ky = 0; ky < y.taps; ky++)
-                for (size_t kx = 0; kx < x.taps; kx++)
-                    *to++ = first_tap[(co * conv->in_channels + ci) * kernel + ky * tap_y + kx * tap_x];
+    }
     dsr_status status = DSR_OK;
 #pragma omp parallel num_threads(dsr_threads_for(pixels * conv->lanes * conv->in_channels))
     {
@@ -344,8 +360,8 @@ static dsr_status input_gradient_class(const float *grad_output, const float *we
             size_t lanes = dsr_block_size(conv->lanes, t.lanes, (size_t)i % t.lane_tiles), width = count * lanes;
             gather_tile(&g, 0, conv->out_channels, first_pixel, count, first_lane, lanes, tile);
             if (depth)
-                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)conv->in_channels, (int)width, (int)depth,
-                            1, turned, (int)depth, tile, (int)width, 0, result, (int)width);
+                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)conv->in_channels, (int)width, (int)depth, 1,
+                            turned, (int)conv->in_channels, tile, (int)width, 0, result, (int)width);
             else
                 memset(result, 0, conv->in_channels * width * sizeof *result);
             for (size_t c = 0; c < conv->in_channels; c++)

@@ -1,50 +1,68 @@
-/* Blocks of columns (a column is one lane of one tile of 2x2 or 4x4 output pixels) go through three phases, each shared
- * out among the threads: sums of the source windows, one GEMM for each place of a window, sums of the products. */
+/* Winograd's method in three phases, each shared out among the threads: sums of the source windows, one GEMM for each
+ * place of a window, sums of the products.
+ *
+ * A column is one lane of one tile of 2x2 or 4x4 output pixels. PIECE of them, DEPTH channels and DSR_ROW outputs are
+ * what a GEMM multiplies: OpenBLAS's kernels for AVX-512 read as small matrices where they are (80 GMAC/s), and pack
+ * larger ones first (30 to 50). The sums of so many weights are 590 KB for tiles of 4x4; they are made where they are
+ * used, in the cache, unless several pieces use them: written out for 512 channels they are 38 MB, and took 30 of the
+ * 35 ms of a gradient (batch 16). Sums and products are [channel][place][column]: the places of a window are
+ * neighbours, and channels lie LINE floats more than a power of two apart, so that they do not meet in one set of the
+ * cache. */
 #include "winograd.h"
 #include "blas.h"
 
 #include <string.h>
 
-enum { GEMM_ROWS = 128, MOST_PLACES = 36, MOST_OUTPUTS = 16 };
+enum { PIECE = 64, DEPTH = 128, LINE = 16, TOGETHER = 4, MOST_PLACES = 36, MOST_OUTPUTS = 16 };
+/* Pieces in memory: where all weights are kept, as many as leave the sums in the cache (1.2 MB of 64 channels). */
+enum { KEPT_BYTES = 4 << 20, KEPT_PIECES = 2, PIECES = 4 };
 
 typedef struct {
-    size_t outputs, side, tiles_y, tiles_x; /* of a tile along one direction: outputs, and places of its window */
-    size_t lanes;                           /* lanes of a column group: a part of a tile's */
-    size_t parts, groups, per_block;
-} column_blocks;
+    const dsr_small_conv *conv;
+    size_t outputs, side, places, tiles_y, tiles_x; /* of a tile along one direction: outputs, and places of a window */
+    size_t lanes, parts, groups;                    /* of a column group: a part of a tile's lanes */
+    size_t per_piece, width, pieces, at_once;       /* groups and columns of a piece, and pieces in memory */
+    size_t row_blocks, depths;
+    size_t row_step, weight_step; /* from channel to channel of sums and products, from place to place of weights */
+    size_t sum_length, product_length, weight_length;
+    int kept; /* the sums of all weights are made beforehand */
+} winograd_plan;
 
-/* Outputs of a tile along one direction: 4 where that takes fewer products, and leaves the GEMMs enough columns for
- * their packing of the weights (with 512 channels and 4x4 pixels the smaller tiles are faster up to 128 lanes). The
- * number of lanes does not matter, so that a part of them has the bits of the whole. */
+/* Outputs of a tile along one direction: 4 where that takes fewer products. The number of lanes does not matter, so
+ * that a part of them has the bits of the whole. */
 static size_t tile_outputs(const dsr_small_conv *conv) {
     size_t fours = dsr_blocks(conv->rows, 4) * dsr_blocks(conv->columns, 4);
     size_t twos = dsr_blocks(conv->rows, 2) * dsr_blocks(conv->columns, 2);
-    return conv->taps == 3 && 36 * fours < 12 * twos && 64 * fours >= conv->outputs ? 4 : 2;
+    return conv->taps == 3 && 36 * fours < 12 * twos ? 4 : 2;
 }
 
-/* Columns of a block: sums and products stay in the cache between the phases (256 channels with 4x4 tiles: 9 MB each,
- * with 2x2 tiles 4 MB). More of them share the packed weights, which counts where channels are many. */
-static size_t most_columns(const dsr_small_conv *conv, size_t outputs) {
-    size_t channels = (conv->channels + conv->outputs) / 2;
-    if (outputs == 2)
-        return 256;
-    return channels < 64 ? 64 : channels > 320 ? 320 : channels;
-}
-
-static column_blocks make_column_blocks(const dsr_small_conv *conv) {
-    size_t outputs = tile_outputs(conv), most = most_columns(conv, outputs);
-    column_blocks t = {.outputs = outputs,
-                       .side = outputs + (size_t)conv->taps - 1,
-                       .tiles_y = dsr_blocks(conv->rows, outputs),
-                       .tiles_x = dsr_blocks(conv->columns, outputs),
-                       .parts = dsr_blocks(conv->lanes, most)};
-    t.lanes = dsr_blocks(conv->lanes, t.parts); /* of several parts each is more than half a block */
-    if (t.parts > 1)
-        t.lanes = dsr_blocks(t.lanes, 16) * 16; /* whole vectors */
-    t.parts = dsr_blocks(conv->lanes, t.lanes);
-    t.groups = t.tiles_y * t.tiles_x * t.parts;
-    t.per_block = t.parts > 1 ? 1 : most / t.lanes;
-    return t;
+static winograd_plan make_winograd_plan(const dsr_small_conv *conv) {
+    winograd_plan p = {.conv = conv, .outputs = tile_outputs(conv)};
+    p.side = p.outputs + (size_t)conv->taps - 1;
+    p.places = p.side * p.side;
+    p.tiles_y = dsr_blocks(conv->rows, p.outputs);
+    p.tiles_x = dsr_blocks(conv->columns, p.outputs);
+    p.parts = dsr_blocks(conv->lanes, PIECE);
+    p.lanes = dsr_blocks(conv->lanes, p.parts);
+    if (p.parts > 1)
+        p.lanes = dsr_blocks(p.lanes, LINE) * LINE; /* whole vectors; of several parts each is more than half a piece */
+    p.parts = dsr_blocks(conv->lanes, p.lanes);
+    p.groups = p.tiles_y * p.tiles_x * p.parts;
+    p.per_piece = p.parts > 1 ? 1 : PIECE / p.lanes;
+    p.width = p.per_piece * p.lanes;
+    p.pieces = dsr_blocks(p.groups, p.per_piece);
+    p.row_blocks = dsr_blocks(conv->outputs, DSR_ROW);
+    p.depths = dsr_blocks(conv->channels, DEPTH);
+    p.row_step = p.places * p.width + LINE;
+    p.weight_step = (conv->channels < DEPTH ? conv->channels : DEPTH) * DSR_ROW + LINE;
+    p.sum_length = conv->channels * p.row_step;
+    p.product_length = DSR_ROW * p.row_step;
+    p.weight_length = p.places * p.weight_step;
+    p.kept = p.pieces > 1 && p.row_blocks * p.depths * p.weight_length * sizeof(float) <= KEPT_BYTES;
+    p.at_once = p.kept ? KEPT_PIECES : PIECES;
+    if (p.at_once > p.pieces)
+        p.at_once = p.pieces;
+    return p;
 }
 
 int dsr_winograd_pays(const dsr_small_conv *conv) {
@@ -55,148 +73,179 @@ int dsr_winograd_pays(const dsr_small_conv *conv) {
     return products < 0.7 * (double)(conv->rows * conv->columns * (size_t)(conv->taps * conv->taps));
 }
 
-/* Taps of WEIGHTS channels side by side. */
-enum { WEIGHTS = 16 };
-typedef float weights16[WEIGHTS];
-
-/* One direction of the taps: 2 or 3 values, `pitch` apart, become `side` sums. */
-static void spread_taps(weights16 *g, size_t pitch, weights16 *sums, size_t sums_pitch, size_t side) {
-    for (size_t i = 0; i < WEIGHTS; i++) {
-        float a = g[0][i], b = g[pitch][i];
-        if (side == 3) {
-            sums[0][i] = a;
-            sums[sums_pitch][i] = a + b;
-            sums[2 * sums_pitch][i] = b;
-            continue;
-        }
-        float c = g[2 * pitch][i];
-        if (side == 4) {
-            float outer = 0.5F * (a + c), inner = 0.5F * b;
-            sums[0][i] = a;
-            sums[sums_pitch][i] = outer + inner;
-            sums[2 * sums_pitch][i] = outer - inner;
-            sums[3 * sums_pitch][i] = c;
-        } else {
-            float outer = (a + c) / 6, inner = b / 6, far_outer = a / 24 + c / 6, far_inner = b / 12;
-            sums[0][i] = a / 4;
-            sums[sums_pitch][i] = -outer - inner;
-            sums[2 * sums_pitch][i] = inner - outer;
-            sums[3 * sums_pitch][i] = far_outer + far_inner;
-            sums[4 * sums_pitch][i] = far_outer - far_inner;
-            sums[5 * sums_pitch][i] = c;
-        }
-    }
+/* Floats from an output's first tap to its last. */
+static size_t tap_span(const dsr_small_conv *conv) {
+    return (size_t)(conv->taps - 1) * (conv->tap_y + conv->tap_x) + 1;
 }
 
-/* Taps of up to WEIGHTS channels, turned by 180 degrees so that a window is read forwards, to [place][output][channel].
- * Outputs follow one another in memory, so that the channels' lines are used while they are in the cache. */
-static void spread_weights(const dsr_small_conv *conv, size_t side, size_t first, float *sums) {
-    size_t taps = (size_t)conv->taps, step = conv->outputs * conv->channels;
-    size_t n = dsr_block_size(conv->channels, WEIGHTS, first / WEIGHTS);
-    weights16 turned[9] = {{0}}, half[18], whole[MOST_PLACES];
-    for (size_t output = 0; output < conv->outputs; output++) {
-        for (size_t c = 0; c < n; c++) {
-            const float *weights = conv->weights + output * conv->output_step + (first + c) * conv->channel_step;
-            for (size_t i = 0; i < taps * taps; i++)
-                turned[i][c] = weights[(taps - 1 - i / taps) * conv->tap_y + (taps - 1 - i % taps) * conv->tap_x];
-        }
-        for (size_t i = 0; i < taps; i++)
-            spread_taps(turned + i, taps, half + i, taps, side);
-        for (size_t i = 0; i < side; i++)
-            spread_taps(half + i * taps, 1, whole + i * side, 1, side);
-        for (size_t i = 0; i < side * side; i++)
-            memcpy(sums + i * step + output * conv->channels + first, whole[i], n * sizeof **whole);
+/* Sums of the taps of DSR_ROW outputs and DEPTH channels, to [place][channel][DSR_ROW]. The taps are turned by 180
+ * degrees so that a window is read forwards. */
+static void spread_weights(const winograd_plan *p, size_t row_block, size_t depth, float *taps, float *sums) {
+    const dsr_small_conv *conv = p->conv;
+    size_t first = row_block * DSR_ROW, rows = dsr_block_size(conv->outputs, DSR_ROW, row_block);
+    size_t n = (size_t)conv->taps, channels = dsr_block_size(conv->channels, DEPTH, depth);
+    const float *turned[9];
+    for (size_t i = 0; i < n * n; i++)
+        turned[i] = taps + ((n - 1 - i / n) * conv->tap_y + (n - 1 - i % n) * conv->tap_x) * DSR_ROW;
+    for (size_t c = 0; c < channels; c++) {
+        const float *weights = conv->weights + first * conv->output_step + (depth * DEPTH + c) * conv->channel_step;
+        dsr_kernel->lanes_to_rows(weights, tap_span(conv), rows, conv->output_step, taps);
+        dsr_kernel->winograd_taps(turned, sums + c * DSR_ROW, p->weight_step, (int)p->side);
     }
 }
 
 typedef struct {
-    size_t y, x, first_lane, lanes, column; /* first output pixel, lanes, and where its columns are in the block */
+    size_t y, x, first_lane, lanes, column; /* first output pixel, lanes, and where its columns are in the piece */
 } group;
 
-static group find_group(const dsr_small_conv *conv, const column_blocks *t, size_t number, size_t first) {
-    size_t part = number % t->parts, tile = number / t->parts;
-    return (group){.y = tile / t->tiles_x * t->outputs,
-                   .x = tile % t->tiles_x * t->outputs,
-                   .first_lane = part * t->lanes,
-                   .lanes = dsr_block_size(conv->lanes, t->lanes, part),
-                   .column = (number - first) * t->lanes};
+static group find_group(const winograd_plan *p, size_t number) {
+    size_t part = number % p->parts, tile = number / p->parts;
+    return (group){.y = tile / p->tiles_x * p->outputs,
+                   .x = tile % p->tiles_x * p->outputs,
+                   .first_lane = part * p->lanes,
+                   .lanes = dsr_block_size(p->conv->lanes, p->lanes, part),
+                   .column = number % p->per_piece * p->lanes};
 }
 
-static void spread_channel(const dsr_small_conv *conv, const column_blocks *t, const group *g, size_t channel,
-                           const float *zeros, float *sums, size_t step) {
-    const float *pixels[MOST_PLACES];
-    ptrdiff_t side = (ptrdiff_t)t->side;
-    for (ptrdiff_t i = 0; i < side * side; i++) {
-        ptrdiff_t y = conv->first_y + (ptrdiff_t)g->y - conv->taps + 1 + i / side;
-        ptrdiff_t x = conv->first_x + (ptrdiff_t)g->x - conv->taps + 1 + i % side;
-        int inside = y >= 0 && x >= 0 && y < (ptrdiff_t)conv->height && x < (ptrdiff_t)conv->width;
-        size_t pixel = inside ? (channel * conv->height + (size_t)y) * conv->width + (size_t)x : 0;
-        pixels[i] = inside ? conv->source + pixel * conv->lanes + g->first_lane : zeros;
-    }
-    dsr_kernel->winograd_spread(pixels, sums + g->column, step, g->lanes, (int)t->side);
+static size_t end_group(const winograd_plan *p, size_t piece) {
+    size_t end = (piece + 1) * p->per_piece;
+    return end < p->groups ? end : p->groups;
 }
 
-static void gather_output(const dsr_small_conv *conv, const column_blocks *t, const group *g, size_t output,
-                          const float *products, size_t step) {
-    float *pixels[MOST_OUTPUTS];
-    for (size_t i = 0; i < t->outputs * t->outputs; i++) {
-        size_t y = g->y + i / t->outputs, x = g->x + i % t->outputs;
-        pixels[i] = y < conv->rows && x < conv->columns
-                        ? conv->target + output * conv->plane + y * conv->row + x * conv->column + g->first_lane
-                        : NULL;
+static size_t columns_of(const winograd_plan *p, size_t piece) {
+    group last = find_group(p, end_group(p, piece) - 1);
+    return last.column + last.lanes;
+}
+
+/* Sums of the windows of a piece, of the channels of a block. */
+static void spread_piece(const winograd_plan *p, size_t piece, size_t first, size_t channels, const float *zeros,
+                         float *sums) {
+    const dsr_small_conv *conv = p->conv;
+    ptrdiff_t side = (ptrdiff_t)p->side;
+    size_t plane = conv->height * conv->width * conv->lanes;
+    for (size_t number = piece * p->per_piece; number < end_group(p, piece); number++) {
+        const group g = find_group(p, number);
+        const float *pixels[MOST_PLACES];
+        size_t steps[MOST_PLACES];
+        for (ptrdiff_t i = 0; i < side * side; i++) {
+            ptrdiff_t y = conv->first_y + (ptrdiff_t)g.y - conv->taps + 1 + i / side;
+            ptrdiff_t x = conv->first_x + (ptrdiff_t)g.x - conv->taps + 1 + i % side;
+            int inside = y >= 0 && x >= 0 && y < (ptrdiff_t)conv->height && x < (ptrdiff_t)conv->width;
+            size_t pixel = inside ? (size_t)y * conv->width + (size_t)x : 0;
+            pixels[i] = inside ? conv->source + first * plane + pixel * conv->lanes + g.first_lane : zeros;
+            steps[i] = inside ? plane : 0;
+        }
+        dsr_kernel->winograd_spread(pixels, steps, channels, sums + first * p->row_step + g.column, p->row_step,
+                                    p->width, g.lanes, (int)p->side);
     }
-    dsr_kernel->winograd_gather(products + g->column, step, pixels, g->lanes, (int)t->side);
+}
+
+/* Output pixels of a piece, of some outputs. */
+static void gather_piece(const winograd_plan *p, size_t piece, size_t first, size_t rows, const float *products) {
+    const dsr_small_conv *conv = p->conv;
+    float *target = conv->target + first * conv->plane;
+    for (size_t number = piece * p->per_piece; number < end_group(p, piece); number++) {
+        const group g = find_group(p, number);
+        float *pixels[MOST_OUTPUTS];
+        for (size_t i = 0; i < p->outputs * p->outputs; i++) {
+            size_t y = g.y + i / p->outputs, x = g.x + i % p->outputs;
+            pixels[i] =
+                y < conv->rows && x < conv->columns ? target + y * conv->row + x * conv->column + g.first_lane : NULL;
+        }
+        dsr_kernel->winograd_gather(products + g.column, p->row_step, p->width, pixels, conv->plane, rows, g.lanes,
+                                    (int)p->side);
+    }
+}
+
+/* Memory: `weights` of all blocks, if they are kept, and the sums of `at_once` pieces; of each thread a block of
+ * weights, if they are not kept, products, and taps. */
+typedef struct {
+    float *weights, *sums, *zeros;
+} shared_room;
+
+typedef struct {
+    float *weights, *products, *taps;
+} own_room;
+
+/* A block of outputs of `count` pieces, whose sums begin at `sums`. */
+static void multiply(const winograd_plan *p, const shared_room *shared, const own_room *own, size_t row_block,
+                     size_t piece, size_t count, const float *sums) {
+    size_t rows = dsr_block_size(p->conv->outputs, DSR_ROW, row_block);
+    for (size_t depth = 0; depth < p->depths; depth++) {
+        size_t channels = dsr_block_size(p->conv->channels, DEPTH, depth);
+        const float *weights = own->weights;
+        if (p->kept)
+            weights = shared->weights + (row_block * p->depths + depth) * p->weight_length;
+        else
+            spread_weights(p, row_block, depth, own->taps, own->weights);
+        for (size_t i = 0; i < count; i++)
+            for (size_t place = 0; place < p->places; place++)
+                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rows, (int)columns_of(p, piece + i),
+                            (int)channels, 1, weights + place * p->weight_step, DSR_ROW,
+                            sums + i * p->sum_length + place * p->width + depth * DEPTH * p->row_step, (int)p->row_step,
+                            depth ? 1 : 0, own->products + i * p->product_length + place * p->width, (int)p->row_step);
+    }
+    for (size_t i = 0; i < count; i++)
+        for (size_t r = 0; r < rows; r += TOGETHER)
+            gather_piece(p, piece + i, row_block * DSR_ROW + r, rows - r < TOGETHER ? rows - r : TOGETHER,
+                         own->products + i * p->product_length + r * p->row_step);
+}
+
+static void convolve(const winograd_plan *p, const shared_room *shared, const own_room *own) {
+    size_t kept = p->kept ? p->row_blocks * p->depths : 0, channels = p->conv->channels;
+    size_t blocks = dsr_blocks(channels, TOGETHER);
+#pragma omp for schedule(static)
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)kept; i++)
+        spread_weights(p, (size_t)i / p->depths, (size_t)i % p->depths, own->taps,
+                       shared->weights + (size_t)i * p->weight_length);
+    for (size_t first = 0; first < p->pieces; first += p->at_once) {
+        size_t pieces = p->pieces - first < p->at_once ? p->pieces - first : p->at_once;
+        size_t units = p->kept ? pieces : 1, count = pieces / units;
+#pragma omp for schedule(static)
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(pieces * blocks); i++) {
+            size_t piece = (size_t)i / blocks, block = (size_t)i % blocks;
+            spread_piece(p, first + piece, block * TOGETHER, dsr_block_size(channels, TOGETHER, block), shared->zeros,
+                         shared->sums + piece * p->sum_length);
+        }
+#pragma omp for schedule(dynamic)
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(units * p->row_blocks); i++) {
+            size_t piece = (size_t)i / p->row_blocks * count;
+            multiply(p, shared, own, (size_t)i % p->row_blocks, first + piece, count,
+                     shared->sums + piece * p->sum_length);
+        }
+    }
 }
 
 dsr_status dsr_winograd(const dsr_small_conv *conv) {
-    column_blocks t = make_column_blocks(conv);
-    size_t places = t.side * t.side, width = t.per_block * t.lanes;
-    size_t channels = conv->channels, outputs = conv->outputs;
-    size_t row_blocks = dsr_blocks(outputs, GEMM_ROWS), gemms = places * row_blocks;
-    float *weights = dsr_scratch(places * outputs * channels, sizeof *weights);
-    float *sums = dsr_scratch(places * channels * width, sizeof *sums);
-    float *products = dsr_scratch(places * outputs * width, sizeof *products);
-    float *zeros = dsr_scratch(t.lanes, sizeof *zeros);
-    dsr_status status = weights && sums && products && zeros ? DSR_OK : DSR_NO_MEMORY;
+    winograd_plan p = make_winograd_plan(conv);
+    size_t kept = p.kept ? p.row_blocks * p.depths : 0, counted = p.kept ? 1 : p.at_once;
+    shared_room shared = {.weights = dsr_scratch(kept, p.weight_length * sizeof(float)),
+                          .sums = dsr_scratch(p.at_once, p.sum_length * sizeof(float)),
+                          .zeros = dsr_scratch(p.lanes, sizeof(float))};
+    dsr_status status = shared.weights && shared.sums && shared.zeros ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-        for (size_t i = 0; i < t.lanes; i++)
-            zeros[i] = 0;
-#pragma omp parallel num_threads(dsr_threads_for(conv->rows * conv->columns * conv->lanes * outputs))
+        for (size_t i = 0; i < p.lanes; i++)
+            shared.zeros[i] = 0;
+#pragma omp parallel num_threads(dsr_threads_for(conv->rows * conv->columns * conv->lanes * conv->outputs))
         {
-#pragma omp for schedule(static)
-            for (ptrdiff_t block = 0; block < (ptrdiff_t)dsr_blocks(channels, WEIGHTS); block++)
-                spread_weights(conv, t.side, (size_t)block * WEIGHTS, weights);
-            for (size_t first = 0; first < t.groups; first += t.per_block) {
-                size_t end = first + t.per_block < t.groups ? first + t.per_block : t.groups;
-                size_t columns =
-                    t.parts > 1 ? dsr_block_size(conv->lanes, t.lanes, first % t.parts) : (end - first) * t.lanes;
-#pragma omp for schedule(static)
-                for (ptrdiff_t c = 0; c < (ptrdiff_t)channels; c++)
-                    for (size_t i = first; i < end; i++) {
-                        group g = find_group(conv, &t, i, first);
-                        spread_channel(conv, &t, &g, (size_t)c, zeros, sums + (size_t)c * width, channels * width);
-                    }
-#pragma omp for schedule(dynamic)
-                for (ptrdiff_t i = 0; i < (ptrdiff_t)gemms; i++) {
-                    size_t place = (size_t)i / row_blocks, row = (size_t)i % row_blocks * GEMM_ROWS;
-                    size_t rows = dsr_block_size(outputs, GEMM_ROWS, (size_t)i % row_blocks);
-                    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)columns, (int)channels, 1,
-                                weights + (place * outputs + row) * channels, (int)channels,
-                                sums + place * channels * width, (int)width, 0,
-                                products + (place * outputs + row) * width, (int)width);
-                }
-#pragma omp for schedule(static)
-                for (ptrdiff_t o = 0; o < (ptrdiff_t)outputs; o++)
-                    for (size_t i = first; i < end; i++) {
-                        group g = find_group(conv, &t, i, first);
-                        gather_output(conv, &t, &g, (size_t)o, products + (size_t)o * width, outputs * width);
-                    }
+            own_room own = {.weights = dsr_scratch(p.kept ? 0 : p.weight_length, sizeof(float)),
+                            .products = dsr_scratch(counted, p.product_length * sizeof(float)),
+                            .taps = dsr_scratch(tap_span(conv), DSR_ROW * sizeof(float))};
+            if (!own.weights || !own.products || !own.taps) {
+#pragma omp atomic write
+                status = DSR_NO_MEMORY;
             }
+#pragma omp barrier
+            /* from here on all threads see the same status, and share the loops or none */
+            if (status == DSR_OK)
+                convolve(&p, &shared, &own);
+            dsr_release(own.weights);
+            dsr_release(own.products);
+            dsr_release(own.taps);
         }
     }
-    dsr_release(weights);
-    dsr_release(sums);
-    dsr_release(products);
-    dsr_release(zeros);
+    dsr_release(shared.weights);
+    dsr_release(shared.sums);
+    dsr_release(shared.zeros);
     return status;
 }

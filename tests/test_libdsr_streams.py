@@ -90,7 +90,9 @@ for name in sys.argv[2:]:
     status, message, model = library.load(f"{sys.argv[1]}/{name}.dsrmodel")
     assert status == 0, message
     data = np.load(f"{sys.argv[1]}/{name}.npy")
-    np.save(f"{sys.argv[1]}/{name}-rates.npy", library.run(model, data, True, *data.shape[:2])[2])
+    status, message, rates = library.run(model, data, True, *data.shape[:2])
+    assert status == 0, message
+    np.save(f"{sys.argv[1]}/{name}-rates.npy", rates)
 """
 
 
@@ -105,11 +107,13 @@ def test_integers_on_every_level(library, tmp_path):
         expected[name] = integer.run(frames).reshape(4, -1)
     here = os.environ | {"PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
     for level in levels():
-        command = [sys.executable, "-c", ON_A_LEVEL, str(tmp_path), *names]
+        command = [sys.executable, "-P", "-c", ON_A_LEVEL, str(tmp_path), *names]
         ran = subprocess.run(command, env=here | {"DSR_LEVEL": level}, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         for name in names:
             np.testing.assert_array_equal(np.load(tmp_path / f"{name}-rates.npy"), expected[name])
+    ran = subprocess.run(command, env=here | {"DSR_LEVEL": "nonsense"}, capture_output=True, text=True)
+    assert "AssertionError: DSR_LEVEL: there is no such level of instructions." in ran.stderr
 
 
 # ---- streams

@@ -74,6 +74,8 @@ typedef struct {
     float *heights;          /* [channels], what spikes are worth */
     float *rows;             /* of thresholds, see dsr_thresholds */
     size_t last_reader;      /* number of the last step that reads it */
+    size_t reader_count;
+    int is_fused; /* a convolution of spikes that only neurons read: their step does it, and it has no signal */
 } model_step;
 
 struct dsr_model {

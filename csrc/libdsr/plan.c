@@ -59,6 +59,10 @@ static int reads_the_frame(const dsr_stream *s, const model_step *step) {
     return 0;
 }
 
+static int has_signal(const model_step *step) {
+    return !step->unit && !step->is_fused;
+}
+
 static void find_slot(const dsr_stream *s, size_t number, slot *slots, size_t *count, size_t *slot_of) {
     const model_step *step = step_of(s, number);
     size_t k = 0;
@@ -80,12 +84,12 @@ static void place_signals(dsr_stream *s) {
     for (size_t i = 0; i < steps && s->status == DSR_MODEL_OK; i++)
         if (step_of(s, i)->steady)
             s->signals[i] = take_array(s, signal_numbers(step_of(s, i)), 1, 4, 0);
-        else if (!step_of(s, i)->unit)
+        else if (has_signal(step_of(s, i)))
             find_slot(s, i, slots, &count, slot_of);
     for (size_t k = 0; k < count && s->status == DSR_MODEL_OK; k++)
         slots[k].at = take(s, slots[k].numbers, s->batch, 4);
     for (size_t i = 0; i < steps && s->status == DSR_MODEL_OK; i++)
-        if (!step_of(s, i)->steady && !step_of(s, i)->unit)
+        if (!step_of(s, i)->steady && has_signal(step_of(s, i)))
             s->signals[i] = slots[slot_of[i]].at;
     free(slots);
     free(slot_of);

@@ -123,13 +123,33 @@ static dsr_model_status pack_integers(model_term *term, int is_data, size_t *lef
 
 /* ---- all */
 
+static void find_readers(dsr_model *model) {
+    for (size_t i = 0; i < model->step_count; i++) {
+        model->steps[i].is_fused = 0;
+        model->steps[i].reader_count = 0;
+        for (uint32_t k = 0; k < model->steps[i].input_count; k++) {
+            model_step *from = &model->steps[model->steps[i].inputs[k]];
+            from->last_reader = i;
+            from->reader_count++;
+        }
+    }
+    for (size_t i = 0; i < model->step_count; i++) {
+        model_step *step = &model->steps[i];
+        model_step *from = step->kind == STEP_NEURONS ? &model->steps[step->inputs[0]] : NULL;
+        if (!from || from->kind != STEP_CONVOLUTION || from->reader_count > 1 || !convolves_spikes(model, from))
+            continue;
+        from->is_fused = 1;
+        model_step *spikes = &model->steps[from->inputs[0]];
+        spikes->last_reader = spikes->last_reader > i ? spikes->last_reader : i;
+    }
+}
+
 static dsr_model_status make_ready(dsr_model *model) {
     size_t left = MOST_PACKED;
+    find_readers(model);
     for (size_t i = 0; i < model->step_count; i++) {
         model_step *step = &model->steps[i];
         int good = 1;
-        for (uint32_t k = 0; k < step->input_count; k++)
-            model->steps[step->inputs[k]].last_reader = i;
         if (step->kind == STEP_CONVOLUTION && convolves_spikes(model, step))
             good = pack_floats(step, &model->steps[step->inputs[0]], &left);
         else if (step->kind == STEP_NEURONS)

@@ -25,18 +25,31 @@ unsigned dsr_table_bits(const uint32_t *words, size_t n, double neurons, size_t 
     return count > 0.12 * neurons ? 4 : 1; /* as best_table_bits of dsr/ops/spike_convolution.py */
 }
 
-/* Of spikes without tables of sums, whose bits would depend on the other samples. */
-static void convolve(dsr_stream *s, const model_step *step, float *to) {
-    const model_step *from = step_of(s, step->inputs[0]);
+static dsr_weights weights_of(const model_step *step) {
+    return (dsr_weights){step->weighed ? step->weighed : step->weight, step->packed};
+}
+
+/* What a spike that is convolved is worth. */
+static double amplitude_of(const dsr_stream *s, const model_step *step) {
+    return step->weighed ? 1 : (double)*step_of(s, step->inputs[0])->amplitude;
+}
+
+static dsr_conv conv_of(const dsr_stream *s, const model_step *step) {
     dsr_conv conv = step->conv;
     conv.lanes = s->samples;
-    if (!convolves_spikes(s->model, step)) {
+    return conv;
+}
+
+/* Tables of sums of weights would be faster at high rates, but their bits would depend on the other samples. */
+enum { TABLE_BITS = 1 };
+
+static void convolve(dsr_stream *s, const model_step *step, float *to) {
+    const dsr_conv conv = conv_of(s, step);
+    if (convolves_spikes(s->model, step))
+        check(s, dsr_conv2d_spikes(s->signals[step->inputs[0]], weights_of(step), step->bias, amplitude_of(s, step), to,
+                                   conv, TABLE_BITS, 0));
+    else
         check(s, dsr_conv2d(values_of(s, step->inputs[0]), step->weight, step->bias, to, conv));
-        return;
-    }
-    const dsr_weights weights = {step->weighed ? step->weighed : step->weight, step->packed};
-    const double amplitude = step->weighed ? 1 : (double)*from->amplitude;
-    check(s, dsr_conv2d_spikes(s->signals[step->inputs[0]], weights, step->bias, amplitude, to, conv, 1, 0));
 }
 
 static void add(dsr_stream *s, const model_step *step, float *to) {
@@ -59,6 +72,13 @@ static void fire(dsr_stream *s, size_t number, uint32_t *to) {
                                .top = 1,
                                .levels = 1};
     const dsr_thresholds own = {step->thresholds > 1 ? step->rows : NULL, step->channels};
+    const model_step *from = step_of(s, step->inputs[0]);
+    if (from->is_fused) {
+        const dsr_after_conv after = {.neuron = neuron, .thresholds = own, .potentials = s->potentials[number]};
+        check(s, dsr_conv2d_neuron_spikes(s->signals[from->inputs[0]], weights_of(from), from->bias,
+                                          amplitude_of(s, from), to, conv_of(s, from), 1, TABLE_BITS, after));
+        return;
+    }
     const dsr_layer_current input = {.current = values_of(s, step->inputs[0])};
     const dsr_lanes shape = {step->channels, step_pixels(step), 1, s->samples};
     check(s, dsr_neuron_steps(input, to, s->potentials[number], shape, neuron, own));
@@ -155,6 +175,8 @@ static void gate(const dsr_stream *s, const model_step *step, uint32_t *to) {
 void dsr_do_step(dsr_stream *s, size_t number) {
     const model_step *step = step_of(s, number);
     void *to = s->signals[number];
+    if (step->is_fused)
+        return;
     switch (step->kind) {
     case STEP_CONVOLUTION:
         convolve(s, step, to);

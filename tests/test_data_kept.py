@@ -66,6 +66,7 @@ KINDS = (
     {"random_resized_crop": True},
     {"random_resized_crop": True, "colour_jitter": 0.4},
     {"crop_padding": 2, "trivial_augment": True},
+    {"crop_padding": 2, "rand_augment": 2, "rand_magnitude": 20},
     {"crop_padding": 2},
 )
 

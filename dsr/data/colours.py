@@ -86,7 +86,7 @@ class Colours:
     @property
     def none(self) -> bool:
         """Whether nothing is changed."""
-        return not (self.colour_jitter or self.hue_jitter or self.trivial_augment)
+        return not (self.colour_jitter or self.hue_jitter or self.trivial_augment or self.rand_augment)
 
     def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Picture:
         """The picture, changed by the random numbers of the sample, (DRAWS,)."""

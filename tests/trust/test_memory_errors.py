@@ -79,7 +79,7 @@ def test_every_allocation_of_a_step_fails_once(shim, variant, amount, figure):
         f"{counted['allocations']} allocations a step; of {faults} faults {counted['errors']} gave MemoryError, "
         f"{counted['absorbed']} the undisturbed result; {len(counted['leaks'])} leaked"
     )
-    assert counted["allocations"] >= 50
+    assert counted["allocations"] >= 30
     assert faults >= 2 * (counted["allocations"] // every)  # the shim did its work
     assert not counted["leaks"], "allocations whose failure leaves memory behind, and how many bytes"
 

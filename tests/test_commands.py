@@ -229,7 +229,7 @@ def test_export_for_libdsr(run, capsys, tmp_path):
     network, _, metadata = run_folder.load_run(run)
     assert (tmp_path / "a.dsrmodel").read_bytes() == packed(lower(network, metadata["features"]))
     error = error_of(capsys, "export", tmp_path / "a.dsrmodel", "--format", "libdsr", "--out", tmp_path / "b")
-    assert error.startswith("dsr: export: expected a run folder with --format libdsr, got the file")
+    assert error.startswith(f"dsr: {tmp_path / 'a.dsrmodel'}: not a readable safetensors file")
 
 
 def test_check_says_what_a_chip_cannot_take(run, capsys):

@@ -82,6 +82,18 @@ def convolve(values: np.ndarray, weight: np.ndarray, bias: Any, geometry: Any) -
     return [Within(exact(np.asarray), exact(np.abs), weight[0].size + 1 if len(weight) else 1)]
 
 
+def convolve_by_step(values: np.ndarray, weight: np.ndarray, bias: Any, geometry: Any, out: np.ndarray) -> list[Any]:
+    lanes = values.shape[3] * values.shape[4]
+    (found,) = convolve(values.reshape(*values.shape[:3], lanes), weight, bias, geometry)
+    return [Within(found.exact.reshape(out.shape), found.size.reshape(out.shape), found.terms)]
+
+
+def compare(a: np.ndarray, b: np.ndarray) -> list[Any]:
+    """How many tiles of 2**16 numbers differ in any bit."""
+    tiles = range(0, a.size, 1 << 16)
+    return [Number(sum(a[i : i + (1 << 16)].tobytes() != b[i : i + (1 << 16)].tobytes() for i in tiles), 0)]
+
+
 def input_gradient(grad: np.ndarray, weight: np.ndarray, geometry: Any, out: np.ndarray) -> list[Any]:
     def exact(turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         g, w = turn(grad.astype(np.float64)), turn(weight.astype(np.float64))
@@ -327,6 +339,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "moments": lambda values, s, q: moments(values),
     "product_moments": lambda a, b, s, p: product_moments(a, b),
     "expand_gradient": lambda c, v, s, out: [r.expand_gradient(c, v, s)],
+    "compare": compare,
     "weighted_sum": lambda v, w, out: [r.weighted_sum(v, w)],
     "affine": lambda x, y, a, b, c, out: [r.affine(x, a, c, y, b)],
     "pool_planes": lambda words, *w: [r.pool_planes(words[..., np.newaxis], *windows(w))[..., 0]],
@@ -337,6 +350,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "max_pool_backward": lambda g, x, *w: [r.max_pool_backward(g, x, *windows(w))],
     "sgd_update": sgd,
     "conv2d": lambda x, w, b, geometry, out: convolve(x, w, b, geometry),
+    "conv2d_by_step": convolve_by_step,
     "conv2d_input_gradient": input_gradient,
     "conv2d_weight_gradient": weight_gradient,
     "packed_length": lambda w, geometry: [Number(ops.pack_weights(w, geometry).size, 0)],

@@ -248,6 +248,7 @@ static void words(const shape *s) {
     check(dsr_add_words(spikes, sum, c, n, heights));
     check(dsr_count_words(spikes, out(c * sizeof(int64_t)), c, n));
     check(dsr_count_bits(spikes, out(sizeof(double)), groups * n));
+    check(dsr_compare(sum, floats(c * n), c * n, out(sizeof(double))));
     check(dsr_dropout_words(spikes, out_words(c, n), groups * n, 11, 0.8));
 }
 
@@ -297,6 +298,11 @@ static void conv2d(const shape *s) {
     const float *input = floats(s->channels * per_channel(s)), *weight = floats(weights_of(&conv));
     const float *grad = floats(s->outputs * n), *bias = floats(s->outputs);
     check(dsr_conv2d(input, weight, bias, out_floats(s->outputs * n), conv));
+    /* by step, the kernel as large as the image */
+    dsr_conv whole = conv;
+    whole.y = whole.x = (dsr_conv_axis){s->side, s->side, 1, 1, 1, 1, 0};
+    check(dsr_conv2d_by_step(input, floats(weights_of(&whole)), bias, out_floats(s->outputs * conv.lanes), whole,
+                             s->timesteps));
     check(dsr_conv2d_input_gradient(grad, weight, out_floats(s->channels * per_channel(s)), conv));
     check(dsr_conv2d_weight_gradient(grad, input, out_floats(weights_of(&conv)), conv));
 }

@@ -93,13 +93,13 @@ print((system.peak_memory() - before) * 2**20)
 def test_a_teacher_takes_memory_too():
     own = {"data": "random", "model": "mlp", "width": 64, "timesteps": 4}
     its, features = {**own, "model": "preact_resnet18"}, (3, 32, 32)
-    words = [sys.executable, "-P", "-c", TAUGHT, json.dumps([own, its, features, 64])]
+    words = [sys.executable, "-P", "-c", TAUGHT, json.dumps([own, its, features, 192])]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     network, teacher = (build_network(Recipe(**values), features, 10) for values in (own, its))
     optimizer = make_optimizer(Recipe(**own), network)
-    alone = memory.step_memory(network, optimizer, features, 64)
-    taught = memory.step_memory(network, optimizer, features, 64, teacher=teacher)
+    alone = memory.step_memory(network, optimizer, features, 192)
+    taught = memory.step_memory(network, optimizer, features, 192, teacher=teacher)
     assert taught.weights == alone.weights + sum(array.nbytes for _, array in teacher.arrays())
     assert taught.total == pytest.approx(float(done.stdout), rel=0.2)
     assert taught.passes > 2 * alone.passes  # its pass is the largest moment of a step

@@ -17,15 +17,24 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
     return in_turn([call], repeats)[0]
 
 
+PAUSE = 0.02
+"""Seconds before a turn in which threads that wait for work give up spinning: OpenMP's, PyTorch's, onnxruntime's."""
+
+
 def in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median wall time of each call, made one after the other `repeats` times, after one that is not counted."""
+    """Median wall time of each call, made one after the other `repeats` times.
+
+    Before each that counts come a pause of `PAUSE` and a call that does not count: what ran before it, with threads of
+    its own and other data in the caches, has no part in its time.
+    """
     times: list[list[float]] = [[] for _ in calls]
-    for number in range(repeats + 1):
+    for _ in range(repeats):
         for call, measured in zip(calls, times, strict=True):
+            time.sleep(PAUSE)
+            call()
             start = time.perf_counter()
             call()
-            if number:
-                measured.append(time.perf_counter() - start)
+            measured.append(time.perf_counter() - start)
     return [median(measured) for measured in times]
 
 

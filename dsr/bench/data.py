@@ -37,7 +37,7 @@ def measure(recipe: Recipe, path: Path, pictures: int = 128, repeats: int = 3) -
     path : Path
         Where they are.
     pictures, repeats : int
-        How many are loaded, spread over the training part, and how often; after once that is not counted.
+        How many are loaded, spread over the training part, and how often it counts.
 
     Returns
     -------

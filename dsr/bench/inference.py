@@ -101,7 +101,7 @@ def _twin(recipe: Recipe, features: tuple[int, ...], classes: int) -> Program:
 def measure(
     subject: Subject, timesteps: Sequence[int], batches: Sequence[int], threads: Sequence[int], repeats: int = 5
 ) -> list[Row]:
-    """Measure in turn, in this process: each contestant once, then each again, and so on.
+    """Measure in turn, in this process: each contestant, then each again, and so on (`dsr.bench.in_turn`).
 
     Early exit leaves by the threshold at which half of the samples are clear after half of the steps. The integer
     network has weights of 8 bits. The twin is measured beside the smallest T, once for each batch and number of

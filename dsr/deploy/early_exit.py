@@ -8,13 +8,14 @@ a curve of accuracy against mean T, on samples that were not trained with and ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dsr.deploy.batches import batches_of
 from dsr.deploy.integer_model import IntegerModel
 from dsr.deploy.session import Session
 from dsr.ops import Values
@@ -132,7 +133,7 @@ def early_exit(
     least = as_count("early_exit", "least", least)
     _require_classes("early_exit", session)
     array, axis = session.checked("early_exit", "data", data)
-    parts = [_exits(session, part, axis, threshold, by, least) for part in _parts(session, array, axis)]
+    parts = [_exits(session, part, axis, threshold, by, least) for part in batches_of(array, axis, session.batch)]
     if not parts:
         return Exits(np.empty((0, *session.output_features), np.float32), np.zeros(0, np.int64))
     return Exits(np.concatenate([p.rates for p in parts]), np.concatenate([p.timesteps for p in parts]))
@@ -174,7 +175,7 @@ def rates_so_far(session: _Runner[Any], data: ArrayLike) -> Values:
     """Output rates after each step, ``(T, B, *output_features)``; arguments and errors are those of `Session.run`."""
     array, axis = session.checked("rates_so_far", "data", data)
     parts = []
-    for part in _parts(session, array, axis):
+    for part in batches_of(array, axis, session.batch):
         stream = session.take(part.shape[axis])
         steps = []
         for step in range(len(part) if axis else session.timesteps):
@@ -245,12 +246,6 @@ def choose(points: Sequence[Point], loss: float = 0.005) -> Point:
         raise ValueError("choose: argument 'points': expected at least one, got none")
     full = max(points, key=lambda point: point.threshold)
     return min((p for p in points if p.accuracy >= full.accuracy - allowed), key=lambda p: (p.timesteps, -p.accuracy))
-
-
-def _parts(session: _Runner[Any], array: NDArray[Any], axis: int) -> Iterator[NDArray[Any]]:
-    count = array.shape[axis]
-    for i in range(0, count, session.batch):
-        yield array.take(range(i, min(i + session.batch, count)), axis)
 
 
 def _require_by(function: str, by: Any) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.deploy import integer_steps as i
+from dsr.deploy.batches import batches_of
 from dsr.deploy.integer_engine import Data, Engine, State
 from dsr.deploy.integer_file import load_steps, save_steps
 from dsr.deploy.lowering import lower
@@ -107,17 +108,14 @@ class IntegerModel:
             `data` is not of one of these shapes, or has a value that is not finite.
         """
         array, axis = self.checked("IntegerModel.run", "data", data)
-        has_time = axis == 1
         steps = self.timesteps if timesteps is None else as_count("IntegerModel.run", "timesteps", timesteps)
-        if has_time:
+        if axis == 1:
             if timesteps is not None and steps != len(array):
                 raise ValueError(
                     f"IntegerModel.run: argument 'timesteps': expected {len(array)} as in 'data', got {steps}"
                 )
             steps = len(array)
-        count = array.shape[int(has_time)]
-        parts = [array[:, k : k + BATCH] if has_time else array[k : k + BATCH] for k in range(0, count, BATCH)]
-        rates = [self._rates(self._data(part), steps, State()) for part in parts]
+        rates = [self._rates(self._data(part), steps, State()) for part in batches_of(array, axis, self.batch)]
         return np.concatenate(rates) if rates else np.empty((0, *self.output_features), np.float32)
 
     __call__ = run
@@ -141,7 +139,7 @@ class IntegerModel:
         Computed in double from the rates, which are EXACT; exponentials are the machine's.
         """
         require_probabilities("IntegerModel.predict_proba", self.task)
-        return probabilities("IntegerModel.predict_proba", self.outputs(x, batch_size), self.task)
+        return probabilities(self.outputs(x, batch_size), self.task)
 
     def save(self, file: str | Path) -> None:
         """Write it into one file, which `IntegerModel.load` reads; OSError if that fails, an older one is as it was."""

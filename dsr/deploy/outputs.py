@@ -24,15 +24,8 @@ def predictions(rates: Values, task: str, classes: Sequence[str]) -> NDArray[Any
     return np.array(classes)[numbers] if classes and rates.ndim == 2 else numbers
 
 
-def probabilities(function: str, rates: Values, task: str) -> NDArray[np.float64]:
-    """Softmax of the rates along axis 1, or of several labels the logistic function.
-
-    Raises
-    ------
-    ValueError
-        The outputs are neither classes nor labels.
-    """
-    require_probabilities(function, task)
+def probabilities(rates: Values, task: str) -> NDArray[np.float64]:
+    """Softmax of the rates along axis 1, or of several labels the logistic function; see `require_probabilities`."""
     values = rates.astype(np.float64)
     if task == "multilabel":
         return np.exp(-np.logaddexp(0, -values))

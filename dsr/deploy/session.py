@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import ops
+from dsr.deploy.batches import batches_of
 from dsr.deploy.idle import Idle
 from dsr.deploy.lowering import lower
 from dsr.deploy.plan import Compiled, Plan, Potentials, Train, Written
@@ -150,9 +151,7 @@ class Session:
         count = array.shape[axis]
         if count <= self.batch:
             return self._run(array, axis)
-        starts = range(0, count, self.batch)
-        parts = [array.take(range(i, min(i + self.batch, count)), axis) for i in starts]
-        return np.concatenate([self._run(part, axis) for part in parts])
+        return np.concatenate([self._run(part, axis) for part in batches_of(array, axis, self.batch)])
 
     __call__ = run
 

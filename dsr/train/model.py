@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.data.targets import Task
+from dsr.deploy.batches import batches_of
 from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.files import checkpoint, reference
@@ -127,7 +128,7 @@ class Model:
             The outputs are real values, which have no probabilities.
         """
         require_probabilities("Model.predict_proba", self.task)
-        return probabilities("Model.predict_proba", self.outputs(x, batch_size), self.task)
+        return probabilities(self.outputs(x, batch_size), self.task)
 
     def __repr__(self) -> str:
         """What it is, how good it was in its run, and the network."""
@@ -151,8 +152,7 @@ class Model:
         forward = self._inference(batch)
         if count <= batch_size:
             return forward(batch)
-        parts = (batch.take(range(i, min(i + batch_size, count)), axis) for i in range(0, count, batch_size))
-        return np.concatenate([forward(part) for part in parts])
+        return np.concatenate([forward(part) for part in batches_of(batch, axis, batch_size)])
 
     def _inference(self, images: Values) -> Forward:
         """The compiled network; compiled anew when its weights are not those any more."""

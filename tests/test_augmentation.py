@@ -210,10 +210,10 @@ def test_workers_and_resuming_give_the_same_bits(coloured, tmp_path):
     plain = trainer(coloured, None)
     for key in [*KEYS, "mixup", "cutmix"]:
         other = trainer(coloured, None, **{key: type((KEYS | MIXED)[key])(0)})
-        changed = [next(one._images(one._batches()))[0] for one in (plain, other)]
+        changed = [next(one.batches.images(0, one.batches.of_epoch(0)))[0] for one in (plain, other)]
         assert not np.array_equal(*changed), key
     narrow = [trainer(coloured, None, workers, trivial_augment=False, **NARROW) for workers in (0, 1)]
-    first = [next(one._images(one._batches()))[0] for one in (*narrow, other)]
+    first = [next(one.batches.images(0, one.batches.of_epoch(0)))[0] for one in (*narrow, other)]
     assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
 
 

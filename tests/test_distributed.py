@@ -152,7 +152,7 @@ def test_every_sample_is_seen_once(three_ranks):
     _, trainers, _ = three_ranks
     assert trainers[0].position.step == 2 * 4
     trainer = trainers[0]
-    batches = trainer._batches()
+    batches = trainer.batches.of_epoch(trainer.position.epoch)
     parts = [batch[rank::3] for batch in batches for rank in range(3)]
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts)) == 256
 

@@ -50,11 +50,15 @@ def trainer(path, folder, workers=0, callbacks=(), **changes):
     return train.Trainer(chosen, run_folder.load_data(chosen, path, workers), folder, str, callbacks=callbacks)
 
 
+def images_of(run, epoch):
+    return run.batches.images(epoch, run.batches.of_epoch(epoch))
+
+
 def sides_of(run, epochs):
     """Sides of the training images by epoch."""
     found = []
-    for run.position.epoch in range(epochs):
-        found.append(next(run._images(run._batches()))[0].shape[-2:])
+    for epoch in range(epochs):
+        found.append(next(images_of(run, epoch))[0].shape[-2:])
     return [height for height, width in found if height == width]
 
 
@@ -67,9 +71,7 @@ def test_each_epoch_has_its_size(coloured):
     held_out = trainer(coloured, None, image_sizes={0: 32}, validation=6)
     assert sides_of(held_out, 1) == [32] and len(held_out.training) == 18
     whole = trainer(coloured, None, image_sizes={0: 40})
-    for (one, _), (two, _) in zip(
-        *(run._images(run._batches()) for run in (whole, trainer(coloured, None))), strict=True
-    ):
+    for (one, _), (two, _) in zip(*(images_of(run, 0) for run in (whole, trainer(coloured, None))), strict=True):
         np.testing.assert_array_equal(one, two)  # at the size of measurement, nothing else changes
     as_stored = trainer(coloured, None, image_size=0, random_resized_crop=False, image_sizes={1: 36})
     assert sides_of(as_stored, 2) == [48, 36]

@@ -143,10 +143,10 @@ def test_an_augmentation_changes_training_batches_by_their_draws(place):
         for made in (chosen, recipe.changed(chosen, ["augment.most=0"]))
     ]
     parts = [np.arange(10)]
-    ((more, _),), ((plain, _),) = (list(trainer._images(parts)) for trainer in trainers)
+    ((more, _),), ((plain, _),) = (list(trainer.batches.images(0, parts)) for trainer in trainers)
     shift = (more - plain).reshape(10, -1)
     assert (shift > 0).all() and (shift < 5).all() and len(np.unique(shift[:, 0])) == 10
-    np.testing.assert_array_equal(next(iter(trainers[0]._images(parts)))[0], more)
+    np.testing.assert_array_equal(next(iter(trainers[0].batches.images(0, parts)))[0], more)
 
 
 def test_what_can_be_called_need_not_be_a_function(place):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dsr.data import DataSet, Samples, Subset
 from dsr.data.identity import fingerprint
-from dsr.data.samples import Numbers, epoch_draws
+from dsr.data.samples import Numbers
 from dsr.files import checkpoint
 from dsr.files.lock import FolderInUseError, FolderLock
 from dsr.files.progress import progress
@@ -51,6 +51,7 @@ from dsr.train.resuming import metrics_until, require_same
 from dsr.train.statistics import estimate_statistics, sample_batches
 from dsr.train.steps import changed_by_passes, compute_gradients, measure_all
 from dsr.train.teacher import Teacher
+from dsr.train.training_batches import TrainingBatches
 
 
 class Trainer:
@@ -155,8 +156,13 @@ class Trainer:
         self.optimizer = make_optimizer(self.recipe, self.network, optimizer)
         self.loss = make_loss(self.recipe, loss)
         self.metric = metric_of(samples.task, self.loss)
-        self.augment = make_augment(self.recipe, augment)
-        self.mixing = make_mixing(self.recipe, tuple(samples.features), len(samples.classes), loss)
+        self.batches = TrainingBatches(
+            self.recipe,
+            self.training,
+            make_augment(self.recipe, augment),
+            make_mixing(self.recipe, tuple(samples.features), len(samples.classes), loss),
+            group.size,
+        )
         self.callbacks = make_callbacks(self.recipe, callbacks)
         self.own = own_runs.Own.of(self.recipe, self.network, own, build is not None or network is not None)
         decay = self.recipe.ema_decay
@@ -281,7 +287,7 @@ class Trainer:
         OSError
             The file cannot be read.
         """
-        batches = self._batches()[: self.recipe.start_batches]
+        batches = self.batches.of_epoch(self.position.epoch)[: self.recipe.start_batches]
         plan = ((part, None) for batch in batches for part in np.array_split(batch, self.recipe.accumulate))
         starting.start(self, Path(path), self._relu_twin, self.training.batches(plan), strict)
         if self.average is not None:
@@ -314,7 +320,7 @@ class Trainer:
         MemoryError
             The step is as if it had not begun: `save` and `fit` may be called, and the run goes on with the same bits.
         """
-        self._require_samples()
+        self.batches.require_enough()
         if self.position.epoch >= self.recipe.epochs:
             return self._last_metrics()
         self.stopped = ""
@@ -403,50 +409,15 @@ class Trainer:
         self._saved = time.monotonic()
         self._found = run_folder.version(self.folder)
 
-    def _batches(self) -> list[Numbers]:
-        """Sample numbers of each batch of the epoch; the order follows from seed and epoch alone."""
-        order = np.random.default_rng([self.recipe.seed, 0, self.position.epoch]).permutation(len(self.training))
-        size = self.recipe.batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < self._least() else batches
-
-    def _least(self) -> int:
-        """Samples that a batch must have: 2 in each part, since one sample has no variance to normalise by."""
-        return 2 * self.group.size * self.recipe.accumulate
-
-    def _require_samples(self) -> None:
-        least, samples, parts = self._least(), min(self.recipe.batch_size, len(self.training)), self.recipe.accumulate
-        if samples < least:
-            ranks = f", 2 for each of {self.group.size} ranks" if self.group.size > 1 else ""
-            if parts > 1:
-                of = f" of {self.group.size} ranks" if self.group.size > 1 else ""
-                ranks = f", 2 for each of {parts} parts (accumulate){of}"
-            what = "batch_size" if self.recipe.batch_size < least else "data"
-            raise ValueError(
-                f"recipe: key '{what}': expected at least {least} samples in a batch{ranks}, got {samples}"
-            )
-
-    def _images(self, batches: list[Numbers]) -> Iterator[tuple[Values, NDArray[Any]]]:
-        """Batches of training samples, augmented, with their targets."""
-        draws = epoch_draws(
-            len(self.training), self.recipe.seed, self.position.epoch, self.recipe.flip and self.recipe.alternate_flip
-        )
-        training = image_sizes.of_epoch(self.recipe, self.training, self.position.epoch)
-        images = training.batches((batch, draws[batch]) for batch in batches)
-        for batch, image in zip(batches, images, strict=True):
-            changed = image if self.augment is None else self.augment(image, draws[batch])
-            labels = self.training.labels[batch]
-            yield (changed, labels) if self.mixing is None else self.mixing(changed, labels, draws[batch])
-
     def _epoch(self) -> None:
         position = self.position
-        batches = self._batches()
+        batches = self.batches.of_epoch(position.epoch)
         if not position.steps_per_epoch:  # a new run; or one of an older version, all of whose epochs were alike
             done = position.step - position.batch
             position.steps_per_epoch = done // position.epoch if position.epoch else len(batches)
         left = batches[position.batch :]
         parts = [self._parts.split(batch, self.group.rank, self.group.size) for batch in left]
-        images = self._images([part for step in parts for part in step])
+        images = self.batches.images(position.epoch, [part for step in parts for part in step])
         steps = zip(left, parts, strict=True)
         shown = (
             steps

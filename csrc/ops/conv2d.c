@@ -185,10 +185,12 @@ static dsr_status forward(const float *input, const float *weight, const float *
                           const dsr_conv *conv, size_t steps) {
     size_t pixels = conv->y.out * conv->x.out, plane = pixels * conv->lanes;
     size_t depth = conv->in_channels * conv->y.taps * conv->x.taps;
-    int pointwise = reads_one_pixel(&conv->y) && reads_one_pixel(&conv->x);
     if (!plane || !conv->out_channels)
         return DSR_OK;
     size_t run = conv->lanes / steps;
+    /* One column is a vector. OpenBLAS for 64-bit Arm multiplies by vectors in a way whose rounding depends on their
+     * stride, which is 1 where there is one step: so the vectors of several steps are gathered. */
+    int pointwise = reads_one_pixel(&conv->y) && reads_one_pixel(&conv->x) && (run > 1 || steps == 1);
     gemm_tiles t = make_gemm_tiles(pixels, run);
     size_t tiles = t.pixel_tiles * t.lane_tiles;
     gather g = forward_gather(input, conv);

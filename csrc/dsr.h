@@ -190,6 +190,7 @@ typedef struct {
     const int32_t *reset, *fire, *shortcut_weight;
     const uint32_t *shortcut; /* laid out as the output; NULL: none */
     uint32_t exists;          /* bits of the channels that exist */
+    int one_step;             /* the sums are of one step, the same at every t */
     int32_t decay;
 } dsr_integer_neurons;
 
@@ -200,6 +201,8 @@ typedef struct {
       (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, unsigned shift, int32_t *sums))     \
     X(void, build_integer_table,                                                                                       \
       (const int16_t *rows, size_t groups, uint32_t table_bits, size_t phases, int16_t *table))                        \
+    X(void, sum_value_rows,                                                                                            \
+      (const int16_t *rows, const uint32_t *pairs, size_t count, size_t n, int shift, int32_t *sums))                  \
     X(void, integer_neuron_rows,                                                                                       \
       (const int32_t *sums, uint32_t *words, int16_t *potentials, size_t timesteps, size_t n, size_t stride,           \
        const dsr_integer_neurons *neurons))
@@ -468,9 +471,9 @@ size_t dsr_integer_blocks(dsr_conv conv, size_t *block_rows);
 dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, const int16_t *packed, int32_t *rows, dsr_conv conv,
                                      unsigned shift, unsigned table_bits);
 
-/* The same over values [C][P][B], with a shift that may be to the right: to the nearest, halves up. The weights are
- * packed without regard to sums of 16 bits; sums, before the shift and after, must fit 32. */
-void dsr_integer_conv2d(const int32_t *values, const int16_t *packed, int32_t *rows, dsr_conv conv, int shift);
+/* The same over values [C][P][L] in [-32767, 32767], with a shift that may be to the right: to the nearest, halves up.
+ * The weights are packed without regard to sums of 16 bits; sums, before the shift and after, must fit 32. */
+dsr_status dsr_integer_conv2d(const int32_t *values, const int16_t *packed, int32_t *rows, dsr_conv conv, int shift);
 
 /* What follows up to the next spikes: the current so far as rows (NULL: 0; one_step: the same at every t), a bias per
  * channel, a train that is added with a weight per channel (NULL: none), and neurons, whose potentials
@@ -489,6 +492,11 @@ typedef struct {
 dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t *packed, uint32_t *output,
                                             dsr_conv conv, size_t timesteps, unsigned shift, unsigned table_bits,
                                             dsr_after_integer_conv after);
+
+/* The same of dsr_integer_conv2d; values of one step, [C][P][B], are those of every step. */
+dsr_status dsr_integer_conv2d_value_neuron_spikes(const int32_t *values, const int16_t *packed, uint32_t *output,
+                                                  dsr_conv conv, size_t timesteps, int shift,
+                                                  dsr_after_integer_conv after);
 
 /* A gradient weights [T] * constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: without them; weights
  * NULL: all 1. */

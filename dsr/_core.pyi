@@ -240,6 +240,35 @@ def integer_conv2d_spikes(
     rows: _I32,
     /,
 ) -> None: ...
+def integer_conv2d(
+    values: _I32,
+    packed: _I16,
+    geometry: Geometry,
+    in_channels: int,
+    out_channels: int,
+    left: int,
+    right: int,
+    rows: _I32,
+    /,
+) -> None: ...
+def integer_conv2d_value_neuron_spikes(
+    values: _I32,
+    packed: _I16,
+    geometry: Geometry,
+    in_channels: int,
+    out_channels: int,
+    left: int,
+    right: int,
+    shortcut: _U32 | None,
+    shortcut_weight: _I32 | None,
+    bias: _I32,
+    reset: _I32,
+    fire: _I32,
+    decay: int,
+    potentials: _I16 | None,
+    out: _U32,
+    /,
+) -> None: ...
 def integer_conv2d_neuron_spikes(
     words: _U32,
     packed: _I16,

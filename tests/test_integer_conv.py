@@ -6,7 +6,7 @@ from ops_table import bits
 
 import dsr
 from dsr import ops, reference
-from dsr.ops import integers
+from dsr.ops import integers, prepared_integers
 
 # in and out channels, height, width, T, B, geometry
 SHAPES = [
@@ -83,6 +83,37 @@ def test_neurons(shape, decay):
         np.testing.assert_array_equal(
             ops.integer_conv2d_neuron_spikes(ops.IntegerInput(words, packed, 1, b), neurons), expected
         )
+
+
+@pytest.mark.parametrize("shift", [3, 0, -4])
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 65, 40, 21, 3, 2, ops.Geometry((16, 10), (8, 8)))])
+def test_values(shape, shift):
+    """Of one step and of each, to rows that have something already, and through neurons."""
+    channels, outputs, height, width, timesteps, batch, geometry = shape
+    rng, _, weight, _ = case(shape)
+    packed = ops.pack_for_values(weight, geometry, channels)
+    reset = rng.integers(1, 4096, outputs).astype(np.int32)
+    bias, heights = (rng.integers(-300, 300, outputs).astype(np.int32) for _ in range(2))
+    neurons, by_channel = ops.IntegerNeurons(bias, reset, reset // 2 + 1, 30000), (outputs, 1, 1, 1, 1)
+    for steps in {1, timesteps}:
+        values = rng.integers(-32767, 32768, (channels, height, width, steps, batch)).astype(np.int32)
+        values[rng.random(values.shape) < 0.5] = rng.choice([-32767, 32767])
+        flat = values.reshape(channels, height, width, -1).astype(np.int64)
+        sums = reference.conv2d(flat, weight, None, geometry)
+        sums = (sums << shift if shift >= 0 else sums + (1 << -shift - 1) >> -shift).astype(np.int32)
+        sums = sums.reshape(*sums.shape[:3], steps, batch)
+        before = rng.integers(-1000, 1000, sums.shape)
+        rows = integers.rows_of(before)
+        prepared_integers.conv2d(values, packed, shift, rows)()
+        np.testing.assert_array_equal(integers.values_of(rows, outputs), (before + sums).astype(np.int32))
+        shortcut = bits(rng, outputs, *sums.shape[1:3], timesteps, batch)
+        added = reference.unpack_words(shortcut, outputs).astype(np.int64) * heights.reshape(by_channel)
+        current, v = sums + added + bias.reshape(by_channel), neurons.new_potentials(*sums.shape[1:3], batch)
+        expected, potentials = reference.integer_neurons(current, reset, reset // 2 + 1, 30000)
+        out = np.empty_like(expected)
+        prepared_integers.conv2d_value_neuron_spikes(values, packed, shift, neurons, (shortcut, heights), v, out)()
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(np.moveaxis(v, -1, 1).reshape(-1, *v.shape[1:4])[:outputs], potentials)
 
 
 def test_neurons_alone():

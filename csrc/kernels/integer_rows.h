@@ -12,6 +12,7 @@ typedef uint16_t any_shorts __attribute__((vector_size(VECTOR_BYTES), may_alias,
 typedef int16_t half_vector __attribute__((vector_size(VECTOR_BYTES / 2), may_alias));
 typedef int32_t signed_vector __attribute__((vector_size(VECTOR_BYTES), may_alias));
 typedef uint32_t integer_vector __attribute__((vector_size(VECTOR_BYTES), may_alias));
+typedef uint32_t any_integers __attribute__((vector_size(VECTOR_BYTES), may_alias, aligned(4)));
 
 /* sums[i] = bias + current[i], rows of 32-bit integers; current NULL: 0. */
 static void start_integer_rows(const int32_t *bias, const int32_t *current, size_t n, int32_t *sums) {
@@ -79,8 +80,60 @@ static void build_integer_table(const int16_t *rows, size_t groups, uint32_t tab
         }
 }
 
+/* Of each pair of 16-bit integers in a, that times its partner in b, and both products added. */
+static inline integer_vector multiply_pairs(integer_vector a, integer_vector b) {
+#if defined(__x86_64__) && VECTOR_BYTES == 64
+    return (integer_vector)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__x86_64__) && VECTOR_BYTES == 32
+    return (integer_vector)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+    return (integer_vector)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    signed_vector low = ((signed_vector)(a << 16) >> 16) * ((signed_vector)(b << 16) >> 16);
+    signed_vector high = ((signed_vector)a >> 16) * ((signed_vector)b >> 16);
+    return (integer_vector)low + (integer_vector)high;
+#endif
+}
+
+/* sum 2^shift, to the nearest, halves up. */
+static inline integer_vector shifted(integer_vector sum, int shift) {
+    if (shift >= 0)
+        return sum << shift;
+    return (integer_vector)((signed_vector)(sum + (1u << (-shift - 1))) >> -shift);
+}
+
+/* Targets go in step so that weights are loaded once for as many as registers hold. */
+enum { VALUE_TARGETS = VECTOR_BYTES == 64 ? 4 : 1 };
+
+static inline __attribute__((always_inline)) void sum_pairs(const int16_t *rows, const uint32_t *pairs, size_t count,
+                                                            int targets, int shift, int32_t *sums) {
+    integer_vector sum[VALUE_TARGETS][INTEGER_VECTORS] = {{{0}}};
+    for (size_t p = 0; p < count; p++, rows += 2 * DSR_INTEGER_ROW)
+        for (int v = 0; v < INTEGER_VECTORS; v++) {
+            integer_vector weights = *(const integer_vector *)(rows + 2 * v * ROW_LANES);
+            for (int i = 0; i < targets; i++)
+                sum[i][v] += multiply_pairs((integer_vector){0} + pairs[(size_t)i * count + p], weights);
+        }
+    for (int i = 0; i < targets; i++)
+        for (int v = 0; v < INTEGER_VECTORS; v++)
+            ((any_integers *)sums)[i * INTEGER_VECTORS + v] += shifted(sum[i][v], shift);
+}
+
+/* sums[i] += the rows times the values of target i, times 2^shift, for n targets. Rows and values lie in pairs, `count`
+ * of them: rows as [pair][DSR_INTEGER_ROW][2], values as [target][pair], the first of a pair in the lower half. Sums
+ * may lie at any address. */
+static void sum_value_rows(const int16_t *rows, const uint32_t *pairs, size_t count, size_t n, int shift,
+                           int32_t *sums) {
+    size_t i = 0;
+    for (; i + VALUE_TARGETS <= n; i += VALUE_TARGETS)
+        sum_pairs(rows, pairs + i * count, count, VALUE_TARGETS, shift, sums + i * DSR_INTEGER_ROW);
+    for (; i < n; i++)
+        sum_pairs(rows, pairs + i * count, count, 1, shift, sums + i * DSR_INTEGER_ROW);
+}
+
 /* Neurons whose currents are one half of integer rows, the 32 channels of a word; potentials, [n][DSR_INTEGER_ROW], the
- * same half, NULL: 0. Sums, words and potentials of a step are `n`, `stride` and 0 apart. */
+ * same half, NULL: 0. Sums, words and potentials of a step are `n` (0, if they are of one step), `stride` and 0 apart.
+ */
 static inline __attribute__((always_inline)) void run_integer_rows(const int32_t *sums, uint32_t *words,
                                                                    int16_t *potentials, size_t timesteps, size_t n,
                                                                    size_t stride, const dsr_integer_neurons *neurons,
@@ -88,6 +141,7 @@ static inline __attribute__((always_inline)) void run_integer_rows(const int32_t
     const signed_vector *reset = (const signed_vector *)neurons->reset, *fire = (const signed_vector *)neurons->fire;
     const signed_vector *shortcut_weight = (const signed_vector *)neurons->shortcut_weight;
     const row_mask each = lane_bits();
+    const size_t pitch = neurons->one_step ? 0 : n;
     for (size_t i = 0; i < n; i++) {
         signed_vector v[ROW_VECTORS];
         for (int k = 0; k < ROW_VECTORS; k++) {
@@ -97,7 +151,7 @@ static inline __attribute__((always_inline)) void run_integer_rows(const int32_t
             v[k] = __builtin_convertvector(kept, signed_vector);
         }
         for (size_t t = 0; t < timesteps; t++) {
-            const integer_vector *sum = (const integer_vector *)(sums + (t * n + i) * DSR_INTEGER_ROW);
+            const integer_vector *sum = (const integer_vector *)(sums + (t * pitch + i) * DSR_INTEGER_ROW);
             uint32_t added = neurons->shortcut ? neurons->shortcut[t * stride + i] : 0;
             word_bits word = {0};
             for (int k = 0; k < ROW_VECTORS; k++) {

@@ -56,7 +56,7 @@ void dsr_keep_current(dsr_stream *s, size_t number) {
         if (term->is_added)
             add_signal(s, term, step->inputs[i], s->kept[number]);
         else
-            dsr_integer_conv2d(s->signals[step->inputs[i]], term->packed, s->kept[number], conv, term->shift);
+            check(s, dsr_integer_conv2d(s->signals[step->inputs[i]], term->packed, s->kept[number], conv, term->shift));
     }
 }
 

@@ -1,4 +1,5 @@
 /* Convolution of integer weights over spikes (kernels/integer_rows.h), to a current or through neurons to spikes. */
+#include "integer_neurons.h"
 #include "spike_tiles.h"
 
 /* Memory of one thread. */
@@ -25,17 +26,8 @@ static void free_workspace(workspace *w) {
 /* What becomes of the sums of a tile: a current, or spikes. */
 typedef struct {
     int32_t *current;
-    /* or */
-    uint32_t *spikes;
-    const int32_t *channels; /* rows of each out block: bias, shortcut weight, reset, fire */
-    const dsr_after_integer_conv *after;
+    const integer_neurons *neurons; /* NULL: a current */
 } tile_output;
-
-enum { BIAS, SHORTCUT_WEIGHT, RESET, FIRE, CHANNEL_ROWS };
-
-static const int32_t *channel_row(const tile_output *o, size_t out, size_t row) {
-    return o->channels + (out * CHANNEL_ROWS + row) * DSR_INTEGER_ROW;
-}
 
 static const int32_t nothing[DSR_INTEGER_ROW] __attribute__((aligned(64)));
 
@@ -50,9 +42,9 @@ static void start_sums(const tile_output *o, const spike_conv_plan *p, const til
                     dsr_kernel->start_integer_rows(
                         nothing, o->current + (at * lanes + step * p->run + t->l0) * DSR_INTEGER_ROW, t->piece, sums);
                 else {
-                    const int32_t *current = o->after->current;
-                    size_t lane = o->after->one_step ? at * p->run : at * lanes + step * p->run;
-                    dsr_kernel->start_integer_rows(channel_row(o, out, BIAS),
+                    const int32_t *current = o->neurons->after->current;
+                    size_t lane = o->neurons->after->one_step ? at * p->run : at * lanes + step * p->run;
+                    dsr_kernel->start_integer_rows(channel_row(o->neurons, out, BIAS),
                                                    current ? current + (lane + t->l0) * DSR_INTEGER_ROW : NULL,
                                                    t->piece, sums);
                 }
@@ -84,26 +76,12 @@ static void sum_tile(const uint32_t *words, const int16_t *packed, const spike_c
 /* The sums of an output pixel, the i-th of the tile, and an out block. */
 static void write_sums(const tile_output *o, const spike_conv_plan *p, const int32_t *sums, const tile *t, size_t out,
                        size_t i) {
-    size_t pixels = p->conv.y.out * p->conv.x.out, pixel = output_pixel(p, t, i), words = DSR_INTEGER_ROW / DSR_WORD;
-    if (o->current) {
+    size_t pixels = p->conv.y.out * p->conv.x.out, pixel = output_pixel(p, t, i);
+    if (o->neurons)
+        fire_neurons(o->neurons, sums, out, pixel, t->l0, t->piece);
+    else
         memcpy(o->current + ((out * pixels + pixel) * p->conv.lanes + t->l0) * DSR_INTEGER_ROW, sums,
                t->nl * DSR_INTEGER_ROW * sizeof *sums);
-        return;
-    }
-    for (size_t half = 0; half < words && (out * words + half) * DSR_WORD < p->conv.out_channels; half++) {
-        size_t word = out * words + half, at = (word * pixels + pixel) * p->conv.lanes + t->l0;
-        size_t first = half * DSR_WORD, existing = dsr_block_size(p->conv.out_channels, DSR_WORD, word);
-        int16_t *potentials = o->after->potentials;
-        dsr_integer_neurons neurons = {.reset = channel_row(o, out, RESET) + first,
-                                       .fire = channel_row(o, out, FIRE) + first,
-                                       .shortcut_weight = channel_row(o, out, SHORTCUT_WEIGHT) + first,
-                                       .shortcut = o->after->shortcut ? o->after->shortcut + at : NULL,
-                                       .exists = existing == DSR_WORD ? 0xffffffffu : (1u << existing) - 1,
-                                       .decay = o->after->decay};
-        if (potentials)
-            potentials += ((out * pixels + pixel) * p->run + t->l0) * DSR_INTEGER_ROW + first;
-        dsr_kernel->integer_neuron_rows(sums + first, o->spikes + at, potentials, p->steps, t->piece, p->run, &neurons);
-    }
 }
 
 static dsr_status convolve(const uint32_t *words, const int16_t *packed, const spike_conv_plan *p, unsigned shift,
@@ -155,12 +133,6 @@ dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, const int16_t *packe
     return convolve(words, packed, &p, shift, table_bits, &to);
 }
 
-/* Channels of an out block, or 0 where there is no array or no channel. */
-static void pad_channels(const int32_t *from, size_t channels, size_t out, int32_t *to) {
-    for (size_t i = 0; i < DSR_INTEGER_ROW; i++)
-        to[i] = from && out * DSR_INTEGER_ROW + i < channels ? from[out * DSR_INTEGER_ROW + i] : 0;
-}
-
 dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t *packed, uint32_t *output,
                                             dsr_conv conv, size_t timesteps, unsigned shift, unsigned table_bits,
                                             dsr_after_integer_conv after) {
@@ -168,16 +140,11 @@ dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t
         return DSR_OK;
     spike_conv_plan p;
     make_plan(&p, conv, timesteps, DSR_INTEGER_ROW);
-    int32_t *channels = dsr_scratch(p.out_blocks * CHANNEL_ROWS * DSR_INTEGER_ROW, sizeof *channels);
-    if (!channels)
+    integer_neurons neurons;
+    if (!make_neurons(&neurons, &conv, timesteps, output, &after))
         return DSR_NO_MEMORY;
-    const int32_t *from[CHANNEL_ROWS] = {
-        [BIAS] = after.bias, [SHORTCUT_WEIGHT] = after.shortcut_weight, [RESET] = after.reset, [FIRE] = after.fire};
-    for (size_t out = 0; out < p.out_blocks; out++)
-        for (size_t row = 0; row < CHANNEL_ROWS; row++)
-            pad_channels(from[row], conv.out_channels, out, channels + (out * CHANNEL_ROWS + row) * DSR_INTEGER_ROW);
-    tile_output to = {.spikes = output, .channels = channels, .after = &after};
+    tile_output to = {.neurons = &neurons};
     dsr_status status = convolve(words, packed, &p, shift, table_bits, &to);
-    dsr_release(channels);
+    dsr_release(neurons.channels);
     return status;
 }

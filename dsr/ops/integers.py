@@ -71,7 +71,17 @@ def pack_integers(weight: NDArray[np.integer], geometry: Geometry, in_channels: 
     TypeError, ValueError
         The weights are no integers in [-32767, 32767] of this shape, or have more than `MOST_TAPS` taps.
     """
-    function = "pack_integers"
+    if geometry.taps > MOST_TAPS:
+        raise ValueError(
+            f"pack_integers: argument 'geometry': expected at most {MOST_TAPS} taps, got {geometry.kernel}"
+        )
+    weight = _checked("pack_integers", weight, geometry, in_channels)
+    rows = _as_rows(weight, geometry.groups, in_channels)
+    return PackedWeights(tuple(_with_zeros(part) for part in _parts(rows)), geometry, in_channels, len(weight))
+
+
+def _checked(function: str, weight: NDArray[np.integer], geometry: Geometry, in_channels: int) -> NDArray[np.int16]:
+    """Weights as 16 bits, or an error."""
     require_array(function, 4, weight=weight)
     if weight.dtype.kind not in "iu":
         raise TypeError(f"{function}: argument 'weight': expected integers, got {weight.dtype}")
@@ -81,15 +91,23 @@ def pack_integers(weight: NDArray[np.integer], geometry: Geometry, in_channels: 
         raise ValueError(
             f"{function}: argument 'weight': expected (O, {in_channels} / {groups}, KH, KW), got shape {weight.shape}"
         )
-    if tuple(kernel) != geometry.kernel or geometry.taps > MOST_TAPS:
+    if tuple(kernel) != geometry.kernel:
         raise ValueError(
-            f"{function}: argument 'weight': expected the {geometry.kernel} taps of 'geometry', at most {MOST_TAPS}, "
-            f"got {tuple(kernel)}"
+            f"{function}: argument 'weight': expected the {geometry.kernel} taps of 'geometry', got {tuple(kernel)}"
         )
     if weight.size and max(int(weight.max()), -int(weight.min())) > LIMIT:
         raise ValueError(f"{function}: argument 'weight': expected integers in [-{LIMIT}, {LIMIT}]")
-    rows = _as_rows(weight.astype(np.int16), groups, in_channels)
-    return PackedWeights(tuple(_with_zeros(part) for part in _parts(rows)), geometry, in_channels, out)
+    return weight.astype(np.int16)
+
+
+def pack_for_values(weight: NDArray[np.integer], geometry: Geometry, in_channels: int) -> PackedWeights:
+    """Pack weights as `pack_integers` does, for convolutions over integers that are no spikes: always one part.
+
+    Sums of products have 32 bits, and there may be any number of taps. Errors are those of `pack_integers`.
+    """
+    weight = _checked("pack_for_values", weight, geometry, in_channels)
+    rows = _with_zeros(_as_rows(weight, geometry.groups, in_channels))
+    return PackedWeights((rows,), geometry, in_channels, len(weight))
 
 
 def _row_count(channels: int) -> int:

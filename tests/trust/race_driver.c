@@ -363,6 +363,12 @@ static void integer_conv(const shape *s) {
     after.potentials = potentials;
     check(dsr_integer_conv2d_neuron_spikes(spikes, packed, out_words(s->outputs, n), conv, s->timesteps, 0, group_of(s),
                                            after));
+    const int32_t *values = (const int32_t *)words_of(32 * s->channels, per_channel(s));
+    check(dsr_integer_conv2d(values, packed, out(outs * n * 64 * sizeof *current), conv, -3));
+    after.potentials = out(outs * (n / s->timesteps) * 64 * sizeof *potentials);
+    after.one_step = 1;
+    check(
+        dsr_integer_conv2d_value_neuron_spikes(values, packed, out_words(s->outputs, n), conv, s->timesteps, 1, after));
 }
 
 static void conv2d_packed(const shape *s) {

@@ -196,9 +196,10 @@ typedef struct {
 
 /* Integers wrap around instead of overflowing; `shift` is one to the left. */
 #define DSR_INTEGER_KERNELS(X)                                                                                         \
-    X(void, start_integer_rows, (const int32_t *bias, const int32_t *current, size_t n, int32_t *sums))                \
     X(void, sum_integer_rows,                                                                                          \
-      (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, unsigned shift, int32_t *sums))     \
+      (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, int first, int16_t *sums))          \
+    X(void, widen_integer_rows,                                                                                        \
+      (const int16_t *sums, unsigned shift, const int32_t *start, const int32_t *current, size_t n, int32_t *to))      \
     X(void, build_integer_table,                                                                                       \
       (const int16_t *rows, size_t groups, uint32_t table_bits, size_t phases, int16_t *table))                        \
     X(void, sum_value_rows,                                                                                            \
@@ -463,12 +464,18 @@ dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, con
 
 /* Convolutions of integer weights over spikes, EXACT whatever table_bits. The weights are packed (dsr/ops/integers.py):
  * for each block of DSR_INTEGER_ROW output channels and each of dsr_integer_blocks(conv) blocks of input words, a row
- * of zeros and a row for each input channel and tap. The sum of any subset of a block's rows must fit int16.
+ * of zeros and a row for each input channel and tap. Of `together` blocks in order, any subset of rows must have a sum
+ * that fits int16.
  *
  * Currents are rows [ceil(O / 64)][P'][T][B][64]; channels that do not exist are 0. */
+typedef struct {
+    const int16_t *packed;
+    size_t together;
+} dsr_integer_weights;
+
 size_t dsr_integer_blocks(dsr_conv conv, size_t *block_rows);
 /* rows += sums 2^shift */
-dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, const int16_t *packed, int32_t *rows, dsr_conv conv,
+dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, dsr_integer_weights weights, int32_t *rows, dsr_conv conv,
                                      unsigned shift, unsigned table_bits);
 
 /* The same over values [C][P][L] in [-32767, 32767], with a shift that may be to the right: to the nearest, halves up.
@@ -489,7 +496,7 @@ typedef struct {
 } dsr_after_integer_conv;
 
 /* The same through neurons to spikes. Without input channels: the neurons alone. */
-dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t *packed, uint32_t *output,
+dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, dsr_integer_weights weights, uint32_t *output,
                                             dsr_conv conv, size_t timesteps, unsigned shift, unsigned table_bits,
                                             dsr_after_integer_conv after);
 

@@ -237,6 +237,7 @@ def integer_conv2d_spikes(
     out_channels: int,
     shift: int,
     table_bits: int,
+    together: int,
     rows: _I32,
     /,
 ) -> None: ...
@@ -277,6 +278,7 @@ def integer_conv2d_neuron_spikes(
     out_channels: int,
     shift: int,
     table_bits: int,
+    together: int,
     current: _I32 | None,
     shortcut: _U32 | None,
     shortcut_weight: _I32 | None,

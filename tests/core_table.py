@@ -70,9 +70,9 @@ ENTRIES = {
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?weights:float32:T ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
     "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size "
-    "out_channels:count shift:size table_bits:count !rows:int32:KIJLQ",
+    "out_channels:count shift:size table_bits:count together:count !rows:int32:KIJLQ",
     "integer_conv2d_neuron_spikes": "words:uint32:WHVTB packed:int16:KNRQ geometry:geometry in_channels:size "
-    "out_channels:count shift:size table_bits:count ?current:int32:KIJSBQ ?shortcut:uint32:MIJTB "
+    "out_channels:count shift:size table_bits:count together:count ?current:int32:KIJSBQ ?shortcut:uint32:MIJTB "
     "?shortcut_weight:int32:O bias:int32:O reset:int32:O fire:int32:O decay:size ?!potentials:int16:KIJBQ "
     "!out:uint32:MIJTB",
     "integer_conv2d": "values:int32:CHVL packed:int16:KNRQ geometry:geometry in_channels:size out_channels:count "
@@ -159,6 +159,7 @@ def settle_blocks(sizes: dict[str, int]) -> None:
     sizes["K"], sizes["M"] = -(-sizes["O"] // 64), -(-sizes["O"] // 32)
     sizes["N"], sizes["R"] = -(-sizes["W"] // block), 1 + 32 * block * taps
     sizes |= {"in_channels": sizes["C"], "out_channels": sizes["O"], "shift": 3, "decay": 20000}
+    sizes["together"] = 1 + sizes["C"] % 3
     sizes |= {"left": 2, "right": 0} if sizes["O"] % 2 else {"left": 0, "right": 5}
 
 

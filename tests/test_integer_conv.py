@@ -180,6 +180,21 @@ def test_sums_beyond_16_bits_are_packed_in_parts():
     np.testing.assert_array_equal(found, reference.integer_neurons(expected + 1, 4000 * one, 2000 * one)[0])
 
 
+@pytest.mark.parametrize(("weight", "together"), [(17, (4,)), (40, (2,)), (100, (1,)), (127, (1, 4))])
+def test_blocks_are_added_up_in_16_bits_as_long_as_they_fit(weight, together):
+    """Four blocks of 288 rows, of which all are added: 4 * 288 * 17 fits, 3 * 288 * 40 does not, 288 * 127 does not."""
+    geometry = ops.Geometry((3, 3))
+    words = np.full((4, 3, 3, 1, 2), 0xFFFFFFFF, np.uint32)
+    weights = np.full((65, 128, 3, 3), weight)
+    weights[1::2] *= -1
+    packed = ops.pack_integers(weights, geometry, 128)
+    assert packed.together == together
+    rows = integers.new_rows(65, 1, 1, 1, 2)
+    ops.integer_conv2d_spikes(words, packed, 3, 1, rows)
+    expected = np.where(np.arange(65) % 2, -1, 1) * 1152 * weight * 8
+    np.testing.assert_array_equal(integers.values_of(rows, 65)[:, 0, 0, 0, 0], expected)
+
+
 def test_eight_bits_of_a_3x3_kernel_are_one_part():
     """What networks have; sums of all weights of a block stay within 16 bits here."""
     _, _, weight, geometry = case(SHAPES[1])

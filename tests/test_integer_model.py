@@ -331,9 +331,8 @@ def test_a_run_is_one_compiled_call(monkeypatch):
     monkeypatch.setattr(prepared, "join", noting)
     expected = integer_interpreter.run(model, data)[0][-1]
     np.testing.assert_array_equal(model.run(data), expected)
-    stream = model.take(3)
-    (plan,) = stream._plans.values()
-    model.give_back(stream)
+    plan = model._runs.take((3, 4, 0))
+    model._runs.give_back((3, 4, 0), plan)
     of_data, of_steps = joined
     assert of_data == []
     assert of_steps[:3] == ["integer_conv2d_value_neuron_spikes", *["integer_conv2d_neuron_spikes"] * 2]
@@ -362,9 +361,15 @@ def test_streams_of_batches_are_kept():
     data = np.random.default_rng(5).normal(0.3, 1.5, (5, *features))
     model = quantize(net, data)
     first = model.take(2)
+    first.step(data[:2])
     model.give_back(first)
+    found = model.run(data[:2], timesteps=3)
+    again = model.take(2)
+    assert again is first
+    for _ in range(3):
+        rates = again.step(data[:2])
+    np.testing.assert_array_equal(rates, found)
     found = model.run(data[:2])
-    assert model.take(2) is first
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).run(data)[:2], found)
 
 

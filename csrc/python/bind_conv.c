@@ -400,7 +400,8 @@ OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RE
     A(S, SIZE, in_channels, NULL, IN)                                                                                  \
     A(S, COUNT, out_channels, NULL, IN)                                                                                \
     A(S, SIZE, shift, NULL, IN)                                                                                        \
-    A(S, COUNT, table_bits, NULL, IN)
+    A(S, COUNT, table_bits, NULL, IN)                                                                                  \
+    A(S, COUNT, together, NULL, IN)
 
 static dsr_conv integer_conv_of(const dsr_call *c, size_t in_channels, size_t out_channels, size_t lanes,
                                 const dsr_geometry *g) {
@@ -457,7 +458,7 @@ CHECK(integer_conv2d_spikes) {
 }
 
 OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
-    return dsr_integer_conv2d_spikes(a->words, a->packed, a->rows,
+    return dsr_integer_conv2d_spikes(a->words, (dsr_integer_weights){a->packed, a->together}, a->rows,
                                      integer_conv_of(c, a->in_channels, a->out_channels, AXIS(c, 'L'), &a->geometry),
                                      (unsigned)a->shift, (unsigned)a->table_bits);
 }
@@ -519,7 +520,7 @@ OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETU
                                     .decay = (int32_t)a->decay,
                                     .potentials = a->potentials};
     size_t lanes = AXIS(c, 'T') * AXIS(c, 'B');
-    return dsr_integer_conv2d_neuron_spikes(a->words, a->packed, a->out,
+    return dsr_integer_conv2d_neuron_spikes(a->words, (dsr_integer_weights){a->packed, a->together}, a->out,
                                             integer_conv_of(c, a->in_channels, a->out_channels, lanes, &a->geometry),
                                             AXIS(c, 'T'), (unsigned)a->shift, (unsigned)a->table_bits, after);
 }

@@ -7,7 +7,7 @@ is said in `dsr.deploy.integer_steps`; nothing here rounds, and no number depend
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -179,13 +179,14 @@ class Binder:
         The steps.
     timesteps : int
         How many.
-    potentials : dict
-        Of the neurons by their step; those that are missing are added, as 0.
+    potentials : dict or None
+        Of the neurons by their step; those that are missing are added, as 0. None: they begin at 0 in each call, and
+        are not kept.
     bound : Bound
         Where the calls go.
     """
 
-    def __init__(self, engine: Engine, timesteps: int, potentials: dict[int, Potentials], bound: Bound) -> None:
+    def __init__(self, engine: Engine, timesteps: int, potentials: dict[int, Potentials] | None, bound: Bound) -> None:
         self.engine, self.timesteps, self.potentials, self.bound = engine, timesteps, potentials, bound
 
     def signal(self, number: int, signals: Sequence[Signal]) -> Signal:
@@ -226,9 +227,9 @@ class Binder:
         found, values, shortcut = self._terms(number, signals, shortcuts=True)
         (channels, height, width), batch = step.features, _batch(signals[0])
         neurons = ops.IntegerNeurons(step.bias, step.reset, step.fire, step.decay)
-        if number not in self.potentials:
-            self.potentials[number] = neurons.new_potentials(height, width, batch)
-        v = self.potentials[number]
+        v = None
+        if self.potentials is not None:
+            v = self.potentials.setdefault(number, neurons.new_potentials(height, width, batch))
         out = np.empty((ops.word_count(channels), height, width, self.timesteps, batch), np.uint32)
         written = Planes((out,), channels)
         if len(values) == 1 and not found and (self.timesteps > 1 or values[0][1].shape[3] > 1):
@@ -238,9 +239,8 @@ class Binder:
             return written
         nothing = _Convolved(np.empty((0, *out.shape[1:]), np.uint32), PackedWeights.none(channels), 0)
         last = found.pop() if found else nothing
-        *before, _ = last.packed.parts
-        if before:  # of which the neurons do the last one
-            found.append(_Convolved(last.words, replace(last.packed, parts=tuple(before)), last.shift))
+        if len(last.packed.parts) > 1:  # of which the neurons do the last one
+            found.append(_Convolved(last.words, last.packed.without_last(), last.shift))
         current = self._sum(step.features, found, values, signals)
 
         def bind(bits: int) -> list[Call]:

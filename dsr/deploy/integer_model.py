@@ -21,7 +21,7 @@ from dsr.deploy.batches import batches_of
 from dsr.deploy.idle import Idle
 from dsr.deploy.integer_engine import Engine
 from dsr.deploy.integer_file import load_steps, save_steps
-from dsr.deploy.integer_plan import IntegerPlan
+from dsr.deploy.integer_plan import IntegerPlan, Sums
 from dsr.deploy.lowering import lower
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.deploy.quantization import quantize_program
@@ -85,7 +85,8 @@ class IntegerModel:
         self.steps, self.timesteps, self.bits = tuple(steps), timesteps, bits
         self.features, self.output_features = tuple(features), tuple(output_features)
         self.classes, self.task, self.preprocessing = tuple(classes), task, preprocessing
-        self._engine, self._streams = Engine(self.steps), Idle[IntegerStream]()
+        self._engine = Engine(self.steps)
+        self._runs, self._streams = Idle[IntegerPlan](), Idle[IntegerStream]()
 
     batch = BATCH
     """Samples that `run` and early exit compute together, at most."""
@@ -234,12 +235,15 @@ class IntegerModel:
         count = array.shape[axis]
         if count == 0:
             return np.empty((0, *self.output_features), np.float32)
-        stream = self.take(count)
+        kind = count, timesteps, axis
+        plan = self._runs.take(kind) or IntegerPlan(self._engine, timesteps, count, axis == 0, None)
         try:
-            stream.advance(array, timesteps, held=axis == 0)
-            return stream.rates()
+            plan.run(array, changed=True)
+            sums = Sums(self.steps[-1], count)
+            plan.read(sums)
+            return sums.rates().reshape(count, *self.output_features)
         finally:
-            self.give_back(stream)
+            self._runs.give_back(kind, plan)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, and copied, it is its steps; memory stays behind."""
@@ -262,8 +266,7 @@ class IntegerStream:
         self._potentials: dict[int, Potentials] = {}
         self._plans: dict[tuple[int, bool], IntegerPlan] = {}
         self._held_by: IntegerPlan | None = None
-        self._total = np.zeros((*model.steps[-1].features, batch), np.int64)
-        self._count = np.zeros(batch, np.int64)  # what `_total` is divided by
+        self._sums = Sums(model.steps[-1], batch)
 
     def step(self, frame: ArrayLike) -> Values:
         """The rates so far, after one more frame: ``(B, *features)``, or ``(*features)`` for one sample."""
@@ -287,16 +290,12 @@ class IntegerStream:
             self._plans[key] = IntegerPlan(self.model._engine, steps, self.batch, key[1], self._potentials)
         plan = self._plans[key]
         plan.run(array, changed or plan is not self._held_by)
-        plan.read(self._total, self._count)
+        plan.read(self._sums)
         self._held_by = plan
 
     def rates(self) -> Values:
-        """Output rates so far, ``(B, *output_features)``."""
-        step = self.model.steps[-1]
-        assert isinstance(step, i.ReadSpikes | i.ReadCurrent)
-        scaled = self._total * step.unit.astype(np.float64).reshape(-1, 1, 1, 1)
-        rates = np.moveaxis(scaled / self._count, -1, 0).astype(np.float32, order="C")
-        return rates.reshape(self.batch, *self.model.output_features)
+        """Output rates so far, ``(B, *output_features)``; 0 of samples that have seen no step."""
+        return self._sums.rates().reshape(self.batch, *self.model.output_features)
 
     def selected(self, numbers: NDArray[np.int64]) -> IntegerStream:
         """A stream of some of the samples, which goes on from here, for `IntegerModel.give_back`."""
@@ -304,8 +303,8 @@ class IntegerStream:
         for number, potentials in self._potentials.items():
             kept = potentials.take(numbers, 3)
             np.copyto(other._potentials.setdefault(number, kept), kept)
-        np.take(self._total, numbers, 3, out=other._total)
-        np.take(self._count, numbers, out=other._count)
+        np.take(self._sums.total, numbers, 3, out=other._sums.total)
+        np.take(self._sums.count, numbers, out=other._sums.count)
         return other
 
     def reset(self, samples: ArrayLike | None = None) -> None:
@@ -319,8 +318,7 @@ class IntegerStream:
         if samples is None:
             for potentials in self._potentials.values():
                 potentials.fill(0)
-            self._total.fill(0)
-            self._count.fill(0)
+            self._sums = Sums(self.model.steps[-1], self.batch)
             return
         numbers = np.atleast_1d(as_array("IntegerStream.reset", "samples", samples))
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
@@ -332,8 +330,8 @@ class IntegerStream:
             raise ValueError(f"IntegerStream.reset: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
         for potentials in self._potentials.values():
             potentials[:, :, :, numbers] = 0
-        self._total[..., numbers] = 0
-        self._count[numbers] = 0
+        self._sums.total[..., numbers] = 0
+        self._sums.count[numbers] = 0
 
 
 def quantize(

@@ -13,6 +13,20 @@ from dsr.ops import Integers, Potentials, Values, prepared
 from dsr.ops.integers import NO_DECAY
 
 
+class Sums:
+    """What the output of samples is read from: a sum over time, (C, H, W, B), and what that is divided by, (B,)."""
+
+    def __init__(self, step: i.Step, batch: int) -> None:
+        assert isinstance(step, i.ReadSpikes | i.ReadCurrent)
+        self._unit = step.unit.astype(np.float64).reshape(-1, 1, 1, 1)
+        self.total, self.count = np.zeros((*step.features, batch), np.int64), np.zeros(batch, np.int64)
+
+    def rates(self) -> Values:
+        """The output so far, (B, C, H, W); 0 of samples that have seen no step."""
+        rates = self.total * self._unit / np.maximum(self.count, 1)
+        return np.moveaxis(rates, -1, 0).astype(np.float32, order="C")
+
+
 class IntegerPlan:
     """The calls for `timesteps` steps of `batch` samples, on memory of their own, which is made once.
 
@@ -24,12 +38,12 @@ class IntegerPlan:
         How many.
     held : bool
         The data are the same at all these steps, and are given once.
-    potentials : dict
-        Of the neurons; those that are missing are added, as 0.
+    potentials : dict or None
+        Of the neurons, see `Binder`.
     """
 
     def __init__(
-        self, engine: Engine, timesteps: int, batch: int, held: bool, potentials: dict[int, Potentials]
+        self, engine: Engine, timesteps: int, batch: int, held: bool, potentials: dict[int, Potentials] | None
     ) -> None:
         source, last = engine.steps[0], engine.steps[-1]
         assert isinstance(source, i.Input) and isinstance(last, i.ReadSpikes | i.ReadCurrent)
@@ -63,8 +77,9 @@ class IntegerPlan:
         else:
             self._joined.again(changed)
 
-    def read(self, total: NDArray[np.int64], count: NDArray[np.int64]) -> None:
-        """Add what the output is read from, to a sum (C, H, W, B), and what that is divided by, to (B,)."""
+    def read(self, sums: Sums) -> None:
+        """Go on to add up what the output is read from."""
+        total, count = sums.total, sums.count
         if not isinstance(self._last, i.ReadSpikes):
             total += self._current()
             count += self.timesteps

@@ -7,7 +7,7 @@ exist are 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -44,17 +44,24 @@ class PackedWeights:
         Where the taps fall.
     in_channels, out_channels : int
         C and O.
+    together : tuple of int
+        Of each part, so many blocks, N in all, have sums that 16 bits hold, whichever inputs fire.
     """
 
     parts: tuple[NDArray[np.int16], ...]
     geometry: Geometry
     in_channels: int
     out_channels: int
+    together: tuple[int, ...] = (1,)
 
     def output_shape(self, words: Words) -> tuple[int, ...]:
         """``(H', W', T, B)`` for spikes of this shape."""
         _, height, width, timesteps, batch = words.shape
         return (*self.geometry.output_size(height, width), timesteps, batch)
+
+    def without_last(self) -> PackedWeights:
+        """All parts but the last one, which neurons do."""
+        return replace(self, parts=self.parts[:-1], together=self.together[:-1])
 
     @classmethod
     def none(cls, out_channels: int) -> PackedWeights:
@@ -77,7 +84,9 @@ def pack_integers(weight: NDArray[np.integer], geometry: Geometry, in_channels: 
         )
     weight = _checked("pack_integers", weight, geometry, in_channels)
     rows = _as_rows(weight, geometry.groups, in_channels)
-    return PackedWeights(tuple(_with_zeros(part) for part in _parts(rows)), geometry, in_channels, len(weight))
+    parts = tuple(_parts(rows))
+    together = tuple(map(_together, parts))
+    return PackedWeights(tuple(map(_with_zeros, parts)), geometry, in_channels, len(weight), together)
 
 
 def _checked(function: str, weight: NDArray[np.integer], geometry: Geometry, in_channels: int) -> NDArray[np.int16]:
@@ -144,6 +153,21 @@ def _parts(rows: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
         rest = np.where(fits, np.int16(0), rest)
 
 
+def _together(rows: NDArray[np.int16]) -> int:
+    """How many blocks in order have a sum that 16 bits hold, whichever of their rows are added."""
+    blocks = max(rows.shape[1], 1)
+    most, least = (f(rows, 0).sum(axis=2, dtype=np.int64) for f in (np.maximum, np.minimum))  # (ceil(O / 64), N, 64)
+    for groups in range(1, blocks):
+        count = -(-blocks // groups)
+        first = range(0, blocks, count)
+        if (
+            np.add.reduceat(most, first, axis=1).max() <= LIMIT
+            and np.add.reduceat(least, first, axis=1).min() >= -LIMIT
+        ):
+            return count
+    return 1
+
+
 def _with_zeros(rows: NDArray[np.int16]) -> NDArray[np.int16]:
     """Rows behind one of zeros in each block, at an address that vectors like."""
     outs, blocks, count, _ = rows.shape
@@ -203,7 +227,7 @@ def integer_conv2d_spikes(words: Words, weights: PackedWeights, shift: int, tabl
     if not rows.flags.c_contiguous:  # the result would be lost in a copy
         raise ValueError("integer_conv2d_spikes: argument 'rows': expected a C-contiguous array")
     lanes = words.shape[3] * words.shape[4]
-    for packed in weights.parts:
+    for packed, together in zip(weights.parts, weights.together, strict=True):
         _core.integer_conv2d_spikes(
             words.reshape(*words.shape[:3], lanes),
             packed,
@@ -212,6 +236,7 @@ def integer_conv2d_spikes(words: Words, weights: PackedWeights, shift: int, tabl
             weights.out_channels,
             shift,
             table_bits,
+            together,
             rows.reshape(*rows.shape[:3], rows.shape[3] * rows.shape[4], ROW),
         )
 
@@ -299,14 +324,12 @@ def integer_conv2d_neuron_spikes(
     """
     function, words = "integer_conv2d_neuron_spikes", read.words
     require_array(function, 5, words=words)
-    *before, last = read.weights.parts
-    if before:
+    last = read.weights.parts[-1]
+    if len(read.weights.parts) > 1:
         whole = new_rows(read.weights.out_channels, *read.weights.output_shape(words))
         if current is not None:
             whole += current
-        for packed in before:
-            part = PackedWeights((packed,), read.weights.geometry, read.weights.in_channels, read.weights.out_channels)
-            integer_conv2d_spikes(words, part, read.shift, read.table_bits, whole)
+        integer_conv2d_spikes(words, read.weights.without_last(), read.shift, read.table_bits, whole)
         current = whole
     channels = read.weights.out_channels
     shape = (word_count(channels), *read.weights.output_shape(words))
@@ -319,6 +342,7 @@ def integer_conv2d_neuron_spikes(
         channels,
         read.shift,
         read.table_bits,
+        read.weights.together[-1],
         current,
         read.shortcut,
         read.shortcut_weight,

@@ -12,15 +12,21 @@ def conv2d_spikes(words: Words, weights: PackedWeights, shift: int, table_bits: 
     """Added to rows, see `dsr.ops.integer_conv2d_spikes`; a call for each part of the weights."""
     merged, to = words.reshape(*words.shape[:3], -1), _merged(rows)
     numbers = weights.geometry, weights.in_channels, weights.out_channels, shift, table_bits
-    return [Bound(_core.integer_conv2d_spikes, merged, part, *numbers, to) for part in weights.parts]
+    return [
+        Bound(_core.integer_conv2d_spikes, merged, part, *numbers, together, to)
+        for part, together in zip(weights.parts, weights.together, strict=True)
+    ]
 
 
 def conv2d_neuron_spikes(
-    read: IntegerInput, neurons: IntegerNeurons, current: Integers | None, potentials: Potentials, out: Words
+    read: IntegerInput, neurons: IntegerNeurons, current: Integers | None, potentials: Potentials | None, out: Words
 ) -> Call:
-    """To spikes, see `dsr.ops.integer_conv2d_neuron_spikes`; of the parts of the weights the last one."""
-    weights = read.weights
-    numbers = weights.geometry, weights.in_channels, weights.out_channels, read.shift, read.table_bits
+    """To spikes, see `dsr.ops.integer_conv2d_neuron_spikes`; of the parts of the weights the last one.
+
+    Potentials None: they begin at 0 in each call, and are forgotten.
+    """
+    weights, together = read.weights, read.weights.together[-1]
+    numbers = weights.geometry, weights.in_channels, weights.out_channels, read.shift, read.table_bits, together
     after = read.shortcut, read.shortcut_weight, *_numbers(neurons), potentials, out
     return Bound(_core.integer_conv2d_neuron_spikes, read.words, weights.parts[-1], *numbers, current, *after)
 
@@ -41,7 +47,7 @@ def conv2d_value_neuron_spikes(
     shift: int,
     neurons: IntegerNeurons,
     shortcut: tuple[Words, Integers] | None,
-    potentials: Potentials,
+    potentials: Potentials | None,
     out: Words,
 ) -> Call:
     """The same to spikes; values of one step are those of every step. A shortcut is as in `IntegerInput`."""

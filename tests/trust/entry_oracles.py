@@ -214,23 +214,28 @@ def spikes_sum(*arguments: Any) -> list[Any]:
 
 
 def integer_sums(
-    words: Any, packed: Any, geometry: Any, inputs: Any, outputs: Any, shift: Any, table_bits: Any
+    words: Any, packed: Any, geometry: Any, inputs: Any, outputs: Any, shift: Any, table_bits: Any, together: Any
 ) -> np.ndarray:
-    """(64 K, H', W', T, B): those of each block modulo 2**16; blocks of groups that do not meet are left out."""
+    """(64 K, H', W', T, B): modulo 2**16 of so many blocks together; blocks of groups that do not meet are left out."""
     count, blocks, rows, _ = packed.shape
     block_words = (rows - 1) // 32 // (geometry.kernel[0] * geometry.kernel[1])
     whole, total = replace(geometry, groups=1), 0
-    for block in range(blocks):
+
+    def of_block(block: int) -> np.ndarray:
         part = words[block * block_words : (block + 1) * block_words]
         weight = packed[:, block, 1:].reshape(count, block_words * 32, *geometry.kernel, 64)[:, : 32 * len(part)]
         weight = weight.transpose(0, 4, 1, 2, 3).reshape(64 * count, 32 * len(part), *geometry.kernel)
-        sums = reference.integer_conv2d_spikes(part, weight, whole).astype(np.int16).astype(np.int64)
+        sums = reference.integer_conv2d_spikes(part, weight, whole)
         for k in range(count):
             inner, outer = inputs // geometry.groups, outputs // geometry.groups
             first, last = 64 * k // outer * inner, ((min(outputs, 64 * k + 64) - 1) // outer + 1) * inner
             if not (first < 32 * (block * block_words + len(part)) and 32 * block * block_words < last):
                 sums[64 * k : 64 * k + 64] = 0
-        total = total + (sums << shift)
+        return sums
+
+    for start in range(0, blocks, together):
+        some = np.sum([of_block(k) for k in range(start, min(start + together, blocks))], axis=0)
+        total = total + (some.astype(np.int16).astype(np.int64) << shift)
     return total
 
 

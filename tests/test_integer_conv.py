@@ -201,9 +201,11 @@ def test_eight_bits_of_a_3x3_kernel_are_one_part():
     assert len(ops.pack_integers(weight, geometry, 33).parts) == 1
 
 
-def test_the_same_for_any_number_of_threads():
-    _, words, weight, geometry = case((64, 130, 9, 9, 3, 40, ops.Geometry((3, 3), padding=(1, 1, 1, 1))))
-    packed, channels = ops.pack_integers(weight, geometry, 64), np.full(130, 500, np.int32)
+@pytest.mark.parametrize("sizes", [(64, 130, 9, 9, 3, 40), (256, 320, 3, 3, 3, 12)])
+def test_the_same_for_any_number_of_threads(sizes):
+    """Of many tiles, and of one with much to add, whose output channels are shared out among the threads."""
+    _, words, weight, geometry = case((*sizes, ops.Geometry((3, 3), padding=(1, 1, 1, 1))))
+    packed, channels = ops.pack_integers(weight, geometry, sizes[0]), np.full(sizes[1], 500, np.int32)
     before, results = dsr.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

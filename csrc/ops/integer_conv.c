@@ -37,17 +37,19 @@ static void free_workspace(workspace *w) {
     dsr_release(w->wide);
 }
 
-/* Out blocks from .. to: of few tiles, as of one sample, a task has some of a tile's, and lists rows for itself. */
+/* Out blocks from .. to: where there are fewer tiles than threads, as of one sample, a task has some of a tile's, and
+ * lists rows for itself. Sums are the same however they are cut. */
 typedef struct {
     size_t from, to;
 } out_range;
 
-enum { LEAST_TASKS = 4, MUCH_TO_ADD = 1 << 20 /* taps of words, for all outputs */ };
+enum { MUCH_TO_ADD = 1 << 20 /* taps of words, for all outputs */ };
 
 static size_t count_splits(const spike_conv_plan *p, size_t tiles) {
     size_t outputs = p->conv.y.out * p->conv.x.out * p->conv.lanes * p->conv.out_channels;
-    int much = tiles < LEAST_TASKS && outputs * p->words * p->taps > MUCH_TO_ADD;
-    return much ? least(p->out_blocks, dsr_blocks(LEAST_TASKS, tiles)) : 1;
+    size_t threads = (size_t)dsr_get_threads();
+    int much = tiles < threads && outputs * p->words * p->taps > MUCH_TO_ADD;
+    return much ? least(p->out_blocks, dsr_blocks(threads, tiles)) : 1;
 }
 
 /* Sums of the rows that the spikes of a tile select, of blocks from .. to, in w->sums. */

@@ -24,7 +24,7 @@ class Sums:
     def rates(self) -> Values:
         """The output so far, (B, C, H, W); 0 of samples that have seen no step."""
         rates = self.total * self._unit / np.maximum(self.count, 1)
-        return np.moveaxis(rates, -1, 0).astype(np.float32, order="C")
+        return rates.transpose(3, 0, 1, 2).astype(np.float32, order="C")
 
 
 class IntegerPlan:
@@ -95,7 +95,7 @@ class IntegerPlan:
         """Summed over time."""
         channels, steps = self._last.features[0], self._output.shape[3]
         rows = self._output.sum(axis=3, dtype=np.int64) * (self.timesteps // steps)  # (ceil(C / 64), H, W, B, 64)
-        values = np.moveaxis(rows, -1, 1).reshape(-1, *rows.shape[1:-1])[:channels]
+        values = rows.transpose(0, 4, 1, 2, 3).reshape(-1, *rows.shape[1:-1])[:channels]
         assert isinstance(self._last, i.ReadCurrent)
         return np.asarray(values + self.timesteps * self._last.bias.astype(np.int64).reshape(-1, 1, 1, 1))
 

@@ -194,7 +194,8 @@ typedef struct {
     int32_t decay;
 } dsr_integer_neurons;
 
-/* Integers wrap around instead of overflowing; `shift` is one to the left. */
+/* Integers wrap around instead of overflowing; `shift` is one to the left, below 0 to the right, which only
+ * sum_value_rows has. */
 #define DSR_INTEGER_KERNELS(X)                                                                                         \
     X(void, sum_integer_rows,                                                                                          \
       (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, int first, int16_t *sums))          \

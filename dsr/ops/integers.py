@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,6 @@ NO_DECAY = 1 << 15
 """The decay of neurons without a leak."""
 LIMIT = 32767
 """Potentials are cut off at plus and minus this."""
-_PIECE = 64
 _WORD_TAPS = 9  # of a block of rows, as in csrc/ops/spike_tiles.h
 
 
@@ -189,14 +187,9 @@ def new_rows(channels: int, *shape: int) -> Integers:
 def rows_of(values: NDArray[np.integer]) -> Integers:
     """Values (C, H, W, T, B) as rows. EXACT."""
     require_array("rows_of", 5, values=values)
-    flat = values.reshape(len(values), prod(values.shape[1:]))
-    rows = np.empty((_row_count(len(values)), flat.shape[1], ROW), np.int32)
-    for row, first in zip(rows, range(0, len(values), ROW), strict=True):
-        part = flat[first : first + ROW]
-        row[:, len(part) :] = 0
-        for at in range(0, len(row), _PIECE):  # what the caches hold of both
-            row[at : at + _PIECE, : len(part)] = part[:, at : at + _PIECE].T
-    return rows.reshape(len(rows), *values.shape[1:], ROW)
+    padded = np.zeros((_row_count(len(values)), ROW, *values.shape[1:]), np.int32)
+    padded.reshape(-1, *values.shape[1:])[: len(values)] = values
+    return np.ascontiguousarray(np.moveaxis(padded, 1, -1))
 
 
 def values_of(rows: Integers, channels: int) -> Integers:

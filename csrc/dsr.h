@@ -190,16 +190,21 @@ typedef struct {
     const int32_t *reset, *fire, *shortcut_weight;
     const uint32_t *shortcut; /* laid out as the output; NULL: none */
     uint32_t exists;          /* bits of the channels that exist */
+    int one_step;             /* the sums are of one step, the same at every t */
     int32_t decay;
 } dsr_integer_neurons;
 
-/* Integers wrap around instead of overflowing; `shift` is one to the left. */
+/* Integers wrap around instead of overflowing; `shift` is one to the left, below 0 to the right, which only
+ * sum_value_rows has. */
 #define DSR_INTEGER_KERNELS(X)                                                                                         \
-    X(void, start_integer_rows, (const int32_t *bias, const int32_t *current, size_t n, int32_t *sums))                \
     X(void, sum_integer_rows,                                                                                          \
-      (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, unsigned shift, int32_t *sums))     \
+      (const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, int first, int16_t *sums))          \
+    X(void, widen_integer_rows,                                                                                        \
+      (const int16_t *sums, unsigned shift, const int32_t *start, const int32_t *current, size_t n, int32_t *to))      \
     X(void, build_integer_table,                                                                                       \
       (const int16_t *rows, size_t groups, uint32_t table_bits, size_t phases, int16_t *table))                        \
+    X(void, sum_value_rows,                                                                                            \
+      (const int16_t *rows, const uint32_t *pairs, size_t count, size_t n, int shift, int32_t *sums))                  \
     X(void, integer_neuron_rows,                                                                                       \
       (const int32_t *sums, uint32_t *words, int16_t *potentials, size_t timesteps, size_t n, size_t stride,           \
        const dsr_integer_neurons *neurons))
@@ -460,17 +465,23 @@ dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, con
 
 /* Convolutions of integer weights over spikes, EXACT whatever table_bits. The weights are packed (dsr/ops/integers.py):
  * for each block of DSR_INTEGER_ROW output channels and each of dsr_integer_blocks(conv) blocks of input words, a row
- * of zeros and a row for each input channel and tap. The sum of any subset of a block's rows must fit int16.
+ * of zeros and a row for each input channel and tap. Of `together` blocks in order, any subset of rows must have a sum
+ * that fits int16.
  *
  * Currents are rows [ceil(O / 64)][P'][T][B][64]; channels that do not exist are 0. */
+typedef struct {
+    const int16_t *packed;
+    size_t together;
+} dsr_integer_weights;
+
 size_t dsr_integer_blocks(dsr_conv conv, size_t *block_rows);
 /* rows += sums 2^shift */
-dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, const int16_t *packed, int32_t *rows, dsr_conv conv,
+dsr_status dsr_integer_conv2d_spikes(const uint32_t *words, dsr_integer_weights weights, int32_t *rows, dsr_conv conv,
                                      unsigned shift, unsigned table_bits);
 
-/* The same over values [C][P][B], with a shift that may be to the right: to the nearest, halves up. The weights are
- * packed without regard to sums of 16 bits; sums, before the shift and after, must fit 32. */
-void dsr_integer_conv2d(const int32_t *values, const int16_t *packed, int32_t *rows, dsr_conv conv, int shift);
+/* The same over values [C][P][L] in [-32767, 32767], with a shift that may be to the right: to the nearest, halves up.
+ * The weights are packed without regard to sums of 16 bits; sums, before the shift and after, must fit 32. */
+dsr_status dsr_integer_conv2d(const int32_t *values, const int16_t *packed, int32_t *rows, dsr_conv conv, int shift);
 
 /* What follows up to the next spikes: the current so far as rows (NULL: 0; one_step: the same at every t), a bias per
  * channel, a train that is added with a weight per channel (NULL: none), and neurons, whose potentials
@@ -486,9 +497,14 @@ typedef struct {
 } dsr_after_integer_conv;
 
 /* The same through neurons to spikes. Without input channels: the neurons alone. */
-dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, const int16_t *packed, uint32_t *output,
+dsr_status dsr_integer_conv2d_neuron_spikes(const uint32_t *words, dsr_integer_weights weights, uint32_t *output,
                                             dsr_conv conv, size_t timesteps, unsigned shift, unsigned table_bits,
                                             dsr_after_integer_conv after);
+
+/* The same of dsr_integer_conv2d; values of one step, [C][P][B], are those of every step. */
+dsr_status dsr_integer_conv2d_value_neuron_spikes(const int32_t *values, const int16_t *packed, uint32_t *output,
+                                                  dsr_conv conv, size_t timesteps, int shift,
+                                                  dsr_after_integer_conv after);
 
 /* A gradient weights [T] * constant [O][P][B] + slope [O] * values [O][P][T*B]; values NULL: without them; weights
  * NULL: all 1. */

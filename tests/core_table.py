@@ -70,11 +70,16 @@ ENTRIES = {
     "conv2d_spikes_weight_gradient": "constant:float32:OIJB ?weights:float32:T ?slope:float32:O ?values:float32:OIJTB "
     "transposed:uint32:HVKN timesteps:count amplitude:number geometry:geometry table_bits:count !out:float32:OGYX",
     "integer_conv2d_spikes": "words:uint32:WHVL packed:int16:KNRQ geometry:geometry in_channels:size "
-    "out_channels:count shift:size table_bits:count !rows:int32:KIJLQ",
+    "out_channels:count shift:size table_bits:count together:count !rows:int32:KIJLQ",
     "integer_conv2d_neuron_spikes": "words:uint32:WHVTB packed:int16:KNRQ geometry:geometry in_channels:size "
-    "out_channels:count shift:size table_bits:count ?current:int32:KIJSBQ ?shortcut:uint32:MIJTB "
+    "out_channels:count shift:size table_bits:count together:count ?current:int32:KIJSBQ ?shortcut:uint32:MIJTB "
     "?shortcut_weight:int32:O bias:int32:O reset:int32:O fire:int32:O decay:size ?!potentials:int16:KIJBQ "
     "!out:uint32:MIJTB",
+    "integer_conv2d": "values:int32:CHVL packed:int16:KNRQ geometry:geometry in_channels:size out_channels:count "
+    "left:size right:size !rows:int32:KIJLQ",
+    "integer_conv2d_value_neuron_spikes": "values:int32:CHVSB packed:int16:KNRQ geometry:geometry in_channels:size "
+    "out_channels:count left:size right:size ?shortcut:uint32:MIJTB ?shortcut_weight:int32:O bias:int32:O "
+    "reset:int32:O fire:int32:O decay:size ?!potentials:int16:KIJBQ !out:uint32:MIJTB",
 }
 # these return a number, the others None
 NUMBERS = {"backward", "rate_backward", "compare", "count_bits", "packed_length"}
@@ -108,7 +113,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
     sizes["R"], sizes["Z"] = 3, ops.ROW
     sizes["kernel_h"], sizes["kernel_w"], sizes["timesteps"] = sizes["Y"], sizes["X"], sizes["T"]
     sizes["padding"] = min(sizes["padding"], sizes["Y"] // 2, sizes["X"] // 2)
-    images = (("H", "Y", "I", "h"), ("V" if "spikes" in entry else "W", "X", "J", "w"))
+    images = (("H", "Y", "I", "h"), ("V" if "spikes" in entry or "integer" in entry else "W", "X", "J", "w"))
     for size, kernel, windows, axis in images if "pool" in entry else ():
         sizes[f"padding_{axis}"] = sizes["padding"]
         stride = sizes.setdefault(f"stride_{axis}", sizes["stride"])
@@ -128,7 +133,7 @@ def settle(entry: str, sizes: dict[str, int]) -> dict[str, int]:
         sizes["K"] = (sizes["Y"] * sizes["X"]).bit_length()
     elif entry == "conv2d_spikes_weight_gradient":
         sizes["K"], sizes["N"] = words(sizes["T"] * sizes["B"]), 32 * words(sizes["C"])
-    elif "words" in entry or "spikes" in entry or "steps" in entry:
+    elif any(part in entry for part in ("words", "spikes", "steps", "integer")):
         planes = sizes.setdefault("levels", 1).bit_length()
         sizes["W"] = words(sizes["C"]) * (planes if entry in ("neuron_spikes", "neuron_steps") else 1)
         if entry == "neuron_steps":
@@ -154,6 +159,8 @@ def settle_blocks(sizes: dict[str, int]) -> None:
     sizes["K"], sizes["M"] = -(-sizes["O"] // 64), -(-sizes["O"] // 32)
     sizes["N"], sizes["R"] = -(-sizes["W"] // block), 1 + 32 * block * taps
     sizes |= {"in_channels": sizes["C"], "out_channels": sizes["O"], "shift": 3, "decay": 20000}
+    sizes["together"] = 1 + sizes["C"] % 3
+    sizes |= {"left": 2, "right": 0} if sizes["O"] % 2 else {"left": 0, "right": 5}
 
 
 def geometry_of(sizes: dict[str, int]) -> ops.Geometry:

@@ -6,7 +6,7 @@ from ops_table import bits
 
 import dsr
 from dsr import ops, reference
-from dsr.ops import integers
+from dsr.ops import integers, prepared_integers
 
 # in and out channels, height, width, T, B, geometry
 SHAPES = [
@@ -85,6 +85,37 @@ def test_neurons(shape, decay):
         )
 
 
+@pytest.mark.parametrize("shift", [3, 0, -4])
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 65, 40, 21, 3, 2, ops.Geometry((16, 10), (8, 8)))])
+def test_values(shape, shift):
+    """Of one step and of each, to rows that have something already, and through neurons."""
+    channels, outputs, height, width, timesteps, batch, geometry = shape
+    rng, _, weight, _ = case(shape)
+    packed = ops.pack_for_values(weight, geometry, channels)
+    reset = rng.integers(1, 4096, outputs).astype(np.int32)
+    bias, heights = (rng.integers(-300, 300, outputs).astype(np.int32) for _ in range(2))
+    neurons, by_channel = ops.IntegerNeurons(bias, reset, reset // 2 + 1, 30000), (outputs, 1, 1, 1, 1)
+    for steps in {1, timesteps}:
+        values = rng.integers(-32767, 32768, (channels, height, width, steps, batch)).astype(np.int32)
+        values[rng.random(values.shape) < 0.5] = rng.choice([-32767, 32767])
+        flat = values.reshape(channels, height, width, -1).astype(np.int64)
+        sums = reference.conv2d(flat, weight, None, geometry)
+        sums = (sums << shift if shift >= 0 else sums + (1 << -shift - 1) >> -shift).astype(np.int32)
+        sums = sums.reshape(*sums.shape[:3], steps, batch)
+        before = rng.integers(-1000, 1000, sums.shape)
+        rows = integers.rows_of(before)
+        prepared_integers.conv2d(values, packed, shift, rows)()
+        np.testing.assert_array_equal(integers.values_of(rows, outputs), (before + sums).astype(np.int32))
+        shortcut = bits(rng, outputs, *sums.shape[1:3], timesteps, batch)
+        added = reference.unpack_words(shortcut, outputs).astype(np.int64) * heights.reshape(by_channel)
+        current, v = sums + added + bias.reshape(by_channel), neurons.new_potentials(*sums.shape[1:3], batch)
+        expected, potentials = reference.integer_neurons(current, reset, reset // 2 + 1, 30000)
+        out = np.empty_like(expected)
+        prepared_integers.conv2d_value_neuron_spikes(values, packed, shift, neurons, (shortcut, heights), v, out)()
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(np.moveaxis(v, -1, 1).reshape(-1, *v.shape[1:4])[:outputs], potentials)
+
+
 def test_neurons_alone():
     """No convolution: they read rows."""
     rng = np.random.default_rng(3)
@@ -149,15 +180,32 @@ def test_sums_beyond_16_bits_are_packed_in_parts():
     np.testing.assert_array_equal(found, reference.integer_neurons(expected + 1, 4000 * one, 2000 * one)[0])
 
 
+@pytest.mark.parametrize(("weight", "together"), [(17, (4,)), (40, (2,)), (100, (1,)), (127, (1, 4))])
+def test_blocks_are_added_up_in_16_bits_as_long_as_they_fit(weight, together):
+    """Four blocks of 288 rows, of which all are added: 4 * 288 * 17 fits, 3 * 288 * 40 does not, 288 * 127 does not."""
+    geometry = ops.Geometry((3, 3))
+    words = np.full((4, 3, 3, 1, 2), 0xFFFFFFFF, np.uint32)
+    weights = np.full((65, 128, 3, 3), weight)
+    weights[1::2] *= -1
+    packed = ops.pack_integers(weights, geometry, 128)
+    assert packed.together == together
+    rows = integers.new_rows(65, 1, 1, 1, 2)
+    ops.integer_conv2d_spikes(words, packed, 3, 1, rows)
+    expected = np.where(np.arange(65) % 2, -1, 1) * 1152 * weight * 8
+    np.testing.assert_array_equal(integers.values_of(rows, 65)[:, 0, 0, 0, 0], expected)
+
+
 def test_eight_bits_of_a_3x3_kernel_are_one_part():
     """What networks have; sums of all weights of a block stay within 16 bits here."""
     _, _, weight, geometry = case(SHAPES[1])
     assert len(ops.pack_integers(weight, geometry, 33).parts) == 1
 
 
-def test_the_same_for_any_number_of_threads():
-    _, words, weight, geometry = case((64, 130, 9, 9, 3, 40, ops.Geometry((3, 3), padding=(1, 1, 1, 1))))
-    packed, channels = ops.pack_integers(weight, geometry, 64), np.full(130, 500, np.int32)
+@pytest.mark.parametrize("sizes", [(64, 130, 9, 9, 3, 40), (256, 320, 3, 3, 3, 12)])
+def test_the_same_for_any_number_of_threads(sizes):
+    """Of many tiles, and of one with much to add, whose output channels are shared out among the threads."""
+    _, words, weight, geometry = case((*sizes, ops.Geometry((3, 3), padding=(1, 1, 1, 1))))
+    packed, channels = ops.pack_integers(weight, geometry, sizes[0]), np.full(sizes[1], 500, np.int32)
     before, results = dsr.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import integer_interpreter
 import numpy as np
@@ -13,6 +15,7 @@ from dsr.deploy import integer_steps as i
 from dsr.deploy.integer_checks import require_sound
 from dsr.deploy.integer_model import IntegerModel, quantize
 from dsr.files import checkpoint
+from dsr.ops import prepared
 
 
 def blocks(*layers):
@@ -305,6 +308,80 @@ def test_the_data_of_a_stream_change():
     for frame, changed in ((frames[0], True), (frames[3], False), (frames[1], True)):
         stream.advance(frame, 1, held=True, changed=changed)
     np.testing.assert_array_equal(stream.rates(), model.run(frames[[0, 0, 1]]))
+
+
+def test_a_run_is_one_compiled_call(monkeypatch):
+    """The data are convolved by the call that fires the first neurons; nothing is bound anew in the next run."""
+    body = blocks(
+        dsr.Conv2d(2, 5, 3, padding=1),
+        dsr.IF(1.0),
+        dsr.Residual(blocks(dsr.Conv2d(5, 5, 3, padding=1), dsr.IF(1.0), dsr.Conv2d(5, 5, 3, padding=1))),
+        dsr.IF(1.0),
+        dsr.AvgPool2d(6),
+        dsr.Flatten(),
+        dsr.Linear(5, 4),
+    )
+    data = np.random.default_rng(2).normal(0.3, 1, (3, 2, 6, 6)).astype(np.float32)
+    model, joined, join = quantize(dsr.Network(body, 4, seed=3), data), [], prepared.join
+
+    def noting(calls):
+        joined.append([call.func.__name__ for call in calls])
+        return join(calls)
+
+    monkeypatch.setattr(prepared, "join", noting)
+    expected = integer_interpreter.run(model, data)[0][-1]
+    np.testing.assert_array_equal(model.run(data), expected)
+    plan = model._runs.take((3, 4, 0))
+    model._runs.give_back((3, 4, 0), plan)
+    of_data, of_steps = joined
+    assert of_data == []
+    assert of_steps[:3] == ["integer_conv2d_value_neuron_spikes", *["integer_conv2d_neuron_spikes"] * 2]
+    assert set(of_steps[3:]) == {"pool_planes", "copyto", "integer_conv2d_spikes"}
+    assert len(plan._joined.of_steps) == 3  # up to `copyto`, that, and the last convolution
+    np.testing.assert_array_equal(model.run(data), expected)
+    assert len(joined) == 2
+
+
+def test_a_stream_convolves_the_data_once(monkeypatch):
+    """Of a sample that is held, when it is given; steps after that read what is there."""
+    net, features = network("images, pooled, read as current")
+    data = np.random.default_rng(5).normal(0.3, 1.5, (2, *features)).astype(np.float32)
+    model, joined, join = quantize(net, data), [], prepared.join
+    monkeypatch.setattr(
+        prepared, "join", lambda calls: (joined.append([c.func.__name__ for c in calls]), join(calls))[1]
+    )
+    stream = model.start(2)
+    stream.advance(data, 1, held=True)
+    assert joined[0] == ["fill", "integer_conv2d"]
+    assert joined[1].count("integer_conv2d_neuron_spikes") == 2 and "integer_conv2d" not in joined[1]
+
+
+def test_streams_of_batches_are_kept():
+    net, features = network("vectors")
+    data = np.random.default_rng(5).normal(0.3, 1.5, (5, *features))
+    model = quantize(net, data)
+    first = model.take(2)
+    first.step(data[:2])
+    model.give_back(first)
+    found = model.run(data[:2], timesteps=3)
+    again = model.take(2)
+    assert again is first
+    for _ in range(3):
+        rates = again.step(data[:2])
+    np.testing.assert_array_equal(rates, found)
+    found = model.run(data[:2])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).run(data)[:2], found)
+
+
+def test_threads_share_a_model():
+    net, features = network("images, pooled, read as current")
+    data = np.random.default_rng(5).normal(0.3, 1.5, (24, *features))
+    model = quantize(net, data)
+    expected = [model.run(data[k : k + 3]) for k in range(0, 24, 3)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: model.run(data[k : k + 3]), [*range(0, 24, 3)] * 4))
+    for k, rates in enumerate(found):
+        np.testing.assert_array_equal(rates, expected[k % 8])
 
 
 def test_bad_data():

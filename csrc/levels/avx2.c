@@ -1,5 +1,6 @@
 /* The same sources for processors with AVX2. */
 #if defined(__x86_64__)
+    #include <immintrin.h> /* before what follows, which clang would apply to it */
     #if defined(__clang__)
         #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
     #else

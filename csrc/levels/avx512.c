@@ -1,5 +1,6 @@
 /* The same sources for processors with AVX-512 (F, BW, DQ, VL). */
 #if defined(__x86_64__)
+    #include <immintrin.h> /* before what follows, which clang would apply to it */
     #if defined(__clang__)
         #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2"))),               \
                                      apply_to = function)

@@ -9,6 +9,9 @@
         #pragma GCC target("arch=armv8-a+nosimd")
     #endif
 #endif
+#if defined(__x86_64__)
+    #include <immintrin.h>
+#endif
 #define LEVEL scalar
 #define VECTOR_BYTES 16
 #include "../kernels/table.h"

@@ -56,7 +56,7 @@ void dsr_keep_current(dsr_stream *s, size_t number) {
         if (term->is_added)
             add_signal(s, term, step->inputs[i], s->kept[number]);
         else
-            dsr_integer_conv2d(s->signals[step->inputs[i]], term->packed, s->kept[number], conv, term->shift);
+            check(s, dsr_integer_conv2d(s->signals[step->inputs[i]], term->packed, s->kept[number], conv, term->shift));
     }
 }
 
@@ -91,8 +91,8 @@ static int32_t *own_rows(dsr_stream *s, size_t number, integer_current *current)
 
 static void add_plane(dsr_stream *s, size_t number, integer_current *current, const plane_taps *taps) {
     if (taps->words)
-        check(s, dsr_integer_conv2d_spikes(taps->words, taps->packed, own_rows(s, number, current), taps->conv,
-                                           taps->shift, taps->table_bits));
+        check(s, dsr_integer_conv2d_spikes(taps->words, (dsr_integer_weights){taps->packed, 1},
+                                           own_rows(s, number, current), taps->conv, taps->shift, taps->table_bits));
 }
 
 static void add_taps(dsr_stream *s, size_t number, integer_current *current, uint32_t which) {
@@ -156,8 +156,8 @@ static void fire(dsr_stream *s, size_t number) {
         last->conv.lanes = s->samples;
         last->table_bits = 1;
     }
-    check(s, dsr_integer_conv2d_neuron_spikes(last->words, last->packed, s->signals[number], last->conv, 1, last->shift,
-                                              last->table_bits, after));
+    check(s, dsr_integer_conv2d_neuron_spikes(last->words, (dsr_integer_weights){last->packed, 1}, s->signals[number],
+                                              last->conv, 1, last->shift, last->table_bits, after));
 }
 
 /* ---- the output */

@@ -101,6 +101,8 @@ typedef struct {
     X(neuron_steps)                                                                                                    \
     X(conv2d_spikes_weight_gradient)                                                                                   \
     X(integer_conv2d_spikes)                                                                                           \
+    X(integer_conv2d)                                                                                                  \
+    X(integer_conv2d_value_neuron_spikes)                                                                              \
     X(integer_conv2d_neuron_spikes)                                                                                    \
     X(sgd_update)
 

@@ -400,7 +400,8 @@ OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RE
     A(S, SIZE, in_channels, NULL, IN)                                                                                  \
     A(S, COUNT, out_channels, NULL, IN)                                                                                \
     A(S, SIZE, shift, NULL, IN)                                                                                        \
-    A(S, COUNT, table_bits, NULL, IN)
+    A(S, COUNT, table_bits, NULL, IN)                                                                                  \
+    A(S, COUNT, together, NULL, IN)
 
 static dsr_conv integer_conv_of(const dsr_call *c, size_t in_channels, size_t out_channels, size_t lanes,
                                 const dsr_geometry *g) {
@@ -457,7 +458,7 @@ CHECK(integer_conv2d_spikes) {
 }
 
 OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
-    return dsr_integer_conv2d_spikes(a->words, a->packed, a->rows,
+    return dsr_integer_conv2d_spikes(a->words, (dsr_integer_weights){a->packed, a->together}, a->rows,
                                      integer_conv_of(c, a->in_channels, a->out_channels, AXIS(c, 'L'), &a->geometry),
                                      (unsigned)a->shift, (unsigned)a->table_bits);
 }
@@ -486,11 +487,16 @@ static int check_resets(const dsr_call *c, const int32_t *reset, const int32_t *
     return 0;
 }
 
-CHECK(integer_conv2d_neuron_spikes) {
-    if ((a->shortcut == NULL) != (a->shortcut_weight == NULL))
+static int check_neurons(const dsr_call *c, const uint32_t *shortcut, const int32_t *shortcut_weight,
+                         const int32_t *reset, const int32_t *fire, size_t decay) {
+    if ((shortcut == NULL) != (shortcut_weight == NULL))
         return dsr_refuse(c, "shortcut_weight", "an array where 'shortcut' is one, None where it is None");
-    if (a->decay > (size_t)1 << DSR_DECAY_BITS)
+    if (decay > (size_t)1 << DSR_DECAY_BITS)
         return dsr_refuse(c, "decay", "an integer in [0, 2**15]");
+    return check_resets(c, reset, fire);
+}
+
+CHECK(integer_conv2d_neuron_spikes) {
     if (a->current && AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "those of 'words', or 1") < 0)
         return -1;
     if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
@@ -500,7 +506,7 @@ CHECK(integer_conv2d_neuron_spikes) {
     if (dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0 ||
         expect_words(c, 'M', a->out_channels) < 0)
         return -1;
-    return check_resets(c, a->reset, a->fire);
+    return check_neurons(c, a->shortcut, a->shortcut_weight, a->reset, a->fire, a->decay);
 }
 
 OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETURNS_NOTHING) {
@@ -514,7 +520,90 @@ OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETU
                                     .decay = (int32_t)a->decay,
                                     .potentials = a->potentials};
     size_t lanes = AXIS(c, 'T') * AXIS(c, 'B');
-    return dsr_integer_conv2d_neuron_spikes(a->words, a->packed, a->out,
+    return dsr_integer_conv2d_neuron_spikes(a->words, (dsr_integer_weights){a->packed, a->together}, a->out,
                                             integer_conv_of(c, a->in_channels, a->out_channels, lanes, &a->geometry),
                                             AXIS(c, 'T'), (unsigned)a->shift, (unsigned)a->table_bits, after);
+}
+
+/* The same over values, C channels of them. A shift is to the left or to the right, the other one is 0. */
+#define INTEGER_VALUE_CONV(A, S)                                                                                       \
+    A(S, I16, packed, "KNRQ", IN)                                                                                      \
+    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
+    A(S, SIZE, in_channels, NULL, IN)                                                                                  \
+    A(S, COUNT, out_channels, NULL, IN)                                                                                \
+    A(S, SIZE, left, NULL, IN)                                                                                         \
+    A(S, SIZE, right, NULL, IN)
+
+static int check_integer_value_conv(const dsr_call *c, const dsr_geometry *g, size_t in_channels, size_t out_channels,
+                                    size_t left, size_t right) {
+    if (check_geometry(c, 'H', 'I', g, 0) < 0 || check_geometry(c, 'V', 'J', g, 1) < 0)
+        return -1;
+    if (in_channels % g->groups || out_channels % g->groups)
+        return dsr_refuse(c, "geometry", "groups that divide 'in_channels' and 'out_channels'");
+    if (dsr_expect_axis(c, 'C', in_channels, "argument 'in_channels'") < 0 ||
+        dsr_expect_axis(c, 'K', out_channels / DSR_INTEGER_ROW + (out_channels % DSR_INTEGER_ROW != 0),
+                        "64 of 'out_channels' per block") < 0 ||
+        dsr_expect_axis(c, 'Q', DSR_INTEGER_ROW, "integers of a row") < 0)
+        return -1;
+    if (left > 30 || right > 30 || (left && right))
+        return dsr_refuse(c, left > 30 ? "left" : "right", "an integer in [0, 30], and 0 where the other one is not");
+    size_t block_rows, blocks = dsr_integer_blocks(integer_conv_of(c, in_channels, out_channels, 1, g), &block_rows);
+    return dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0
+               ? -1
+               : dsr_expect_axis(c, 'R', block_rows, "rows of a block");
+}
+
+#define INTEGER_CONV2D(A, S)                                                                                           \
+    A(S, I32, values, "CHVL", IN)                                                                                      \
+    INTEGER_VALUE_CONV(A, S)                                                                                           \
+    A(S, I32, rows, "KIJLQ", OUT)
+ARGUMENTS(integer_conv2d, INTEGER_CONV2D)
+
+CHECK(integer_conv2d) {
+    return check_integer_value_conv(c, &a->geometry, a->in_channels, a->out_channels, a->left, a->right);
+}
+
+OPERATION(integer_conv2d, check_integer_conv2d, RETURNS_NOTHING) {
+    return dsr_integer_conv2d(a->values, a->packed, a->rows,
+                              integer_conv_of(c, a->in_channels, a->out_channels, AXIS(c, 'L'), &a->geometry),
+                              a->right ? -(int)a->right : (int)a->left);
+}
+
+#define INTEGER_CONV2D_VALUE_NEURON_SPIKES(A, S)                                                                       \
+    A(S, I32, values, "CHVSB", IN)                                                                                     \
+    INTEGER_VALUE_CONV(A, S)                                                                                           \
+    A(S, U32, shortcut, "MIJTB", MAYBE)                                                                                \
+    A(S, I32, shortcut_weight, "O", MAYBE)                                                                             \
+    A(S, I32, bias, "O", IN)                                                                                           \
+    A(S, I32, reset, "O", IN)                                                                                          \
+    A(S, I32, fire, "O", IN)                                                                                           \
+    A(S, SIZE, decay, NULL, IN)                                                                                        \
+    A(S, I16, potentials, "KIJBQ", MAYBE_OUT)                                                                          \
+    A(S, U32, out, "MIJTB", OUT)
+ARGUMENTS(integer_conv2d_value_neuron_spikes, INTEGER_CONV2D_VALUE_NEURON_SPIKES)
+
+CHECK(integer_conv2d_value_neuron_spikes) {
+    if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "those of 'out', or 1") < 0)
+        return -1;
+    if (check_lanes(c, "out", AXIS(c, 'T')) < 0 ||
+        check_integer_value_conv(c, &a->geometry, a->in_channels, a->out_channels, a->left, a->right) < 0 ||
+        dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0 ||
+        expect_words(c, 'M', a->out_channels) < 0)
+        return -1;
+    return check_neurons(c, a->shortcut, a->shortcut_weight, a->reset, a->fire, a->decay);
+}
+
+OPERATION(integer_conv2d_value_neuron_spikes, check_integer_conv2d_value_neuron_spikes, RETURNS_NOTHING) {
+    dsr_after_integer_conv after = {.one_step = AXIS(c, 'S') == 1,
+                                    .bias = a->bias,
+                                    .shortcut_weight = a->shortcut_weight,
+                                    .shortcut = a->shortcut,
+                                    .reset = a->reset,
+                                    .fire = a->fire,
+                                    .decay = (int32_t)a->decay,
+                                    .potentials = a->potentials};
+    size_t lanes = AXIS(c, 'T') * AXIS(c, 'B');
+    return dsr_integer_conv2d_value_neuron_spikes(
+        a->values, a->packed, a->out, integer_conv_of(c, a->in_channels, a->out_channels, lanes, &a->geometry),
+        AXIS(c, 'T'), a->right ? -(int)a->right : (int)a->left, after);
 }

@@ -18,15 +18,17 @@ from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.deploy import integer_steps as i
 from dsr.deploy.batches import batches_of
-from dsr.deploy.integer_engine import Data, Engine, State
+from dsr.deploy.idle import Idle
+from dsr.deploy.integer_engine import Engine
 from dsr.deploy.integer_file import load_steps, save_steps
+from dsr.deploy.integer_plan import IntegerPlan, Sums
 from dsr.deploy.lowering import lower
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
-from dsr.deploy.quantization import as_data, quantize_program
+from dsr.deploy.quantization import quantize_program
 from dsr.files.checkpoint import CheckpointError
 from dsr.nn.network import Network
 from dsr.nn.spikes import image_shape
-from dsr.ops import Values
+from dsr.ops import Potentials, Values
 from dsr.ops.arguments import as_array, as_count, require_finite, shown
 
 BATCH = 64
@@ -84,6 +86,7 @@ class IntegerModel:
         self.features, self.output_features = tuple(features), tuple(output_features)
         self.classes, self.task, self.preprocessing = tuple(classes), task, preprocessing
         self._engine = Engine(self.steps)
+        self._runs, self._streams = Idle[IntegerPlan](), Idle[IntegerStream]()
 
     batch = BATCH
     """Samples that `run` and early exit compute together, at most."""
@@ -115,8 +118,9 @@ class IntegerModel:
                     f"IntegerModel.run: argument 'timesteps': expected {len(array)} as in 'data', got {steps}"
                 )
             steps = len(array)
-        rates = [self._rates(self._data(part), steps, State()) for part in batches_of(array, axis, self.batch)]
-        return np.concatenate(rates) if rates else np.empty((0, *self.output_features), np.float32)
+        if array.shape[axis] <= self.batch:
+            return self._run(array, axis, steps)
+        return np.concatenate([self._run(part, axis, steps) for part in batches_of(array, axis, self.batch)])
 
     __call__ = run
 
@@ -218,25 +222,37 @@ class IntegerModel:
         return array, axis
 
     def take(self, batch: int) -> IntegerStream:
-        """A stream for early exit, at its start, see `give_back`."""
-        return IntegerStream(self, batch)
+        """A stream at its start, for `give_back`."""
+        stream = self._streams.take(batch) or IntegerStream(self, batch)
+        stream.reset()
+        return stream
 
     def give_back(self, stream: IntegerStream) -> None:
-        """Nothing to keep: streams have no memory that is worth it."""
+        """Keep a stream, and its memory, for the next call."""
+        self._streams.give_back(stream.batch, stream)
 
-    def _data(self, array: NDArray[Any]) -> Data:
-        source = self.steps[0]
-        assert isinstance(source, i.Input)
-        with np.errstate(over="ignore"):  # what is beyond float32 is cut off, as all that is too large
-            return as_data(array.astype(np.float32, copy=False), source, len(self.features))
+    def _run(self, array: NDArray[Any], axis: int, timesteps: int) -> Values:
+        count = array.shape[axis]
+        if count == 0:
+            return np.empty((0, *self.output_features), np.float32)
+        kind = count, timesteps, axis
+        plan = self._runs.take(kind) or IntegerPlan(self._engine, timesteps, count, axis == 0, None)
+        try:
+            plan.run(array, changed=True)
+            sums = Sums(self.steps[-1], count)
+            plan.read(sums)
+            return sums.rates().reshape(count, *self.output_features)
+        finally:
+            self._runs.give_back(kind, plan)
 
-    def _rates(self, data: Data, timesteps: int, state: State) -> Values:
-        self._engine.run(data, timesteps, state)
-        return self._rates_of(state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, and copied, it is its steps; memory stays behind."""
+        about = self.classes, self.task, self.preprocessing
+        return IntegerModel, (self.steps, self.timesteps, self.bits, self.features, self.output_features, *about)
 
-    def _rates_of(self, state: State) -> Values:
-        rates = self._engine.rates(state)
-        return rates.reshape(len(rates), *self.output_features)
+
+PLANS_KEPT = 4
+"""Numbers of time steps at once whose memory a stream keeps."""
 
 
 class IntegerStream:
@@ -246,8 +262,11 @@ class IntegerStream:
     """
 
     def __init__(self, model: IntegerModel, batch: int) -> None:
-        self.model, self.batch, self._state = model, batch, State()
-        self._data: Data | None = None  # of the last frame
+        self.model, self.batch = model, batch
+        self._potentials: dict[int, Potentials] = {}
+        self._plans: dict[tuple[int, bool], IntegerPlan] = {}
+        self._held_by: IntegerPlan | None = None
+        self._sums = Sums(model.steps[-1], batch)
 
     def step(self, frame: ArrayLike) -> Values:
         """The rates so far, after one more frame: ``(B, *features)``, or ``(*features)`` for one sample."""
@@ -264,18 +283,28 @@ class IntegerStream:
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:
         """Do steps, as `Stream.advance`."""
-        if changed or self._data is None:
-            self._data = self.model._data(array)
-        self.model._engine.run(self._data, steps, self._state)
+        key = steps, held or steps == 1
+        if key not in self._plans:
+            if len(self._plans) >= PLANS_KEPT:
+                self._plans = {}
+            self._plans[key] = IntegerPlan(self.model._engine, steps, self.batch, key[1], self._potentials)
+        plan = self._plans[key]
+        plan.run(array, changed or plan is not self._held_by)
+        plan.read(self._sums)
+        self._held_by = plan
 
     def rates(self) -> Values:
-        """Output rates so far, ``(B, *output_features)``."""
-        return self.model._rates_of(self._state)
+        """Output rates so far, ``(B, *output_features)``; 0 of samples that have seen no step."""
+        return self._sums.rates().reshape(self.batch, *self.model.output_features)
 
     def selected(self, numbers: NDArray[np.int64]) -> IntegerStream:
-        """A stream of some of the samples, which goes on from here."""
-        other = IntegerStream(self.model, len(numbers))
-        other._state = self._state.selected(numbers)
+        """A stream of some of the samples, which goes on from here, for `IntegerModel.give_back`."""
+        other = self.model.take(len(numbers))
+        for number, potentials in self._potentials.items():
+            kept = potentials.take(numbers, 3)
+            np.copyto(other._potentials.setdefault(number, kept), kept)
+        np.take(self._sums.total, numbers, 3, out=other._sums.total)
+        np.take(self._sums.count, numbers, out=other._sums.count)
         return other
 
     def reset(self, samples: ArrayLike | None = None) -> None:
@@ -287,7 +316,9 @@ class IntegerStream:
             These are no numbers of samples.
         """
         if samples is None:
-            self._state = State()
+            for potentials in self._potentials.values():
+                potentials.fill(0)
+            self._sums = Sums(self.model.steps[-1], self.batch)
             return
         numbers = np.atleast_1d(as_array("IntegerStream.reset", "samples", samples))
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
@@ -297,7 +328,10 @@ class IntegerStream:
         if bad.any():
             wanted = f"numbers 0 to {self.batch - 1}"
             raise ValueError(f"IntegerStream.reset: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
-        self._state.forget(numbers)
+        for potentials in self._potentials.values():
+            potentials[:, :, :, numbers] = 0
+        self._sums.total[..., numbers] = 0
+        self._sums.count[numbers] = 0
 
 
 def quantize(

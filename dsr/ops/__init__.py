@@ -15,6 +15,7 @@ from dsr.ops.integers import (
     Potentials,
     integer_conv2d_neuron_spikes,
     integer_conv2d_spikes,
+    pack_for_values,
     pack_integers,
 )
 from dsr.ops.layout import PerChannel, Sums, Values, Words, output_size, word_count
@@ -94,6 +95,7 @@ __all__ = [
     "neuron_steps",
     "or_pool",
     "output_size",
+    "pack_for_values",
     "pack_integers",
     "pack_weights",
     "pack_words",

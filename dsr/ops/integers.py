@@ -7,8 +7,7 @@ exist are 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,6 @@ NO_DECAY = 1 << 15
 """The decay of neurons without a leak."""
 LIMIT = 32767
 """Potentials are cut off at plus and minus this."""
-_PIECE = 64
 _WORD_TAPS = 9  # of a block of rows, as in csrc/ops/spike_tiles.h
 
 
@@ -44,17 +42,24 @@ class PackedWeights:
         Where the taps fall.
     in_channels, out_channels : int
         C and O.
+    together : tuple of int
+        Of each part, so many blocks, N in all, have sums that 16 bits hold, whichever inputs fire.
     """
 
     parts: tuple[NDArray[np.int16], ...]
     geometry: Geometry
     in_channels: int
     out_channels: int
+    together: tuple[int, ...] = (1,)
 
     def output_shape(self, words: Words) -> tuple[int, ...]:
         """``(H', W', T, B)`` for spikes of this shape."""
         _, height, width, timesteps, batch = words.shape
         return (*self.geometry.output_size(height, width), timesteps, batch)
+
+    def without_last(self) -> PackedWeights:
+        """All parts but the last one, which neurons do."""
+        return replace(self, parts=self.parts[:-1], together=self.together[:-1])
 
     @classmethod
     def none(cls, out_channels: int) -> PackedWeights:
@@ -71,7 +76,19 @@ def pack_integers(weight: NDArray[np.integer], geometry: Geometry, in_channels: 
     TypeError, ValueError
         The weights are no integers in [-32767, 32767] of this shape, or have more than `MOST_TAPS` taps.
     """
-    function = "pack_integers"
+    if geometry.taps > MOST_TAPS:
+        raise ValueError(
+            f"pack_integers: argument 'geometry': expected at most {MOST_TAPS} taps, got {geometry.kernel}"
+        )
+    weight = _checked("pack_integers", weight, geometry, in_channels)
+    rows = _as_rows(weight, geometry.groups, in_channels)
+    parts = tuple(_parts(rows))
+    together = tuple(map(_together, parts))
+    return PackedWeights(tuple(map(_with_zeros, parts)), geometry, in_channels, len(weight), together)
+
+
+def _checked(function: str, weight: NDArray[np.integer], geometry: Geometry, in_channels: int) -> NDArray[np.int16]:
+    """Weights as 16 bits, or an error."""
     require_array(function, 4, weight=weight)
     if weight.dtype.kind not in "iu":
         raise TypeError(f"{function}: argument 'weight': expected integers, got {weight.dtype}")
@@ -81,15 +98,23 @@ def pack_integers(weight: NDArray[np.integer], geometry: Geometry, in_channels: 
         raise ValueError(
             f"{function}: argument 'weight': expected (O, {in_channels} / {groups}, KH, KW), got shape {weight.shape}"
         )
-    if tuple(kernel) != geometry.kernel or geometry.taps > MOST_TAPS:
+    if tuple(kernel) != geometry.kernel:
         raise ValueError(
-            f"{function}: argument 'weight': expected the {geometry.kernel} taps of 'geometry', at most {MOST_TAPS}, "
-            f"got {tuple(kernel)}"
+            f"{function}: argument 'weight': expected the {geometry.kernel} taps of 'geometry', got {tuple(kernel)}"
         )
     if weight.size and max(int(weight.max()), -int(weight.min())) > LIMIT:
         raise ValueError(f"{function}: argument 'weight': expected integers in [-{LIMIT}, {LIMIT}]")
-    rows = _as_rows(weight.astype(np.int16), groups, in_channels)
-    return PackedWeights(tuple(_with_zeros(part) for part in _parts(rows)), geometry, in_channels, out)
+    return weight.astype(np.int16)
+
+
+def pack_for_values(weight: NDArray[np.integer], geometry: Geometry, in_channels: int) -> PackedWeights:
+    """Pack weights as `pack_integers` does, for convolutions over integers that are no spikes: always one part.
+
+    Sums of products have 32 bits, and there may be any number of taps. Errors are those of `pack_integers`.
+    """
+    weight = _checked("pack_for_values", weight, geometry, in_channels)
+    rows = _with_zeros(_as_rows(weight, geometry.groups, in_channels))
+    return PackedWeights((rows,), geometry, in_channels, len(weight))
 
 
 def _row_count(channels: int) -> int:
@@ -126,6 +151,21 @@ def _parts(rows: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
         rest = np.where(fits, np.int16(0), rest)
 
 
+def _together(rows: NDArray[np.int16]) -> int:
+    """How many blocks in order have a sum that 16 bits hold, whichever of their rows are added."""
+    blocks = max(rows.shape[1], 1)
+    most, least = (f(rows, 0).sum(axis=2, dtype=np.int64) for f in (np.maximum, np.minimum))  # (ceil(O / 64), N, 64)
+    for groups in range(1, blocks):
+        count = -(-blocks // groups)
+        first = range(0, blocks, count)
+        if (
+            np.add.reduceat(most, first, axis=1).max() <= LIMIT
+            and np.add.reduceat(least, first, axis=1).min() >= -LIMIT
+        ):
+            return count
+    return 1
+
+
 def _with_zeros(rows: NDArray[np.int16]) -> NDArray[np.int16]:
     """Rows behind one of zeros in each block, at an address that vectors like."""
     outs, blocks, count, _ = rows.shape
@@ -147,14 +187,9 @@ def new_rows(channels: int, *shape: int) -> Integers:
 def rows_of(values: NDArray[np.integer]) -> Integers:
     """Values (C, H, W, T, B) as rows. EXACT."""
     require_array("rows_of", 5, values=values)
-    flat = values.reshape(len(values), prod(values.shape[1:]))
-    rows = np.empty((_row_count(len(values)), flat.shape[1], ROW), np.int32)
-    for row, first in zip(rows, range(0, len(values), ROW), strict=True):
-        part = flat[first : first + ROW]
-        row[:, len(part) :] = 0
-        for at in range(0, len(row), _PIECE):  # what the caches hold of both
-            row[at : at + _PIECE, : len(part)] = part[:, at : at + _PIECE].T
-    return rows.reshape(len(rows), *values.shape[1:], ROW)
+    padded = np.zeros((_row_count(len(values)), ROW, *values.shape[1:]), np.int32)
+    padded.reshape(-1, *values.shape[1:])[: len(values)] = values
+    return np.ascontiguousarray(np.moveaxis(padded, 1, -1))
 
 
 def values_of(rows: Integers, channels: int) -> Integers:
@@ -185,7 +220,7 @@ def integer_conv2d_spikes(words: Words, weights: PackedWeights, shift: int, tabl
     if not rows.flags.c_contiguous:  # the result would be lost in a copy
         raise ValueError("integer_conv2d_spikes: argument 'rows': expected a C-contiguous array")
     lanes = words.shape[3] * words.shape[4]
-    for packed in weights.parts:
+    for packed, together in zip(weights.parts, weights.together, strict=True):
         _core.integer_conv2d_spikes(
             words.reshape(*words.shape[:3], lanes),
             packed,
@@ -194,6 +229,7 @@ def integer_conv2d_spikes(words: Words, weights: PackedWeights, shift: int, tabl
             weights.out_channels,
             shift,
             table_bits,
+            together,
             rows.reshape(*rows.shape[:3], rows.shape[3] * rows.shape[4], ROW),
         )
 
@@ -281,14 +317,12 @@ def integer_conv2d_neuron_spikes(
     """
     function, words = "integer_conv2d_neuron_spikes", read.words
     require_array(function, 5, words=words)
-    *before, last = read.weights.parts
-    if before:
+    last = read.weights.parts[-1]
+    if len(read.weights.parts) > 1:
         whole = new_rows(read.weights.out_channels, *read.weights.output_shape(words))
         if current is not None:
             whole += current
-        for packed in before:
-            part = PackedWeights((packed,), read.weights.geometry, read.weights.in_channels, read.weights.out_channels)
-            integer_conv2d_spikes(words, part, read.shift, read.table_bits, whole)
+        integer_conv2d_spikes(words, read.weights.without_last(), read.shift, read.table_bits, whole)
         current = whole
     channels = read.weights.out_channels
     shape = (word_count(channels), *read.weights.output_shape(words))
@@ -301,6 +335,7 @@ def integer_conv2d_neuron_spikes(
         channels,
         read.shift,
         read.table_bits,
+        read.weights.together[-1],
         current,
         read.shortcut,
         read.shortcut_weight,

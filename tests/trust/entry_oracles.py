@@ -214,23 +214,28 @@ def spikes_sum(*arguments: Any) -> list[Any]:
 
 
 def integer_sums(
-    words: Any, packed: Any, geometry: Any, inputs: Any, outputs: Any, shift: Any, table_bits: Any
+    words: Any, packed: Any, geometry: Any, inputs: Any, outputs: Any, shift: Any, table_bits: Any, together: Any
 ) -> np.ndarray:
-    """(64 K, H', W', T, B): those of each block modulo 2**16; blocks of groups that do not meet are left out."""
+    """(64 K, H', W', T, B): modulo 2**16 of so many blocks together; blocks of groups that do not meet are left out."""
     count, blocks, rows, _ = packed.shape
     block_words = (rows - 1) // 32 // (geometry.kernel[0] * geometry.kernel[1])
     whole, total = replace(geometry, groups=1), 0
-    for block in range(blocks):
+
+    def of_block(block: int) -> np.ndarray:
         part = words[block * block_words : (block + 1) * block_words]
         weight = packed[:, block, 1:].reshape(count, block_words * 32, *geometry.kernel, 64)[:, : 32 * len(part)]
         weight = weight.transpose(0, 4, 1, 2, 3).reshape(64 * count, 32 * len(part), *geometry.kernel)
-        sums = reference.integer_conv2d_spikes(part, weight, whole).astype(np.int16).astype(np.int64)
+        sums = reference.integer_conv2d_spikes(part, weight, whole)
         for k in range(count):
             inner, outer = inputs // geometry.groups, outputs // geometry.groups
             first, last = 64 * k // outer * inner, ((min(outputs, 64 * k + 64) - 1) // outer + 1) * inner
             if not (first < 32 * (block * block_words + len(part)) and 32 * block * block_words < last):
                 sums[64 * k : 64 * k + 64] = 0
-        total = total + (sums << shift)
+        return sums
+
+    for start in range(0, blocks, together):
+        some = np.sum([of_block(k) for k in range(start, min(start + together, blocks))], axis=0)
+        total = total + (some.astype(np.int16).astype(np.int64) << shift)
     return total
 
 
@@ -253,12 +258,18 @@ def integer_convolution(words: Any, *packed: Any) -> list[Any]:
 
 def integer_fused(words: Any, *arguments: Any) -> list[Any]:
     *weights, current, shortcut, heights, bias, reset, fire, decay, potentials, out = arguments
-    outputs = len(bias)
     sums = integer_sums(words, *weights)
+    if current is not None:
+        sums = sums + integer_values(current)
+    return integer_neurons(sums, shortcut, heights, bias, reset, fire, decay, potentials, out)
+
+
+def integer_neurons(sums: Any, *arguments: Any) -> list[Any]:
+    """Potentials and spikes; sums (64 K, H', W', T or 1, B), or 0."""
+    shortcut, heights, bias, reset, fire, decay, potentials, out = arguments
+    outputs = len(bias)
     x = np.zeros((outputs, *out.shape[1:]), np.int64) + bias.reshape(-1, 1, 1, 1, 1)
     x += 0 if np.ndim(sums) == 0 else sums[:outputs]
-    if current is not None:
-        x += integer_values(current)[:outputs]
     if shortcut is not None:
         x += reference.unpack_words(shortcut, outputs).astype(np.int64) * heights.reshape(-1, 1, 1, 1, 1)
     start = None if potentials is None else integer_values(potentials)[:outputs]
@@ -270,13 +281,36 @@ def integer_fused(words: Any, *arguments: Any) -> list[Any]:
     rest = slice(outputs, 32 * len(out))  # of the last word, channels that do not exist: without bias and thresholds
     beyond = kept[rest]
     for t in range(out.shape[3]):
-        more = 0 if np.ndim(sums) == 0 else sums[rest, :, :, t]
-        if current is not None:
-            more = more + integer_values(current)[rest, :, :, t if current.shape[3] > 1 else 0]
+        more = 0 if np.ndim(sums) == 0 else sums[rest, :, :, t if sums.shape[3] > 1 else 0]
         held = beyond if decay == 1 << 15 else beyond * int(decay) + (1 << 14) >> 15
         beyond = np.clip((held + more).astype(np.int32).astype(np.int64), -32767, 32767)
     kept[rest] = beyond
     return [integer_rows(kept[:, :, :, np.newaxis])[:, :, :, 0].astype(np.int16), spikes]
+
+
+def integer_products(
+    values: Any, packed: Any, geometry: Any, inputs: Any, outputs: Any, left: Any, right: Any
+) -> np.ndarray:
+    """(64 K, H', W', T, B) of the lower 16 bits of values (C, H, W, T, B); all rows count, whatever the groups."""
+    count, taps = len(packed), geometry.kernel[0] * geometry.kernel[1]
+    rows = packed[:, :, 1:].reshape(count, packed.shape[1] * (packed.shape[2] - 1), 64)[:, : len(values) * taps]
+    weight = rows.reshape(count, len(values), *geometry.kernel, 64).transpose(0, 4, 1, 2, 3)
+    weight = weight.reshape(64 * count, len(values), *geometry.kernel).astype(np.int64)
+    flat = values.astype(np.int16).astype(np.int64).reshape(*values.shape[:3], values.shape[3] * values.shape[4])
+    sums = reference.conv2d(flat, weight, None, replace(geometry, groups=1)).astype(np.int32)
+    half = np.int32(1 << right >> 1)
+    sums = ((sums + half) >> np.int32(right)).astype(np.int64) << left
+    return sums.reshape(*sums.shape[:3], *values.shape[3:])
+
+
+def integer_value_convolution(values: Any, *arguments: Any) -> list[Any]:
+    *weights, rows = arguments
+    total = integer_values(rows[..., np.newaxis, :]) + integer_products(values[..., np.newaxis], *weights)
+    return [integer_rows(total)[..., 0, :].astype(np.int32)]
+
+
+def integer_value_fused(values: Any, *arguments: Any) -> list[Any]:
+    return integer_neurons(integer_products(values, *arguments[:6]), *arguments[6:])
 
 
 def sgd(
@@ -361,6 +395,8 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "conv2d_spikes_weight_gradient": spike_weight_gradient,
     "integer_conv2d_spikes": integer_convolution,
     "integer_conv2d_neuron_spikes": integer_fused,
+    "integer_conv2d": integer_value_convolution,
+    "integer_conv2d_value_neuron_spikes": integer_value_fused,
 }
 
 

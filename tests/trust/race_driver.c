@@ -354,15 +354,22 @@ static void integer_conv(const shape *s) {
     for (size_t i = 0; i < outs * blocks * rows * 64; i++)
         packed[i] = i / 64 % rows ? (int16_t)(i * 37 % 255) - 127 : 0;
     int32_t *current = out(outs * n * 64 * sizeof *current);
-    check(dsr_integer_conv2d_spikes(spikes, packed, current, conv, 1, group_of(s)));
+    dsr_integer_weights weights = {packed, 1 + s->outputs % 2};
+    check(dsr_integer_conv2d_spikes(spikes, weights, current, conv, 1, group_of(s)));
     int32_t *bias = new_buffer(s->outputs * sizeof *bias, 0), *reset = new_buffer(s->outputs * sizeof *reset, 0);
     for (size_t i = 0; i < s->outputs; i++)
         bias[i] = (int32_t)(i % 9) - 4, reset[i] = 500 + (int32_t)i;
     int16_t *potentials = out(outs * (n / s->timesteps) * 64 * sizeof *potentials);
     dsr_after_integer_conv after = {.bias = bias, .reset = reset, .fire = reset, .decay = 30000};
     after.potentials = potentials;
-    check(dsr_integer_conv2d_neuron_spikes(spikes, packed, out_words(s->outputs, n), conv, s->timesteps, 0, group_of(s),
-                                           after));
+    check(dsr_integer_conv2d_neuron_spikes(spikes, weights, out_words(s->outputs, n), conv, s->timesteps, 0,
+                                           group_of(s), after));
+    const int32_t *values = (const int32_t *)words_of(32 * s->channels, per_channel(s));
+    check(dsr_integer_conv2d(values, packed, out(outs * n * 64 * sizeof *current), conv, -3));
+    after.potentials = out(outs * (n / s->timesteps) * 64 * sizeof *potentials);
+    after.one_step = 1;
+    check(
+        dsr_integer_conv2d_value_neuron_spikes(values, packed, out_words(s->outputs, n), conv, s->timesteps, 1, after));
 }
 
 static void conv2d_packed(const shape *s) {

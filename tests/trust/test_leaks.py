@@ -217,6 +217,7 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "pack_weights": [weight, geometry],
         "row_potentials": [6, 4, 4, 5],
         "neuron_steps": [values, 3, ops.if_model(0.7), ops.row_potentials(6, 4, 4, 5)],
+        "pack_for_values": [integers, geometry, 33],
         "pack_integers": [integers, geometry, 33],
         "integer_conv2d_spikes": [words, packed, 0, 1, np.zeros((1, 4, 4, 3, 5, 64), np.int32)],
         "integer_conv2d_neuron_spikes": [

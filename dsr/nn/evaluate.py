@@ -241,6 +241,14 @@ class Convolution:
         counts: tuple[SpikeTrain, ...] = kept["_counts"]
         return counts
 
+    def _counted_values(self) -> Values:
+        """The sum over time of the signal, (C, H, W, B)."""
+        counted = self.trains if self.signal.timesteps == 1 else self.counts()
+        first, *others = (number for train in counted for number in train.sums_over_time())
+        for other in others:
+            first += other
+        return first
+
     def _of_values(self, bias: Values | None) -> Values:
         values = signal_values(self.signal)
         flat = ops.conv2d(values.reshape(*values.shape[:3], -1), self.kernel, bias, self.geometry)
@@ -253,6 +261,9 @@ class Convolution:
         """The kernel's, given the output's."""
         if self.trains:
             constant, slope, values = gradient.as_one_term()
+            if slope is None and ops.weight_gradient_by_tiles(self.geometry, self.kernel.shape[1], constant.shape):
+                self.run.note(self.path, "weight gradient on counts of spikes, by tiles")
+                return ops.conv2d_weight_gradient(constant, self._counted_values(), self.geometry)
             trains, varies = self.trains, "constant gradient" if slope is None else "gradient of every step"
             if slope is None and self.signal.timesteps > 1:  # sum_t g s[t] = g sum_t s[t]
                 trains, varies = self.counts(), "by their counts"

@@ -88,10 +88,37 @@ def conv2d_input_gradient(
 
 
 def conv2d_weight_gradient(grad_output: Values, values: Values, geometry: Geometry = POINTWISE) -> Values:
-    """Gradient of `conv2d` with respect to its weight. ROUNDED as `conv2d`, K = pixels times lanes."""
+    """Gradient of `conv2d` with respect to its weight.
+
+    ROUNDED as `conv2d`, K = pixels times lanes. Where `weight_gradient_by_tiles` says so, by Winograd's method: within
+    ``(K + 20) eps M``, K = tiles times lanes, M what the method gives with the absolute values of gradients, values and
+    its coefficients. An infinite gradient or value may then make NaN of any weight of its channel.
+    """
     function = "conv2d_weight_gradient"
     require_array(function, 4, grad_output=grad_output, values=values)
     require_geometry(function, geometry)
     out = new_array(function, "geometry", (len(grad_output), len(values) // geometry.groups, *geometry.kernel))
     _core.conv2d_weight_gradient(grad_output, values, geometry, out)
     return out
+
+
+def weight_gradient_by_tiles(geometry: Geometry, channels: int, outputs: tuple[int, ...]) -> bool:
+    """Whether `conv2d_weight_gradient` goes by Winograd's method, as 3x3 kernels of enough channels and lanes do.
+
+    It has a quarter of the products of a GEMM then, whatever the values are: with spikes at rates of 0.03 to 0.1 it is
+    1.1 to 1.6 times as fast as sums of rows at T = 1, and 1.5 to 4 times for counts of 20 steps (AVX-512).
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the convolution.
+    channels : int
+        C.
+    outputs : tuple of int
+        Shape of the gradient of the output, (O, H', W', L).
+    """
+    count, rows, columns, lanes = outputs
+    tiles = -(-rows // 4) * -(-columns // 4)
+    taps = Geometry((3, 3), padding=geometry.padding)  # stride, dilation, spread and groups are 1
+    large = channels >= 32 and count >= 16 and lanes >= 8
+    return geometry == taps and large and 36 * tiles < 0.7 * 9 * rows * columns

@@ -135,24 +135,6 @@ static void add_words(const uint32_t *words, float *values, size_t channels, siz
     }
 }
 
-/* sums = amplitude * sum over t of weights[t] bit(t); `stride` is the distance from channel to channel of the sums. */
-static void sum_words(const uint32_t *words, const float *weights, float *sums, size_t channels, size_t pixels,
-                      size_t timesteps, size_t batch, size_t stride, const float *amplitude) {
-    for (size_t p = 0; p < pixels; p++, words += timesteps * batch, sums += batch)
-        for (size_t c = 0; c < channels; c++) {
-            float *sum = sums + c * stride;
-            for (size_t b = 0; b < batch; b++)
-                sum[b] = 0;
-            for (size_t t = 0; t < timesteps; t++) {
-                const float weight = weights[t];
-                for (size_t b = 0; b < batch; b++)
-                    sum[b] += words[t * batch + b] >> c & 1 ? weight : 0;
-            }
-            for (size_t b = 0; b < batch; b++)
-                sum[b] *= amplitude[c];
-        }
-}
-
 /* Bits that are set, by adding neighbours: vectorises where there is no instruction for it. n < 2^27. */
 static uint64_t count_bits(const uint32_t *words, size_t n) {
     uint32_t total = 0;

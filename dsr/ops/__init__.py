@@ -8,6 +8,7 @@ from dsr.ops import _openmp as _openmp  # first: it decides how the compiled par
 from dsr.ops.convolution import (
     MOST_PRODUCTS,
     conv2d,
+    conv2d_by_tiles,
     conv2d_input_gradient,
     conv2d_weight_gradient,
     weight_gradient_by_tiles,
@@ -77,6 +78,7 @@ __all__ = [
     "best_table_bits",
     "concat_words",
     "conv2d",
+    "conv2d_by_tiles",
     "conv2d_input_gradient",
     "conv2d_neuron_spikes",
     "conv2d_spikes",

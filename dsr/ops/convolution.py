@@ -8,7 +8,7 @@ import numpy as np
 
 from dsr import _core
 from dsr.ops.arguments import as_count, shown
-from dsr.ops.geometry import POINTWISE, Geometry
+from dsr.ops.geometry import POINTWISE, Geometry, mirrored_weight
 from dsr.ops.layout import Values, new_array, require_array
 
 MOST_PRODUCTS = 1 << 35
@@ -85,6 +85,19 @@ def conv2d_input_gradient(
         _core.conv2d_input_gradient(piece, weight, geometry, below)
         out[..., first : first + at_once] = below
     return out
+
+
+def conv2d_by_tiles(values: Values, weight: Values, geometry: Geometry) -> Values:
+    """`conv2d` of stride 1 as the input gradient that it is: ROUNDED as `conv2d_input_gradient`, K = C KH KW.
+
+    It is two to three times as fast where Winograd's method pays (`weight_gradient_by_tiles`) and the weights, which
+    are turned around in every call, are not more than what they are convolved with. Padding of at most 2 zeros.
+    """
+    require_array("conv2d_by_tiles", 4, values=values)
+    _, height, width, _ = values.shape
+    rows, columns = convolved_size("conv2d_by_tiles", "values", height, width, weight, geometry)
+    turned = mirrored_weight(weight, geometry.groups)
+    return conv2d_input_gradient(values, turned, rows, columns, geometry.mirrored())
 
 
 def conv2d_weight_gradient(grad_output: Values, values: Values, geometry: Geometry = POINTWISE) -> Values:

@@ -320,3 +320,15 @@ def test_weight_gradients_of_spikes_go_by_it(kind, monkeypatch, rng):
         found.append(conv.weight.grad)
     assert ("", "weight gradient on counts of spikes, by tiles") in choices
     np.testing.assert_allclose(*found, rtol=0, atol=2e-5 * np.abs(found[1]).max())
+
+
+@pytest.mark.parametrize(("steps", "tiles"), [(1, False), (2, True)])
+def test_many_weights_and_few_spikes(steps, tiles, rng):
+    """Of one step there are too few spikes for it where there are more weights than four for each output."""
+    signal = SpikeTrain(ops_table.bits(rng, 64, 3, 3, steps, 8), (64, 3, 3), 0.7, uniform_weights(steps))
+    conv = dsr.Conv2d(64, 16, 3, padding=1)
+    conv.initialise(rng)
+    with counted() as calls:
+        conv.forward(signal, Run(training=True))
+        conv.backward(Gradient(ops_table.floats(rng, 16, 3, 3, 8), steps))
+    assert ("conv2d_weight_gradient" in calls) == tiles

@@ -281,7 +281,9 @@ class Convolution:
         """The kernel's, given the output's."""
         if self.trains:
             constant, slope, values = gradient.as_one_term()
-            if slope is None and ops.weight_gradient_by_tiles(self.geometry, self.kernel.shape[1], constant.shape):
+            tiles = ops.weight_gradient_by_tiles(self.geometry, self.kernel.shape[1], constant.shape)
+            # spikes of one step are so few that writing the products of many weights takes longer than adding them
+            if slope is None and tiles and (self.signal.timesteps > 1 or self.kernel.size <= 4 * constant.size):
                 self.run.note(self.path, "weight gradient on counts of spikes, by tiles")
                 return ops.conv2d_weight_gradient(constant, self._counted_values(), self.geometry)
             trains, varies = self.trains, "constant gradient" if slope is None else "gradient of every step"

@@ -118,8 +118,9 @@ def conv2d_weight_gradient(grad_output: Values, values: Values, geometry: Geomet
 def weight_gradient_by_tiles(geometry: Geometry, channels: int, outputs: tuple[int, ...]) -> bool:
     """Whether `conv2d_weight_gradient` goes by Winograd's method, as 3x3 kernels of enough channels and lanes do.
 
-    It has a quarter of the products of a GEMM then, whatever the values are: with spikes at rates of 0.03 to 0.1 it is
-    1.1 to 1.6 times as fast as sums of rows at T = 1, and 1.5 to 4 times for counts of 20 steps (AVX-512).
+    It has a quarter of the products of a GEMM then, and takes as long whatever the values are. Beside sums of rows of
+    spikes, on the four shapes of ResNets and one thread: with AVX-512 1.0 to 1.4 times as fast at T = 1, and for counts
+    of 20 steps 1.5 to 2.8 times at a rate of 0.03, 2.2 to 4.4 times at 0.1; with AVX2 0.7 to 1.0 times at T = 1.
 
     Parameters
     ----------

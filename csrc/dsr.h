@@ -226,6 +226,9 @@ typedef struct {
     X(void, count_words, (const uint32_t *words, int64_t *counts, size_t channels, size_t n))                          \
     X(void, add_words,                                                                                                 \
       (const uint32_t *words, float *values, size_t channels, size_t n, size_t stride, const float *amplitude))        \
+    X(void, sum_words,                                                                                                 \
+      (const uint32_t *words, const float *weights, float *sums, size_t channels, size_t pixels, size_t timesteps,     \
+       size_t batch, size_t stride, const float *amplitude))                                                           \
     X(void, dropout_words,                                                                                             \
       (const uint32_t *words, uint32_t *kept, size_t n, uint64_t first, uint64_t seed, double keep))                   \
     X(void, moments, (const float *values, size_t n, double *sums, double *squares))                                   \
@@ -256,7 +259,9 @@ typedef struct {
        size_t step, size_t n, int side))                                                                               \
     X(void, winograd_gather,                                                                                           \
       (const float *products, size_t row_step, size_t step, float *const *pixels, size_t plane, size_t rows, size_t n, \
-       int side))
+       int side))                                                                                                      \
+    X(void, winograd_widen, (const float *const *pixels, float *sums, size_t step, size_t n))                          \
+    X(void, winograd_collect, (const float *products, size_t step, float *taps))
 
 /* Taps of a depthwise convolution, see kernels/depthwise.h: values read and the weight of each. */
 typedef struct {
@@ -361,6 +366,9 @@ dsr_status dsr_count_steps(const uint32_t *words, uint32_t *sums, size_t planes,
 /* A spike of each channel is worth its amplitude [C]. */
 dsr_status dsr_unpack_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude);
 dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, size_t n, const float *amplitude);
+/* The weighted sum over the steps of what unpack_words gives: amplitude [C] * sum over t of weights[t] bit(t). */
+dsr_status dsr_sum_words(const uint32_t *words, const float *weights, float *sums, dsr_lanes shape,
+                         const float *amplitude);
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n);
 dsr_status dsr_count_bits(const uint32_t *words, double *count, size_t n);
 dsr_status dsr_dropout_words(const uint32_t *words, uint32_t *kept, size_t n, uint64_t seed, double keep);
@@ -407,8 +415,8 @@ typedef struct {
  * its K products; the same bits for any number of threads. Weights are [CO][CI / groups][KH][KW]. With a spread, the
  * stride is 1 and `before` at most (taps - 1) * dilation. With one input and one output channel a group they are no
  * GEMMs, and EXACT.
- * Input gradients that go by Winograd's method (ops/winograd.c): within (K + 20) eps M, M what the method gives with
- * the absolute values of gradients, weights and all its coefficients. */
+ * Gradients that go by Winograd's method (ops/winograd.c, ops/winograd_weights.c): within (K + 20) eps M, M what the
+ * method gives with the absolute values of gradients, weights or input, and all its coefficients. */
 dsr_status dsr_conv2d(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv);
 /* The same bits as that many calls, each with the lanes of a step; for one output pixel, without a spread. */
 dsr_status dsr_conv2d_by_step(const float *input, const float *weight, const float *bias, float *output, dsr_conv conv,

@@ -342,6 +342,15 @@ def unpack_words(words: Array, channels: int, amplitude: Any = 1.0) -> Array:
     return bits
 
 
+def sum_words(words: Array, channels: int, weights: Array, amplitude: Any = 1.0) -> Array:
+    """See `dsr.ops.sum_words`."""
+    bits = np.moveaxis(unpack_words(words, channels) != 0, -2, 0)
+    total = np.zeros(bits.shape[1:], np.float32)
+    for weight, step in zip(weights, bits, strict=True):
+        total = total + np.where(step, weight, np.float32(0))
+    return total * np.full(channels, amplitude, np.float32).reshape(-1, 1, 1, 1)
+
+
 def add_words(words: Array, values: Array, amplitude: Any) -> Array:
     """See `dsr.ops.add_words`; here a new array is returned."""
     return values + unpack_words(words, len(values), amplitude)

@@ -33,6 +33,7 @@ ENTRIES = {
     "pack_words": "values:float32:CN !out:uint32:WN",
     "unpack_words": "words:uint32:WN amplitude:float32:C !out:float32:CN",
     "add_words": "words:uint32:WN amplitude:float32:C !out:float32:CN",
+    "sum_words": "words:uint32:WPTB weights:float32:T amplitude:float32:C !out:float32:CPB",
     "compare": "a:float32:N b:float32:N",
     "count_bits": "words:uint32:N",
     "count_words": "words:uint32:WN !out:int64:C",

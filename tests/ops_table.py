@@ -27,6 +27,7 @@ EXACT = [
     "pack_words",
     "unpack_words",
     "add_words",
+    "sum_words",
     "count_bits",
     "count_words",
     "transpose_words",
@@ -95,6 +96,8 @@ def make_call(function: str, rng: np.random.Generator, shape: tuple[int, int, in
         return [floats(rng, *shape), floats(rng, *shape)]
     if function == "expand_gradient":
         return [floats(rng, *pixels, batch), floats(rng, *shape), floats(rng, channels)]
+    if function == "sum_words":
+        return [bits(rng, *shape), channels, floats(rng, timesteps), rng.normal(0.3, 1, channels)]
     if function == "weighted_sum":
         return [floats(rng, *shape), floats(rng, timesteps)]
     if function == "affine":

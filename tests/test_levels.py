@@ -42,6 +42,7 @@ LANE_KERNELS = {
     "transpose_words": "transpose_words",
     "count_steps": "count_steps",
     "add_words": "add_words",
+    "sum_words": "sum_words",
     "dropout_words": "dropout_words",
     "moments": "moments",
     "product_moments": "product_moments",
@@ -80,6 +81,8 @@ OTHER_KERNELS = {
     "winograd_taps": "conv2d_input_gradient",
     "winograd_spread": "conv2d_input_gradient",
     "winograd_gather": "conv2d_input_gradient",
+    "winograd_widen": "conv2d_weight_gradient",
+    "winograd_collect": "conv2d_weight_gradient",
 }
 
 

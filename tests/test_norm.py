@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -79,23 +80,31 @@ def test_rate_loses_only_what_has_the_mean_zero():
     assert 0.01 < difference < 1
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("channels", "way"), [(5, "conv2d_spikes_sum"), (32, "conv2d_input_gradient")])
 @pytest.mark.parametrize("steps", [1, 7])
-def test_sums_from_counts_are_those_from_values(monkeypatch, steps):
-    """Of a convolution with a shortcut, whose neurons are fused with it; the sample's values have the same bits."""
+def test_sums_from_counts_are_those_from_values(monkeypatch, steps, channels, way, own):
+    """Of a convolution with a shortcut, whose neurons are fused with it; the sample's values have the same bits. From
+    32 channels on the convolution of the counts goes by tiles.
+    """
     from dsr.nn import evaluate
 
-    train = dsr.SpikeTrain.from_dense(normal(steps, 32, 5, 8, 8) > 0.2, 0.7)
-    conv = dsr.Conv2d(5, 5, 3, padding=1)
+    train = dsr.SpikeTrain.from_dense(normal(steps, 32, channels, 8, 8) > 0.2, 0.7)
+    if own:
+        train = replace(train, amplitude=np.linspace(0.5, 0.9, channels, dtype=np.float32))
+    conv = dsr.Conv2d(channels, channels, 3, padding=1)
     conv.initialise(np.random.default_rng(0))
-    conv.bias.value[:] = normal(5)
+    conv.bias.value[:] = normal(channels)
     found = []
     for least in (1, 100):
         monkeypatch.setattr(evaluate, "COUNTED_FROM", least)
         current = dsr.Residual(conv).forward(train, Run(training=True))
-        total, values = evaluate.sum_and_sample(current, np.array([0, 9, 18, 27]), "", Run(training=True))
+        with counted() as calls:
+            total, values = evaluate.sum_and_sample(current, np.array([0, 9, 18, 27]), "", Run(training=True))
+        assert {"conv2d_spikes_sum", "conv2d_input_gradient"} & calls.keys() == ({way} if least == 1 else set())
         assert current.is_written == (least == 100)
         found.append((total, values))
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6, atol=1e-6 * channels)
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 

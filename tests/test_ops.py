@@ -426,6 +426,7 @@ def empty(function, shape):
         "pack_words": [(words, "u4")],
         "unpack_words": [(shape, "f4")],
         "add_words": [(shape, "f4")],
+        "sum_words": [(sums, "f4")],
         "count_words": [((channels,), "i8")],
         "count_bits": [((), "i8")],
         "affine": [(shape, "f4")],

@@ -1,12 +1,19 @@
-"""Input gradients that go by Winograd's method."""
+"""Gradients of inputs and of weights that go by Winograd's method."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import ops_table
 import pytest
 from checks import assert_same
+from plan_table import counted
 
+import dsr
 from dsr import _core, ops, reference
+from dsr.nn.gradients import Gradient
+from dsr.nn.run import Run
+from dsr.nn.spikes import SpikeTrain, uniform_weights
 from dsr.ops import convolution
 
 # (in channels, out channels, height, width, kernel, stride, padding, lanes); 4x4 taps of stride 2 are four times 2x2
@@ -185,3 +192,143 @@ def test_small_images_of_many_channels_are_one_tile():
     grad[0, 0, 0, 1] = np.inf
     result = gradient(ops, grad, weight, (96, 32, 4, 4, 3, 1, 1, 2))
     assert np.isfinite(result[..., 0]).all() and not np.isfinite(result[:, 3, 3, 1]).any()
+
+
+# ---- gradients of weights ------------------------------------------------------------------------------------------
+
+# (in channels, out channels, height, width, padding, lanes), kernels of 3x3: parts of lanes, pieces, and edges of tiles
+WEIGHTS = [
+    (32, 16, 4, 4, 1, 8),
+    (40, 33, 7, 9, 1, 17),
+    (33, 130, 9, 6, 0, 33),
+    (96, 64, 6, 5, 2, 16),
+    (64, 40, 16, 16, 1, 40),
+]
+
+
+def weights_of(case, numbers):
+    """Gradient, input and geometry."""
+    channels, outputs, height, width, padding, lanes = case
+    geometry = ops.Geometry.of("test", 3, 1, padding)
+    rows, columns = geometry.output_size(height, width)
+    return numbers(outputs, rows, columns, lanes), numbers(channels, height, width, lanes), geometry
+
+
+def weights_magnitude(grad, values, padding):
+    """M of the bound, and the columns that are added up."""
+    spread, taps, gather = (np.abs(np.array(table[4, 3], float)) for table in (SPREAD, TAPS, GATHER))
+    rows, columns = grad.shape[1:3]
+    grad = np.pad(np.abs(grad).astype(np.float64), ((0, 0), (0, 3), (0, 3), (0, 0)))
+    values = np.pad(np.abs(values).astype(np.float64), ((0, 0), (padding, padding + 6), (padding, padding + 6), (0, 0)))
+    products, count = 0, 0
+    for y, x in product(range(0, rows, 4), range(0, columns, 4)):
+        tile = np.einsum("ai,oabl,bj->oijl", gather, grad[:, y : y + 4, x : x + 4], gather, optimize=True)
+        window = np.einsum("ia,cabl,jb->cijl", spread, values[:, y : y + 6, x : x + 6], spread, optimize=True)
+        products = products + np.einsum("oijl,cijl->ocij", tile, window, optimize=True)
+        count += grad.shape[3]
+    return np.einsum("ia,ocij,jb->ocab", taps, products, taps, optimize=True), count
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weight_gradients_of_dyadic_numbers(case, rng):
+    """Small integers, and gradients that the divisors divide: every sum is exact."""
+    grad, values, geometry = weights_of(case, lambda *shape: rng.integers(-1, 2, shape).astype(np.float32))
+    grad *= np.float32(576)
+    wanted = reference.conv2d_weight_gradient(grad.astype(np.float64), values.astype(np.float64), geometry)
+    assert_same(ops.conv2d_weight_gradient(grad, values, geometry), wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_bound_and_threads_of_weight_gradients(case, rng):
+    """The documented bound: at most 18 roundings on the way in and out, and those of the sum of N columns; and any
+    number of threads gives the bits of one.
+    """
+    grad, values, geometry = weights_of(case, lambda *shape: rng.normal(size=shape).astype(np.float32))
+    before, results = _core.threads(), []
+    try:
+        for threads in (1, 2, 3):
+            _core.set_threads(threads)
+            results.append(ops.conv2d_weight_gradient(grad, values, geometry))
+    finally:
+        _core.set_threads(before)
+    for other in results[1:]:
+        assert_same(other, results[0])
+    wanted = reference.conv2d_weight_gradient(grad.astype(np.float64), values.astype(np.float64), geometry)
+    magnitude, columns = weights_magnitude(grad, values, case[4])
+    assert (np.abs(results[0] - wanted) <= (columns + 20) * 2.0**-24 * magnitude).all()
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "expected"),
+    [
+        ((32, 16, 8, 8, 1, 8), {}, True),
+        ((32, 16, 3, 3, 1, 8), {}, True),
+        ((32, 16, 4, 4, 0, 8), {}, False),  # a tile of 4x4 would waste too much
+        ((31, 16, 8, 8, 0, 8), {}, False),
+        ((32, 15, 8, 8, 0, 8), {}, False),
+        ((32, 16, 8, 8, 0, 7), {}, False),
+        ((32, 16, 9, 8, 0, 8), {"stride": (2, 1)}, False),
+        ((32, 16, 8, 8, 0, 8), {"dilation": (1, 2)}, False),
+        ((64, 16, 8, 8, 0, 8), {"groups": 2}, False),
+        ((32, 16, 8, 8, 0, 8), {"kernel": (3, 2)}, False),
+    ],
+)
+def test_which_weight_gradients_go_by_it(case, options, expected):
+    """An infinite gradient gives infinities where products are added, and differences of two, NaN, by this method. (At
+    an edge it is multiplied by zeros.)
+    """
+    channels, outputs, height, width, padding, lanes = case
+    geometry = replace(ops.Geometry.of("test", 3, 1, padding), **options)
+    rows, columns = geometry.output_size(height, width)
+    grad, values = np.ones((outputs, rows, columns, lanes), np.float32), np.ones((channels, height, width, lanes))
+    grad[0, 1, 1, 2] = np.inf
+    result = ops.conv2d_weight_gradient(grad, values.astype(np.float32), geometry)
+    assert np.isfinite(result[1:]).all()
+    assert np.isnan(result[0]).any() == expected
+    assert ops.weight_gradient_by_tiles(geometry, channels, grad.shape) == expected
+
+
+def trains():
+    """Signals of 32 channels: of several steps and of one, graded, with an amplitude for each channel, pooled."""
+    rng = np.random.default_rng(5)
+
+    def train(steps, planes=1, amplitude=0.7, size=6):
+        words = ops_table.bits(rng, 32, size, size, steps, 9)
+        words = np.concatenate([words & ops_table.bits(rng, 32, size, size, steps, 9) for _ in range(planes)])
+        return SpikeTrain(words, (32, size, size), amplitude, uniform_weights(steps), planes)
+
+    own = np.linspace(0.5, 0.9, 32, dtype=np.float32)
+    pooled = dsr.AvgPool2d(2).forward(train(5, size=12), Run())
+    return {"T=6": train(6), "T=1": train(1), "graded": train(5, 2), "own": train(4, 1, own), "pooled": pooled}
+
+
+@pytest.mark.parametrize("kind", trains())
+def test_weight_gradients_of_spikes_go_by_it(kind, monkeypatch, rng):
+    """They are those of sums of rows, and without lists of spikes."""
+    signal, found, choices = trains()[kind], [], []
+    conv = dsr.Conv2d(32, 17, 3, padding=1)
+    conv.initialise(rng)
+    grad = Gradient(ops_table.floats(rng, 17, 6, 6, 9), signal.timesteps)
+    for tiles in (True, False):
+        if not tiles:
+            monkeypatch.setattr(ops, "weight_gradient_by_tiles", lambda *_: False)
+        with counted() as calls:
+            conv.forward(signal, Run(training=True, choices=choices))
+            conv.backward(grad)
+        assert ("conv2d_spikes_weight_gradient" in calls) != tiles
+        assert ("conv2d_weight_gradient" in calls) == tiles
+        found.append(conv.weight.grad)
+    assert ("", "weight gradient on counts of spikes, by tiles") in choices
+    np.testing.assert_allclose(*found, rtol=0, atol=2e-5 * np.abs(found[1]).max())
+
+
+@pytest.mark.parametrize(("steps", "tiles"), [(1, False), (2, True)])
+def test_many_weights_and_few_spikes(steps, tiles, rng):
+    """Of one step there are too few spikes for it where there are more weights than four for each output."""
+    signal = SpikeTrain(ops_table.bits(rng, 64, 3, 3, steps, 8), (64, 3, 3), 0.7, uniform_weights(steps))
+    conv = dsr.Conv2d(64, 16, 3, padding=1)
+    conv.initialise(rng)
+    with counted() as calls:
+        conv.forward(signal, Run(training=True))
+        conv.backward(Gradient(ops_table.floats(rng, 16, 3, 3, 8), steps))
+    assert ("conv2d_weight_gradient" in calls) == tiles

@@ -103,6 +103,10 @@ def digests() -> dict[str, str]:
             grad, weight, 7 * stride, 8 * stride, ops.Geometry.of("", kernel, stride, 1)
         )
         found[f"conv2d_input_gradient_{kernel}"] = digest(gradient)
+    rng = np.random.default_rng(7)
+    grad, values = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 40, 7, 8, 37)
+    gradient = ops.conv2d_weight_gradient(grad, values, ops.Geometry.of("", 3, 1, 1))
+    found["conv2d_weight_gradient, by tiles"] = digest(gradient)
     for name, general in (("adding", False), ("general", True)):
         found[f"{name} loop"] = digest(*ops_table.without_leak(general))
     value, grad, buffer = (ops_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))

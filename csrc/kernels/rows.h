@@ -184,6 +184,23 @@ static void masked_lanes(const dsr_mask_source *sources, size_t count, size_t n,
     }
 }
 
+/* sums = amplitude * sum over t of weights[t] bit(t); `stride` is the distance from channel to channel of the sums. */
+static void sum_words(const uint32_t *words, const float *weights, float *sums, size_t channels, size_t pixels,
+                      size_t timesteps, size_t batch, size_t stride, const float *amplitude) {
+    for (size_t p = 0; p < pixels; p++, words += timesteps * batch, sums += batch)
+        for (size_t c = 0; c < channels; c++)
+            for (size_t b = 0; b < batch; b += ROW_LANES) {
+                any_vector sum = {0};
+                for (size_t t = 0; t < timesteps; t++) {
+                    row_bits bits =
+                        (row_bits)load_lanes((const float *)(const void *)(words + t * batch + b), batch - b);
+                    row_bits weight = (row_bits)(weights[t] - (row_vector){0});
+                    sum += (any_vector)((row_bits)((bits & (1u << c)) != 0) & weight);
+                }
+                store_lanes(amplitude[c] * sum, sums + c * stride + b, batch - b);
+            }
+}
+
 /* table: a row of zeros, then the sums of each group of rows: sum m of group g and phase p is row
  * 1 + (g * (2^table_bits - 1) + m - 1) * phases + p. The single rows are [groups][table_bits][phases]. */
 static void build_table(const float *rows, size_t groups, uint32_t table_bits, size_t phases, float *table) {

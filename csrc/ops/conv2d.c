@@ -457,6 +457,8 @@ dsr_status dsr_conv2d_weight_gradient(const float *grad_output, const float *inp
         return transposed_weight_gradient(grad_output, input, grad_weight, &conv);
     if (dsr_is_depthwise(&conv))
         return dsr_depthwise_weight_gradient(grad_output, input, grad_weight, &conv);
+    if (dsr_winograd_weights_pay(&conv))
+        return dsr_winograd_weights(grad_output, input, grad_weight, conv);
     one_group group = make_group(&conv);
     dsr_status status = DSR_OK;
     for (size_t g = 0; conv.out_channels && g < conv.groups && status == DSR_OK; g++)

@@ -112,6 +112,22 @@ dsr_status dsr_add_words(const uint32_t *words, float *values, size_t channels, 
     return DSR_OK;
 }
 
+dsr_status dsr_sum_words(const uint32_t *words, const float *weights, float *sums, dsr_lanes shape,
+                         const float *amplitude) {
+    size_t lanes = shape.timesteps * shape.batch, pixels = tile_pixels(lanes);
+    size_t tiles = dsr_blocks(shape.pixels, pixels), groups = dsr_blocks(shape.channels, DSR_WORD);
+#pragma omp parallel for schedule(static) num_threads(dsr_threads_for(shape.channels *shape.pixels *lanes))
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * tiles); i++) {
+        size_t group = (size_t)i / tiles, tile = (size_t)i % tiles, first = tile * pixels;
+        dsr_kernel->sum_words(words + (group * shape.pixels + first) * lanes, weights,
+                              sums + (group * DSR_WORD * shape.pixels + first) * shape.batch,
+                              dsr_block_size(shape.channels, DSR_WORD, group),
+                              dsr_block_size(shape.pixels, pixels, tile), shape.timesteps, shape.batch,
+                              shape.pixels * shape.batch, amplitude + group * DSR_WORD);
+    }
+    return DSR_OK;
+}
+
 dsr_status dsr_count_words(const uint32_t *words, int64_t *counts, size_t channels, size_t n) {
     size_t tiles = dsr_blocks(n, TILE_LANES);
 #pragma omp parallel for schedule(static) num_threads(dsr_threads_for(channels *n))

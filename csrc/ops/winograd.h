@@ -1,4 +1,4 @@
-/* A dense convolution of 2x2 or 3x3 taps and stride 1 by Winograd's method, for the gradients of inputs. */
+/* Dense convolutions of 2x2 or 3x3 taps and stride 1 by Winograd's method, for gradients. */
 #ifndef DSR_WINOGRAD_H
 #define DSR_WINOGRAD_H
 
@@ -22,5 +22,9 @@ typedef struct {
 /* Whether it is faster than gathering all taps; depends on shapes only. */
 int dsr_winograd_pays(const dsr_small_conv *conv);
 dsr_status dsr_winograd(const dsr_small_conv *conv);
+
+/* The gradient of a 3x3 kernel (winograd_weights.c); whether that is faster depends on shapes only. */
+int dsr_winograd_weights_pay(const dsr_conv *conv);
+dsr_status dsr_winograd_weights(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);
 
 #endif

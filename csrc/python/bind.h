@@ -74,6 +74,7 @@ typedef struct {
     X(transpose_words)                                                                                                 \
     X(unpack_words)                                                                                                    \
     X(add_words)                                                                                                       \
+    X(sum_words)                                                                                                       \
     X(count_words)                                                                                                     \
     X(count_bits)                                                                                                      \
     X(compare)                                                                                                         \

@@ -121,6 +121,17 @@ OPERATION(add_words, check_words, RETURNS_NOTHING) {
     return dsr_add_words(a->words, a->out, AXIS(c, 'C'), AXIS(c, 'N'), a->amplitude);
 }
 
+#define SUM_WORDS(A, S)                                                                                                \
+    A(S, U32, words, "WPTB", IN)                                                                                       \
+    A(S, F32, weights, "T", IN)                                                                                        \
+    A(S, F32, amplitude, "C", IN)                                                                                      \
+    A(S, F32, out, "CPB", OUT)
+ARGUMENTS(sum_words, SUM_WORDS)
+
+OPERATION(sum_words, check_words, RETURNS_NOTHING) {
+    return dsr_sum_words(a->words, a->weights, a->out, dsr_lanes_of(c), a->amplitude);
+}
+
 #define COUNT_WORDS(A, S)                                                                                              \
     A(S, U32, words, "WN", IN)                                                                                         \
     A(S, I64, out, "C", OUT)

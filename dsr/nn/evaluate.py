@@ -7,6 +7,7 @@ compute, not how. Each choice is noted in the pass (`dsr.nn.run.Run`), so that `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,8 @@ def sum_and_sample(current: Current, samples: NDArray[np.intp], path: str, run: 
     uniform = uniform_weights(current.timesteps)
     few = current.timesteps >= COUNTED_FROM and 2 * len(samples) <= current.batch
     if few and not current.is_written and _one_convolution(current.terms) is not None:
-        run.note(path, "sum over time from counts of spikes")
-        total = _sum_over_time(current.terms, current.timesteps)
+        total, way = _sum_over_time(current.terms, current.timesteps)
+        run.note(path, f"sum over time from counts of spikes{way}")
         current.keep_sum(uniform, total)
         return total, current.of_samples(samples).values()
     run.note(path, "sum over time from values")
@@ -126,26 +127,45 @@ def _one_convolution(terms: tuple[Term, ...]) -> ops.SpikeConvolution | None:
     return None
 
 
-def _sum_over_time(terms: tuple[Term, ...], timesteps: int) -> Values:
-    """The sum over time of terms that are one convolution, from the counts of spikes."""
+def _sum_over_time(terms: tuple[Term, ...], timesteps: int) -> tuple[Values, str]:
+    """The sum over time of terms that are one convolution, from the counts of spikes; and how it was computed."""
     convolved, *shortcut = terms
     assert isinstance(convolved, ConvolvedSpikes)
     (convolution,), (train,) = convolved.convolutions, convolved.trains
     counted = train.counted()
     assert counted.time_weights is not None
+    # of graded spikes, that of the lowest digit
     weight = convolution.weight if train.planes == 1 else np.ascontiguousarray(convolution.weight[:, : train.channels])
+    bias = None if convolution.bias is None else convolution.bias * np.float32(timesteps)
+    shape = convolved.shape
+    if _by_tiles((*shape[:3], shape[4]), weight, convolution.geometry):
+        counts = ops.sum_words(counted.words, train.channels, counted.time_weights, convolution.amplitude)
+        total = ops.conv2d_by_tiles(counts, weight, convolution.geometry)
+        for term in shortcut:
+            assert isinstance(term, Spikes)
+            total += next(term.counted().sums_over_time())
+        return (total if bias is None else np.add(total, bias.reshape(-1, 1, 1, 1), out=total)), ", by tiles"
     convolution = replace(
         convolution,
         words=counted.words,
-        weight=weight,  # of graded spikes, that of the lowest digit
-        bias=None if convolution.bias is None else convolution.bias * np.float32(timesteps),
+        weight=weight,
+        bias=bias,
         table_bits=ops.best_table_bits(counted.firing_rate(), convolution.geometry.taps),
     )
     for term in shortcut:
         assert isinstance(term, Spikes)
         added = term.counted()
         convolution = replace(convolution, shortcut=added.words, shortcut_amplitude=added.amplitude)
-    return ops.conv2d_spikes_sum(convolution, counted.time_weights)
+    return ops.conv2d_spikes_sum(convolution, counted.time_weights), ""
+
+
+def _by_tiles(shape: tuple[int, ...], weight: Values, geometry: ops.Geometry) -> bool:
+    """Whether the convolution of dense values to this shape, (O, H', W', B), is faster than that of their digits.
+
+    Weights are turned around in each call: of 512 channels on 4x4 pixels that takes as long as the products.
+    """
+    tiles = ops.weight_gradient_by_tiles(geometry, weight.shape[1], shape) and max(geometry.padding) <= 2
+    return tiles and weight.size <= 4 * prod(shape)
 
 
 def _named(current: Current) -> str:
@@ -241,6 +261,14 @@ class Convolution:
         counts: tuple[SpikeTrain, ...] = kept["_counts"]
         return counts
 
+    def _counted_values(self) -> Values:
+        """The sum over time of the signal, (C, H, W, B)."""
+        counted = self.trains if self.signal.timesteps == 1 else self.counts()
+        first, *others = (number for train in counted for number in train.sums_over_time())
+        for other in others:
+            first += other
+        return first
+
     def _of_values(self, bias: Values | None) -> Values:
         values = signal_values(self.signal)
         flat = ops.conv2d(values.reshape(*values.shape[:3], -1), self.kernel, bias, self.geometry)
@@ -253,6 +281,11 @@ class Convolution:
         """The kernel's, given the output's."""
         if self.trains:
             constant, slope, values = gradient.as_one_term()
+            tiles = ops.weight_gradient_by_tiles(self.geometry, self.kernel.shape[1], constant.shape)
+            # spikes of one step are so few that writing the products of many weights takes longer than adding them
+            if slope is None and tiles and (self.signal.timesteps > 1 or self.kernel.size <= 4 * constant.size):
+                self.run.note(self.path, "weight gradient on counts of spikes, by tiles")
+                return ops.conv2d_weight_gradient(constant, self._counted_values(), self.geometry)
             trains, varies = self.trains, "constant gradient" if slope is None else "gradient of every step"
             if slope is None and self.signal.timesteps > 1:  # sum_t g s[t] = g sum_t s[t]
                 trains, varies = self.counts(), "by their counts"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -212,6 +212,12 @@ class SpikeTrain:
             kept["_counted"] = binary(ops.count_steps(digits, 2**self.planes - 1), self.features, self.amplitude)
         counted: SpikeTrain = kept["_counted"]
         return counted
+
+    def sums_over_time(self) -> Iterator[Values]:
+        """The weighted sums over the steps, (C, H, W, B) each, of the planes: the train's own is theirs."""
+        weights = uniform_weights(self.timesteps) if self.time_weights is None else self.time_weights
+        for plane in self.split():
+            yield ops.sum_words(plane.words, self.channels, weights, plane.amplitude)
 
     def of_samples(self, samples: NDArray[np.intp]) -> SpikeTrain:
         """The train of some of the samples."""

@@ -5,7 +5,14 @@ and within the stated bound on each level; eps is 2**-24.
 """
 
 from dsr.ops import _openmp as _openmp  # first: it decides how the compiled part is loaded
-from dsr.ops.convolution import MOST_PRODUCTS, conv2d, conv2d_input_gradient, conv2d_weight_gradient
+from dsr.ops.convolution import (
+    MOST_PRODUCTS,
+    conv2d,
+    conv2d_by_tiles,
+    conv2d_input_gradient,
+    conv2d_weight_gradient,
+    weight_gradient_by_tiles,
+)
 from dsr.ops.geometry import Geometry, mirrored_weight
 from dsr.ops.integers import (
     IntegerInput,
@@ -43,6 +50,7 @@ from dsr.ops.words import (
     count_words,
     dropout_words,
     pack_words,
+    sum_words,
     transpose_words,
     unpack_words,
 )
@@ -71,6 +79,7 @@ __all__ = [
     "best_table_bits",
     "concat_words",
     "conv2d",
+    "conv2d_by_tiles",
     "conv2d_input_gradient",
     "conv2d_neuron_spikes",
     "conv2d_spikes",
@@ -102,8 +111,10 @@ __all__ = [
     "pool_planes",
     "product_moments",
     "row_potentials",
+    "sum_words",
     "transpose_words",
     "unpack_words",
+    "weight_gradient_by_tiles",
     "weighted_sum",
     "word_count",
 ]

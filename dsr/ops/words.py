@@ -82,6 +82,33 @@ def add_words(words: Words, values: Values, amplitude: PerChannel) -> Values:
     return values
 
 
+def sum_words(words: Words, channels: int, weights: Values, amplitude: PerChannel = 1.0) -> Values:
+    """The weighted sum over the steps of spikes, (C, H, W, B), without their values at each step. EXACT.
+
+    Parameters
+    ----------
+    words : ndarray of uint32, shape (ceil(C / 32), H, W, T, B)
+        Spikes, or the digits that `count_steps` gives.
+    channels : int
+        C.
+    weights : ndarray of float32, shape (T,)
+        Of the steps; their sum is multiplied by the amplitude.
+    amplitude : float or ndarray, shape (C,)
+        What a spike is worth, on all channels or on each.
+    """
+    require_array("sum_words", 5, words=words)
+    require_array("sum_words", 1, weights=weights)
+    groups, height, width, timesteps, batch = words.shape
+    count = as_count("sum_words", "channels", channels, 0)
+    sums = new_array("sum_words", "channels", (count, height, width, batch))
+    heights = for_channels("sum_words", "amplitude", amplitude, count)
+    places = height * width
+    _core.sum_words(
+        words.reshape(groups, places, timesteps, batch), weights, heights, sums.reshape(count, places, batch)
+    )
+    return sums
+
+
 def concat_words(trains: Sequence[Words], channels: Sequence[int]) -> Words:
     """Words of so many channels each, one behind the other along the channels. EXACT."""
     counts = [as_count("concat_words", "channels", count, 0) for count in channels]

@@ -363,6 +363,7 @@ ORACLES: dict[str, Callable[..., list[Any]]] = {
     "pack_words": lambda values, out: [r.pack_words(values)],
     "unpack_words": lambda words, a, out: [r.unpack_words(words, len(out), a)],
     "add_words": lambda words, a, out: [r.add_words(words, out, a)],
+    "sum_words": lambda words, w, a, out: [r.sum_words(words[:, :, np.newaxis], len(out), w, a)[:, :, 0]],
     "count_bits": lambda words: [Number(r.count_bits(words), 0)],
     "count_words": lambda words, out: [r.count_words(words, len(out))],
     "dropout_words": lambda words, keep, seed, out: [r.dropout_words(words, float(keep), int(seed))],

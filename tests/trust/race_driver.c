@@ -246,6 +246,7 @@ static void words(const shape *s) {
     float *sum = floats(c * n);
     run.output[run.count - 1] = 1;
     check(dsr_add_words(spikes, sum, c, n, heights));
+    check(dsr_sum_words(spikes, floats(s->timesteps), out_floats(c * per_step(s)), lanes_of(s), heights));
     check(dsr_count_words(spikes, out(c * sizeof(int64_t)), c, n));
     check(dsr_count_bits(spikes, out(sizeof(double)), groups * n));
     check(dsr_compare(sum, floats(c * n), c * n, out(sizeof(double))));

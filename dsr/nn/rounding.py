@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.ops import Values
+from dsr.ops import PerChannel, Values
 
 DATA_BITS = 8
 """Of weights that read the data, whatever the others have: they are few, and the first to lose something."""
@@ -49,8 +49,25 @@ def weight_scales(weight: NDArray[np.floating[Any]], bits: int) -> NDArray[np.fl
     return best
 
 
-def rounded(weight: Values, bits: int) -> Values:
-    """The weights (O, ...) as integers of so many bits would have them."""
-    most, scale = largest_weight(bits), weight_scales(weight, bits)
+def rounded(weight: Values, bits: int, unit: PerChannel | None = None) -> Values:
+    """The weights as integers of so many bits would have them.
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (O, C / groups, KH, KW)
+        Weights.
+    bits : int
+        2 to 8.
+    unit : float or ndarray, shape (C,), optional
+        What a spike of each input channel is worth. An integer network counts spikes, so that what it rounds is the
+        product of weight and unit.
+    """
+    most, worth = largest_weight(bits), np.ones(1)
+    if isinstance(unit, np.ndarray):
+        inner = weight.shape[1]
+        groups = unit.astype(np.float64).reshape(-1, inner)
+        worth = groups.repeat(len(weight) // len(groups), axis=0).reshape(-1, inner, *[1] * (weight.ndim - 2))
+    product = weight.astype(np.float64) * worth
+    scale = weight_scales(product, bits)
     by_channel = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
-    return np.asarray(np.clip(np.rint(weight / by_channel), -most, most) * by_channel, np.float32)
+    return np.asarray(np.clip(np.rint(product / by_channel), -most, most) * by_channel / worth, np.float32)

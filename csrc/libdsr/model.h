@@ -75,7 +75,8 @@ typedef struct {
     float *rows;             /* of thresholds, see dsr_thresholds */
     size_t last_reader;      /* number of the last step that reads it */
     size_t reader_count;
-    int is_fused; /* a convolution of spikes that only neurons read: their step does it, and it has no signal */
+    int reads_frame; /* neurons that read nothing but what depends on the frame alone */
+    int is_fused;    /* a convolution of spikes that only neurons read: their step does it, and it has no signal */
 } model_step;
 
 struct dsr_model {
@@ -84,6 +85,7 @@ struct dsr_model {
     float leak; /* of the output's mean over time */
     model_step *steps;
     int is_ready;
+    int looks_ahead; /* what depends on the frame alone is read by neurons alone, which can do frame after frame */
 };
 
 static inline size_t step_pixels(const model_step *step) {

@@ -12,7 +12,8 @@ from dsr import data, train
 from dsr.__main__ import main
 from dsr.data.preprocessing import Preprocessing
 from dsr.deploy.lowering import lower
-from dsr.nn.rounding import rounded, weight_scales
+from dsr.nn.fast_layers import PooledConv2d
+from dsr.nn.rounding import integers_of, rounded, shifts_sum, summand, weight_scales
 from dsr.train import run_folder
 
 
@@ -38,6 +39,31 @@ def test_rounded_weights_are_few_and_near():
             assert len(np.unique(channel)) <= 2**bits - 1
         assert np.abs(near - weight).max() <= 0.71 * np.abs(weight).max()
     np.testing.assert_allclose(rounded(weight, 8), weight, atol=0.51 * np.abs(weight).max() / 127)
+
+
+def test_kernels_that_pool_are_sums_of_rounded_ones():
+    """Of so many bits, which are what files store; their sums have 8. The scale is that of the least squared error."""
+    rng = np.random.default_rng(0)
+    layer = PooledConv2d(5, 6, 3)
+    layer.weight.value[:] = rng.normal(size=(6, 5, 3, 3)) * rng.uniform(0.1, 10, (6, 1, 1, 1))
+    kernel = layer.kernel()
+    np.testing.assert_allclose(summand(4 * kernel), layer.weight.value, atol=1e-5)
+    assert summand(rng.normal(size=(6, 5, 4, 4))) is None and summand(layer.weight.value) is None
+    for bits in (2, 4, 8):
+        scale, near = weight_scales(kernel, bits), rounded(kernel, bits)
+        integers = integers_of(kernel, scale, bits)
+        part = summand(integers)
+        np.testing.assert_array_equal(part, np.rint(part))
+        np.testing.assert_array_equal(shifts_sum(part), integers)
+        assert np.abs(part).max() <= 2 ** (bits - 1) - 1 and np.abs(integers).max() <= 127
+        np.testing.assert_allclose(near, integers * scale.reshape(-1, 1, 1, 1), rtol=1e-6)
+        np.testing.assert_array_equal(
+            integers_of(near, weight_scales(near, bits), bits), integers, "it is rounded once"
+        )
+    np.testing.assert_allclose(near, kernel, atol=0.04 * np.abs(kernel).max())
+    few = np.abs(rounded(kernel, 4) - kernel).mean()
+    plain = kernel / (np.abs(kernel).max(axis=(1, 2, 3), keepdims=True) / 7)
+    assert few < np.abs((np.rint(plain) - plain) * kernel / plain).mean(), "better than sums of so many bits"
 
 
 def small(weight_bits):

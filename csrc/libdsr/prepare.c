@@ -90,7 +90,7 @@ static size_t pack_channel(const model_term *term, size_t o, int16_t *packed, in
             block = row / rows;
             c = (column){0};
         }
-        const int weight = byte_of(term->bytes, o * inner * taps + i);
+        const int weight = weight_of(term, o * inner * taps + i);
         const size_t part = part_of(&c, weight, fits_always);
         parts = part >= parts ? part + 1 : parts;
         const size_t at = (o / DSR_INTEGER_ROW * term->blocks + block) * term->block_rows + 1 + row % rows;

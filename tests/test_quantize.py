@@ -173,6 +173,9 @@ def test_what_the_command_refuses(run, capsys):  # noqa: F811
     assert "--bits: expected an integer from 2 to 8, got '9'" in error_of(capsys, "quantize", run, "--bits", "9")
     words = error_of(capsys, "quantize", run, "--learning-rate", "0.1")
     assert "--learning-rate: expected --epochs with it, got none" in words
+    for out in (run, run / "nowhere" / "a.safetensors"):  # told before anything is trained
+        words = error_of(capsys, "quantize", run, "--epochs", "1000", "--out", out)
+        assert f"--out: expected a file in a folder that exists, got '{out}'" in words
 
 
 def by_channel(weight_bits):

@@ -102,6 +102,12 @@ class Stream:
         arguments = _pointer(array), int(moves), _size(timesteps), _size(samples), ctypes.byref(rule), _pointer(rates)
         return *self._call("dsr_stream_exit", *arguments, steps), rates, list(steps)
 
+    def passes(self) -> int:
+        """Over the layers, of the last run."""
+        function = self.c.dsr_stream_passes
+        function.restype = ctypes.c_size_t
+        return function(self.handle)
+
     def free(self) -> None:
         self.c.dsr_stream_free(self.handle)
 

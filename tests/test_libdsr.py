@@ -230,6 +230,27 @@ def test_damaged_models_under_sanitizers(content, tmp_path):
     assert (ran.returncode, ran.stdout) == (0, f"{len(cases)}\n"), ran.stderr
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_sanitizer_sees_memory_come_and_go(compiler, tmp_path):
+    """Else what reads released memory would find that of the next operation, and nothing would be said."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    ops, source = libdsr.ROOT / "csrc" / "ops", tmp_path / "late.c"
+    source.write_text(
+        f'#include "{ops / "ops.h"}"\n'
+        "int main(int count, char **unused) {\n"
+        "    (void)unused;\n"
+        "    float *numbers = dsr_scratch(100, sizeof *numbers);\n"
+        "    dsr_release(numbers);\n"
+        "    return (int)numbers[count];\n"
+        "}\n"
+    )
+    command = [compiler, *FLAGS, "-fsanitize=address", source, ops / "scratch.c", "-o", tmp_path / "late"]
+    subprocess.run(command, check=True)
+    ran = subprocess.run([tmp_path / "late"], capture_output=True, text=True)
+    assert ran.returncode != 0 and "heap-use-after-free" in ran.stderr
+
+
 def test_fuzz_the_reader(content, tmp_path):
     if shutil.which("clang") is None:
         pytest.skip("no clang here")

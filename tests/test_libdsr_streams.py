@@ -142,14 +142,79 @@ def test_streams(library, name):
     library.free(model)
 
 
+def skip_of_the_data():
+    """A convolution of the data is added behind neurons."""
+    body = dsr.Sequential(dsr.Conv2d(2, 4, 3, padding=1), dsr.IF(0.3))
+    return dsr.Sequential(dsr.Residual(body, dsr.Conv2d(2, 4, 1)), dsr.IF(0.7), dsr.Flatten(), dsr.Linear(144, 3))
+
+
+def values_side_by_side():
+    """Values beside spikes, pooled, and convolved as values."""
+    return dsr.Sequential(
+        dsr.Conv2d(2, 4, 3, padding=1),
+        dsr.IF(0.7),
+        dsr.Conv2d(4, 2, 3, padding=1),
+        dsr.Concat(dsr.Identity(), dsr.IF(0.3)),
+        dsr.AvgPool2d(2),
+        dsr.Conv2d(4, 3, 2),
+        dsr.IF(0.5),
+        dsr.Flatten(),
+        dsr.Linear(12, 3),
+    )
+
+
+OF_INTEGERS = "cifar_fast", "shortcuts", "signals", "trains side by side, gates, maxima", "skip"
+MORE = {"skip": (skip_of_the_data, (2, 6, 6)), "values": (values_side_by_side, (2, 6, 6))}
+
+
+SILENT = {"sew_and"}  # of these samples
+
+
+@pytest.mark.parametrize("name", [*sorted({*NETWORKS, *MORE} - SILENT), *(f"integers: {name}" for name in OF_INTEGERS)])
+def test_time_steps_that_are_done_at_once(library, name):
+    """A run does all of its time steps in one pass over the layers, with the bits of the steps one by one."""
+    kind, own = "integers: " in name, name.removeprefix("integers: ")
+    if own in NETWORKS | MORE:
+        make, features = (NETWORKS | MORE)[own]
+        network = shaken(make())
+        model = dsr.quantize(network, frames_of(features, 1, 20)[0]) if kind else lower(network, features)
+    else:
+        model, _ = quantised(own)
+        features = model.features
+    content = packed(model)
+    model, frames = loaded(library, content), frames_of(features, 5, 3)
+    stream = started(library, model, 4)
+    one_by_one = started(library, model, 3)
+    for moves in (False, True):
+        data = frames if moves else frames[0]
+        so_far = stepped(one_by_one, frames if moves else [data] * 5)
+        assert len(np.unique(so_far)) > 2
+        np.testing.assert_array_equal(stream.run(data, moves, 5, 3)[2], so_far[-1])
+        # frames are looked at ahead of time unless something but neurons reads them too
+        assert stream.passes() == (5 if moves and own == "skip" else 1)
+        np.testing.assert_array_equal(stream.run(data, moves, 2, 3)[2], so_far[1])
+        assert one_by_one.reset() == (libdsr.OK, "")
+    for each in (stream, one_by_one):
+        each.free()
+    library.free(model)
+
+
 def test_a_static_sample_is_a_stream_of_equal_frames(library):
+    """At any number of steps at once, of which there are 32 at most, and 256 of all samples."""
     make, features = NETWORKS["digits"]
     model = loaded(library, packed(lower(shaken(make()), features)))
     frame, stream = frames_of(features, 1, 4)[0], started(library, model, 4)
-    so_far = stepped(stream, [frame] * 4)
-    for t in range(1, 5):
+    so_far = stepped(stream, [frame] * 70)
+    for t, passes in ((1, 1), (3, 1), (4, 1), (32, 1), (33, 2), (70, 3), (5, 1)):
         np.testing.assert_array_equal(stream.run(frame, False, t, 4)[2], so_far[t - 1])
+        assert stream.passes() == passes
+    np.testing.assert_array_equal(stream.run(np.array([frame] * 70), True, 70, 4)[2], so_far[-1])
+    many = started(library, model, 50)
+    np.testing.assert_array_equal(many.run(frame, False, 12, 4)[2], so_far[11])
+    assert many.passes() == 3
+    assert stream.leave(frame, False, 6, 4, Exit(libdsr.MARGIN, np.inf, 1))[3] == [6] * 4 and stream.passes() == 6
     stream.free()
+    many.free()
     library.free(model)
 
 

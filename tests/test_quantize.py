@@ -12,7 +12,8 @@ from dsr import data, train
 from dsr.__main__ import main
 from dsr.data.preprocessing import Preprocessing
 from dsr.deploy.lowering import lower
-from dsr.nn.rounding import rounded, weight_scales
+from dsr.nn.fast_layers import PooledConv2d
+from dsr.nn.rounding import integers_of, rounded, shifts_sum, summand, weight_scales
 from dsr.train import run_folder
 
 
@@ -38,6 +39,31 @@ def test_rounded_weights_are_few_and_near():
             assert len(np.unique(channel)) <= 2**bits - 1
         assert np.abs(near - weight).max() <= 0.71 * np.abs(weight).max()
     np.testing.assert_allclose(rounded(weight, 8), weight, atol=0.51 * np.abs(weight).max() / 127)
+
+
+def test_kernels_that_pool_are_sums_of_rounded_ones():
+    """Of so many bits, which are what files store; their sums have 8. The scale is that of the least squared error."""
+    rng = np.random.default_rng(0)
+    layer = PooledConv2d(5, 6, 3)
+    layer.weight.value[:] = rng.normal(size=(6, 5, 3, 3)) * rng.uniform(0.1, 10, (6, 1, 1, 1))
+    kernel = layer.kernel()
+    np.testing.assert_allclose(summand(4 * kernel), layer.weight.value, atol=1e-5)
+    assert summand(rng.normal(size=(6, 5, 4, 4))) is None and summand(layer.weight.value) is None
+    for bits in (2, 4, 8):
+        scale, near = weight_scales(kernel, bits), rounded(kernel, bits)
+        integers = integers_of(kernel, scale, bits)
+        part = summand(integers)
+        np.testing.assert_array_equal(part, np.rint(part))
+        np.testing.assert_array_equal(shifts_sum(part), integers)
+        assert np.abs(part).max() <= 2 ** (bits - 1) - 1 and np.abs(integers).max() <= 127
+        np.testing.assert_allclose(near, integers * scale.reshape(-1, 1, 1, 1), rtol=1e-6)
+        np.testing.assert_array_equal(
+            integers_of(near, weight_scales(near, bits), bits), integers, "it is rounded once"
+        )
+    np.testing.assert_allclose(near, kernel, atol=0.04 * np.abs(kernel).max())
+    few = np.abs(rounded(kernel, 4) - kernel).mean()
+    plain = kernel / (np.abs(kernel).max(axis=(1, 2, 3), keepdims=True) / 7)
+    assert few < np.abs((np.rint(plain) - plain) * kernel / plain).mean(), "better than sums of so many bits"
 
 
 def small(weight_bits):
@@ -147,3 +173,62 @@ def test_what_the_command_refuses(run, capsys):  # noqa: F811
     assert "--bits: expected an integer from 2 to 8, got '9'" in error_of(capsys, "quantize", run, "--bits", "9")
     words = error_of(capsys, "quantize", run, "--learning-rate", "0.1")
     assert "--learning-rate: expected --epochs with it, got none" in words
+    for out in (run, run / "nowhere" / "a.safetensors"):  # told before anything is trained
+        words = error_of(capsys, "quantize", run, "--epochs", "1000", "--out", out)
+        assert f"--out: expected a file in a folder that exists, got '{out}'" in words
+
+
+def by_channel(weight_bits):
+    """Thresholds of each channel, which go into the weights above: of spikes, groups of them, sums, pooled and flat."""
+    rng = np.random.default_rng(3)
+
+    def fire(channels):
+        return dsr.IF(rng.uniform(0.05, 0.4, channels).astype(np.float32))
+
+    body = dsr.Sequential(
+        dsr.Conv2d(1, 6, 3),
+        fire(6),
+        dsr.Conv2d(6, 6, 3, padding=1, groups=3, bias=False),
+        dsr.BatchNorm(6),
+        fire(6),
+        dsr.Concat(dsr.Identity(), dsr.Sequential(dsr.Conv2d(6, 2, 1), fire(2))),
+        dsr.Conv2d(8, 5, 1),
+        fire(5),
+        dsr.AvgPool2d(3),
+        dsr.Flatten(),
+        dsr.Linear(20, 7),
+        fire(7),
+        dsr.Residual(dsr.Identity(), dsr.Identity()),
+        dsr.Linear(7, 3),
+    )
+    return dsr.Network(body, 4, seed=1, weight_bits=weight_bits)
+
+
+def test_thresholds_of_channels_are_rounded_once():
+    """The integers of training are those of the integer network, whose spikes are those of the network's passes."""
+    net = by_channel(3)
+    for path, parameter in net.parameters():
+        parameter.value[...] *= 5 if path.endswith("weight") else 1  # so that neurons fire
+    images = np.random.default_rng(0).normal(size=(300, 1, 8, 8)).astype(np.float32)
+    for _ in range(20):
+        net.forward(images, training=True)
+    model = dsr.quantize(net, images)
+    taps = [t.weight for s in model.steps for t in getattr(s, "terms", ())]
+    layers = dict(net.body.walk())
+    worth = {path: layer.v_threshold.value for path, layer in layers.items() if isinstance(layer, dsr.IF)}
+    units = {
+        "2": worth["1"].reshape(3, 1, 2).repeat(2, axis=1).reshape(6, 2),
+        "5.1.0": worth["4"],
+        "6": np.concatenate([worth["4"], worth["5.1.1"]]),
+        "10": worth["7"].repeat(4),
+        "13": worth["11"],
+    }
+    for found, (path, unit) in zip(taps[1:], [*units.items(), ("13", worth["11"])], strict=True):
+        weight = layers[path].weight.value
+        product = weight.reshape(*found.shape) * unit.reshape(-1, found.shape[1], 1, 1).astype(np.float64)
+        scale = weight_scales(product, 3).reshape(-1, 1, 1, 1)
+        np.testing.assert_array_equal(found, np.clip(np.rint(product / scale), -3, 3), err_msg=path)
+        np.testing.assert_array_equal(np.abs(found).max(axis=(1, 2, 3)), 3, err_msg=path)
+    rates, expected = model.run(images), net.forward(images)
+    assert expected.std() > 0.1
+    assert (np.abs(rates - expected) > 1e-3).mean() < 0.05 and np.abs(rates - expected).mean() < 0.02 * expected.std()

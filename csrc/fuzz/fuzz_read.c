@@ -20,7 +20,7 @@ static double sum_of_term(const model_term *term, size_t channels) {
     const dsr_conv *c = &term->conv;
     double sum = sum_of_integers(term->weight, channels);
     for (size_t k = 0; term->bytes && k < c->out_channels * (c->in_channels / c->groups) * c->y.taps * c->x.taps; k++)
-        sum += byte_of(term->bytes, k);
+        sum += weight_of(term, k);
     return sum;
 }
 

@@ -70,7 +70,8 @@ DSR_API dsr_model_status dsr_stream_reset(dsr_stream *stream, const size_t *samp
 
 /* Rates [samples][outputs] of static samples, [samples][inputs], given to all `timesteps`; or, with `moves`, of samples
  * with a frame for each time step, [timesteps][samples][inputs]. At most as many samples as the stream has; it begins
- * anew before and after. */
+ * anew before and after. Of few samples up to 32 time steps are done at once: memory for that is allocated by the first
+ * run that has use for it, and kept; where there is none, they are done one by one. */
 DSR_API dsr_model_status dsr_stream_run(dsr_stream *stream, const float *data, int moves, size_t timesteps,
                                         size_t samples, float *rates, char *message);
 
@@ -90,6 +91,9 @@ typedef struct {
 DSR_API dsr_model_status dsr_stream_exit(dsr_stream *stream, const float *data, int moves, size_t timesteps,
                                          size_t samples, const dsr_exit *rule, float *rates, size_t *steps,
                                          char *message);
+
+/* How often the last run of a stream went over the layers of its model; with early exit, once for each time step. */
+DSR_API size_t dsr_stream_passes(const dsr_stream *stream);
 
 /* One run, as a stream of its own: memory is allocated for this call. */
 DSR_API dsr_model_status dsr_model_run(const dsr_model *model, const float *data, int moves, size_t timesteps,

@@ -16,12 +16,12 @@ void dsr_see_integers(dsr_stream *s, const float *data) {
         }
 }
 
-/* ---- currents, as rows [ceil(C / 64)][P][B][64] */
+/* ---- currents, as rows [ceil(C / 64)][P][L][64] */
 
 /* Adds a signal times a weight for each channel to rows. */
 static void add_signal(const dsr_stream *s, const model_term *term, size_t number, int32_t *rows) {
     const model_step *from = step_of(s, number);
-    const size_t n = step_pixels(from) * s->samples;
+    const size_t n = step_pixels(from) * lanes_of(s, from);
     for (size_t c = 0; c < from->channels; c++) {
         int32_t *to = rows + c / DSR_INTEGER_ROW * n * DSR_INTEGER_ROW + c % DSR_INTEGER_ROW;
         if (!from->amplitudes) {
@@ -39,14 +39,17 @@ static void add_signal(const dsr_stream *s, const model_term *term, size_t numbe
     }
 }
 
-static size_t row_bytes(const dsr_stream *s, const model_step *step) {
-    return blocks_of(step->channels, DSR_INTEGER_ROW) * step_pixels(step) * s->samples * DSR_INTEGER_ROW *
-           sizeof(int32_t);
+static size_t row_pixels(const model_step *step) {
+    return blocks_of(step->channels, DSR_INTEGER_ROW) * step_pixels(step);
+}
+
+static size_t row_bytes(const model_step *step, size_t lanes) {
+    return row_pixels(step) * lanes * DSR_INTEGER_ROW * sizeof(int32_t);
 }
 
 void dsr_keep_current(dsr_stream *s, size_t number) {
     const model_step *step = step_of(s, number);
-    memset(s->kept[number], 0, row_bytes(s, step));
+    memset(s->kept[number], 0, row_bytes(step, s->samples));
     for (uint32_t i = 0; i < step->input_count; i++) {
         const model_term *term = &step->terms[i];
         dsr_conv conv = term->conv;
@@ -79,11 +82,11 @@ typedef struct {
 /* Rows that may be added to. */
 static int32_t *own_rows(dsr_stream *s, size_t number, integer_current *current) {
     if (current->rows != s->rows) {
-        const size_t bytes = row_bytes(s, step_of(s, number));
+        const model_step *step = step_of(s, number);
         if (current->rows)
-            memcpy(s->rows, current->rows, bytes);
+            repeat_steps(current->rows, s->rows, row_pixels(step), s->steps, s->samples * DSR_INTEGER_ROW);
         else
-            memset(s->rows, 0, bytes);
+            memset(s->rows, 0, row_bytes(step, s->steps * s->samples));
         current->rows = s->rows;
     }
     return current->rows;
@@ -99,13 +102,13 @@ static void add_taps(dsr_stream *s, size_t number, integer_current *current, uin
     const size_t source = step_of(s, number)->inputs[which];
     const model_term *term = &step_of(s, number)->terms[which];
     const model_step *from = step_of(s, source);
-    const size_t plane = signal_numbers(from) / from->planes * s->samples;
+    const size_t plane = signal_numbers(from) / from->planes * lanes_of(s, from);
     plane_taps taps = {.conv = term->conv};
-    taps.conv.lanes = s->samples;
+    taps.conv.lanes = lanes_of(s, from);
     for (size_t k = 0; k < from->planes; k++) {
         taps.words = (const uint32_t *)s->signals[source] + k * plane;
         taps.shift = (unsigned)term->shift + (unsigned)k;
-        taps.table_bits = dsr_table_bits(taps.words, plane, (double)(step_numbers(from) * s->samples),
+        taps.table_bits = dsr_table_bits(taps.words, plane, (double)(step_numbers(from) * taps.conv.lanes),
                                          term->conv.y.taps * term->conv.x.taps);
         for (size_t part = 0; part < term->parts; part++) {
             taps.packed = term->packed + part * term->part;
@@ -143,6 +146,7 @@ static void fire(dsr_stream *s, size_t number) {
     const model_step *step = step_of(s, number);
     integer_current current = current_of(s, number, 1);
     const dsr_after_integer_conv after = {.current = current.rows,
+                                          .one_step = current.rows != s->rows,
                                           .bias = step->start,
                                           .shortcut_weight = current.shortcut_weight,
                                           .shortcut = current.shortcut,
@@ -153,11 +157,11 @@ static void fire(dsr_stream *s, size_t number) {
     plane_taps *last = &current.last;
     if (!last->words) {
         last->conv = no_convolution(step);
-        last->conv.lanes = s->samples;
+        last->conv.lanes = lanes_of(s, step);
         last->table_bits = 1;
     }
     check(s, dsr_integer_conv2d_neuron_spikes(last->words, (dsr_integer_weights){last->packed, 1}, s->signals[number],
-                                              last->conv, 1, last->shift, last->table_bits, after));
+                                              last->conv, s->steps, last->shift, last->table_bits, after));
 }
 
 /* ---- the output */
@@ -168,25 +172,32 @@ static int64_t next_sum(int64_t sum, int32_t leak, int64_t number) {
     return ((sum * leak + (1 << (DSR_DECAY_BITS - 1))) >> DSR_DECAY_BITS) + (number << DSR_DECAY_BITS);
 }
 
+/* Where the sum over time of an output is, given its lane [T][B]. */
+static size_t sum_of(const dsr_stream *s, size_t output, size_t lane) {
+    return output * s->samples + lane % s->samples;
+}
+
 static void read_current(dsr_stream *s, size_t number) {
     const model_step *step = step_of(s, number);
     integer_current current = current_of(s, number, 0);
-    const size_t n = step_pixels(step) * s->samples;
+    const size_t pixels = step_pixels(step), lanes = s->steps * s->samples;
     add_plane(s, number, &current, &current.last);
+    const int32_t *rows = current.rows ? own_rows(s, number, &current) : NULL;
     for (size_t c = 0; c < step->channels && s->status == DSR_MODEL_OK; c++)
-        for (size_t i = 0; i < n; i++) {
-            const size_t at = (c / DSR_INTEGER_ROW * n + i) * DSR_INTEGER_ROW + c % DSR_INTEGER_ROW;
-            s->sums[c * n + i] += step->start[c] + (current.rows ? current.rows[at] : 0);
+        for (size_t i = 0; i < pixels * lanes; i++) {
+            const size_t at = (c / DSR_INTEGER_ROW * pixels * lanes + i) * DSR_INTEGER_ROW + c % DSR_INTEGER_ROW;
+            s->sums[sum_of(s, c * pixels + i / lanes, i % lanes)] += step->start[c] + (rows ? rows[at] : 0);
         }
 }
 
 static void read_spikes(dsr_stream *s, const model_step *step) {
     const uint32_t *words = s->signals[step->inputs[0]];
-    const size_t n = step_pixels(step) * s->samples;
+    const size_t pixels = step_pixels(step), lanes = s->steps * s->samples, n = pixels * lanes;
     for (size_t c = 0; c < step->channels; c++)
-        for (size_t i = 0; i < n; i++)
-            s->sums[c * n + i] =
-                next_sum(s->sums[c * n + i], step->leak, words[c / DSR_WORD * n + i] >> c % DSR_WORD & 1u);
+        for (size_t i = 0; i < n; i++) {
+            int64_t *sum = &s->sums[sum_of(s, c * pixels + i / lanes, i % lanes)];
+            *sum = next_sum(*sum, step->leak, words[c / DSR_WORD * n + i] >> c % DSR_WORD & 1u);
+        }
 }
 
 void dsr_do_integers(dsr_stream *s, size_t number) {
@@ -199,6 +210,6 @@ void dsr_do_integers(dsr_stream *s, size_t number) {
         read_current(s, number);
     else
         read_spikes(s, step);
-    for (size_t l = 0; l < s->samples; l++)
-        s->counts[l] = next_sum(s->counts[l], step->leak, 1);
+    for (size_t l = 0; l < s->steps * s->samples; l++)
+        s->counts[l % s->samples] = next_sum(s->counts[l % s->samples], step->leak, 1);
 }

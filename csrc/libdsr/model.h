@@ -35,7 +35,10 @@ typedef struct {
     const int32_t *weight; /* [C] of what is added */
     dsr_conv conv;         /* without lanes */
     int shift;
-    const uint32_t *bytes; /* weights [O][C / groups][KH][KW] of 8 bits with a sign, four in a word, the lowest first */
+    /* weights [O][C / groups][KH][KW] of 8 bits with a sign, four in a word, the lowest first; or [KH - 1][KW - 1] of
+     * which the kernel is the sum of the four shifts */
+    const uint32_t *bytes;
+    int is_sum;
     /* once the model is ready: `parts` times what dsr_integer_conv2d_spikes wants, `part` numbers each; their sum is
      * meant, more than one where 16 bits could not hold sums. Of weights over the data there is one. */
     int16_t *packed;
@@ -75,7 +78,8 @@ typedef struct {
     float *rows;             /* of thresholds, see dsr_thresholds */
     size_t last_reader;      /* number of the last step that reads it */
     size_t reader_count;
-    int is_fused; /* a convolution of spikes that only neurons read: their step does it, and it has no signal */
+    int reads_frame; /* neurons that read nothing but what depends on the frame alone */
+    int is_fused;    /* a convolution of spikes that only neurons read: their step does it, and it has no signal */
 } model_step;
 
 struct dsr_model {
@@ -84,6 +88,7 @@ struct dsr_model {
     float leak; /* of the output's mean over time */
     model_step *steps;
     int is_ready;
+    int looks_ahead; /* what depends on the frame alone is read by neurons alone, which can do frame after frame */
 };
 
 static inline size_t step_pixels(const model_step *step) {
@@ -118,10 +123,23 @@ static inline size_t multiply(size_t a, size_t b) {
     return b && a > (size_t)MOST_NUMBERS / b ? (size_t)MOST_NUMBERS + 1 : a * b;
 }
 
-/* The weight number i of a term. */
 static inline int byte_of(const uint32_t *bytes, size_t i) {
     const int byte = (int)(bytes[i / 4] >> 8 * (i % 4) & 255);
     return byte < 128 ? byte : byte - 256;
+}
+
+/* The weight number i of a term, [O][C / groups][KH][KW]. */
+static inline int weight_of(const model_term *term, size_t i) {
+    if (!term->is_sum)
+        return byte_of(term->bytes, i);
+    const size_t height = term->conv.y.taps, width = term->conv.x.taps;
+    const size_t kernel = i / (height * width), y = i / width % height, x = i % width;
+    int sum = 0;
+    for (size_t dy = 0; dy < 2; dy++)
+        for (size_t dx = 0; dx < 2; dx++)
+            if (y >= dy && y - dy < height - 1 && x >= dx && x - dx < width - 1)
+                sum += byte_of(term->bytes, (kernel * (height - 1) + y - dy) * (width - 1) + x - dx);
+    return sum;
 }
 
 /* Writes a message, and gives the status. */

@@ -26,7 +26,8 @@ static void *take(dsr_stream *s, size_t a, size_t b, size_t bytes) {
 
 /* The same for an array of the samples. */
 static void *take_array(dsr_stream *s, size_t outer, size_t numbers, size_t bytes, int is_state) {
-    void *memory = multiply(outer, numbers) > MOST_NUMBERS ? NULL : take(s, outer * numbers, s->batch, bytes);
+    const size_t count = multiply(outer, numbers);
+    void *memory = take(s, count, s->batch, bytes);
     if (memory)
         s->arrays[s->array_count++] = (sample_array){memory, outer, numbers * bytes, is_state};
     else if (s->status == DSR_MODEL_OK)
@@ -34,15 +35,23 @@ static void *take_array(dsr_stream *s, size_t outer, size_t numbers, size_t byte
     return memory;
 }
 
+/* The same for the samples at all time steps that are done at once. */
+static void *take_lanes(dsr_stream *s, size_t numbers, size_t bytes) {
+    return take(s, numbers, multiply(s->batch, s->most_steps), bytes);
+}
+
 static size_t rows_of(const model_step *step, size_t row) {
     return multiply(blocks_of(step->channels, row), step_pixels(step));
 }
 
-/* Whether a step reads spikes as values. */
-static int unpacks(const dsr_model *model, const model_step *step) {
+/* Whether a step reads spikes as values, or what follows from the frame alone at every time step. */
+static int needs_scratch(const dsr_stream *s, const model_step *step, const model_step *from) {
+    if (!from->amplitudes)
+        return s->most_steps > 1 && from->steady && !step->steady &&
+               (step->kind == STEP_SUM || step->kind == STEP_CONCAT);
     switch (step->kind) {
     case STEP_CONVOLUTION:
-        return !convolves_spikes(model, step);
+        return !convolves_spikes(s->model, step);
     case STEP_SUM:
     case STEP_AVERAGE_POOL:
     case STEP_NEURONS:
@@ -87,7 +96,7 @@ static void place_signals(dsr_stream *s) {
         else if (has_signal(step_of(s, i)))
             find_slot(s, i, slots, &count, slot_of);
     for (size_t k = 0; k < count && s->status == DSR_MODEL_OK; k++)
-        slots[k].at = take(s, slots[k].numbers, s->batch, 4);
+        slots[k].at = take_lanes(s, slots[k].numbers, 4);
     for (size_t i = 0; i < steps && s->status == DSR_MODEL_OK; i++)
         if (!step_of(s, i)->steady && has_signal(step_of(s, i)))
             s->signals[i] = slots[slot_of[i]].at;
@@ -115,22 +124,32 @@ static void place_state(dsr_stream *s) {
 }
 
 static void place_scratch(dsr_stream *s) {
-    size_t values = 0, rows = 0, channels = 1;
+    size_t values = 0, rows = 0, channels = 1, before = 0, after = 0, spikes = 0;
     for (size_t i = 0; i < s->model->step_count; i++) {
         const model_step *step = step_of(s, i);
         const size_t needed = step->terms ? rows_of(step, DSR_INTEGER_ROW) : 0;
         rows = needed > rows ? needed : rows;
         if (step->kind == STEP_SUM && step->channels > channels)
             channels = step->channels;
-        for (uint32_t k = 0; k < step->input_count && unpacks(s->model, step); k++) {
+        if (step->reads_frame && s->most_steps > 1 && signal_numbers(step) > spikes)
+            spikes = signal_numbers(step);
+        if (step->kind == STEP_CONVOLUTION && !step->steady && !convolves_spikes(s->model, step) && s->most_steps > 1) {
+            const size_t inputs = step_numbers(step_of(s, step->inputs[0]));
+            before = inputs > before ? inputs : before;
+            after = step_numbers(step) > after ? step_numbers(step) : after;
+        }
+        for (uint32_t k = 0; k < step->input_count; k++) {
             const model_step *from = step_of(s, step->inputs[k]);
-            values = from->amplitudes && step_numbers(from) > values ? step_numbers(from) : values;
+            values = needs_scratch(s, step, from) && step_numbers(from) > values ? step_numbers(from) : values;
         }
     }
     const model_step *last = step_of(s, s->model->step_count - 1);
     values = last->amplitudes && step_numbers(last) > values ? step_numbers(last) : values;
-    s->scratch = take(s, values, s->batch, sizeof *s->scratch);
-    s->rows = take(s, multiply(rows, DSR_INTEGER_ROW), s->batch, sizeof *s->rows);
+    s->scratch = take_lanes(s, values, sizeof *s->scratch);
+    s->rows = take_lanes(s, multiply(rows, DSR_INTEGER_ROW), sizeof *s->rows);
+    s->before = take(s, before, s->batch, sizeof *s->before);
+    s->after = take(s, after, s->batch, sizeof *s->after);
+    s->spikes = take(s, spikes, s->batch, 4);
     s->ones = take(s, channels, 1, sizeof *s->ones);
     s->zeros = take(s, channels, 1, sizeof *s->zeros);
     s->numbers = take(s, 1, s->batch, sizeof *s->numbers);
@@ -147,7 +166,7 @@ dsr_model_status dsr_stream_plan(dsr_stream *s) {
     s->potentials = calloc(steps, sizeof *s->potentials);
     s->kept = calloc(steps, sizeof *s->kept);
     s->arrays = calloc(3 * steps + 2, sizeof *s->arrays); /* signal, potentials and kept current of each; the output */
-    s->blocks = calloc(3 * steps + 2 + 6, sizeof *s->blocks);
+    s->blocks = calloc(3 * steps + 2 + 9, sizeof *s->blocks);
     if (!s->signals || !s->potentials || !s->kept || !s->arrays || !s->blocks)
         return DSR_MODEL_NO_MEMORY;
     place_signals(s);
@@ -159,6 +178,8 @@ dsr_model_status dsr_stream_plan(dsr_stream *s) {
 }
 
 void dsr_stream_release(dsr_stream *s) {
+    if (s->whole)
+        dsr_stream_release(s->whole);
     for (size_t i = 0; i < s->block_count; i++)
         dsr_release(s->blocks[i]);
     free(s->signals);

@@ -90,7 +90,7 @@ static size_t pack_channel(const model_term *term, size_t o, int16_t *packed, in
             block = row / rows;
             c = (column){0};
         }
-        const int weight = byte_of(term->bytes, o * inner * taps + i);
+        const int weight = weight_of(term, o * inner * taps + i);
         const size_t part = part_of(&c, weight, fits_always);
         parts = part >= parts ? part + 1 : parts;
         const size_t at = (o / DSR_INTEGER_ROW * term->blocks + block) * term->block_rows + 1 + row % rows;
@@ -144,9 +144,26 @@ static void find_readers(dsr_model *model) {
     }
 }
 
+static void find_frames(dsr_model *model) {
+    model->looks_ahead = 1;
+    for (size_t i = 0; i < model->step_count; i++) {
+        model_step *step = &model->steps[i];
+        uint32_t steady = 0;
+        for (uint32_t k = 0; k < step->input_count; k++)
+            steady += model->steps[step->inputs[k]].steady != 0;
+        step->reads_frame = (step->kind == STEP_NEURONS || step->kind == STEP_INTEGER_NEURONS) && steady > 0 &&
+                            steady == step->input_count;
+        if (!step->steady && steady && !step->reads_frame)
+            model->looks_ahead = 0;
+    }
+    if (model->steps[model->step_count - 1].steady)
+        model->looks_ahead = 0;
+}
+
 static dsr_model_status make_ready(dsr_model *model) {
     size_t left = MOST_PACKED;
     find_readers(model);
+    find_frames(model);
     for (size_t i = 0; i < model->step_count; i++) {
         model_step *step = &model->steps[i];
         int good = 1;

@@ -19,9 +19,12 @@ static void read_taps(reader *r, model_term *term, const model_step *step, const
     const size_t taps = multiply(term->conv.y.taps, term->conv.x.taps);
     require(r, !from->amplitudes || taps <= DSR_MOST_TAPS, "has a kernel of too many taps");
     term->shift = (int)read_signed(r, from->amplitudes ? 0 : LEAST_SHIFT, MOST_SHIFT, "has a shift out of range");
+    term->is_sum = read_flag(r);
+    require(r, !term->is_sum || (term->conv.y.taps > 1 && term->conv.x.taps > 1), "has a sum of kernels of nothing");
     if (r->bad)
         return;
-    const size_t count = multiply(multiply(step->channels, from->channels / term->conv.groups), taps);
+    const size_t stored = term->is_sum ? (term->conv.y.taps - 1) * (term->conv.x.taps - 1) : taps;
+    const size_t count = multiply(multiply(step->channels, from->channels / term->conv.groups), stored);
     term->bytes = read_words(r, blocks_of(count, 4));
 }
 
@@ -32,8 +35,8 @@ static int64_t reach_of(const model_term *term, const model_step *from, size_t c
         return llabs((long long)term->weight[channel]) * from->most;
     const size_t count = from->channels / term->conv.groups * term->conv.y.taps * term->conv.x.taps;
     for (size_t i = 0; i < count; i++)
-        sum += abs(byte_of(term->bytes, channel * count + i));
-    sum *= from->most; /* below 2^31 2^7 2^15 */
+        sum += abs(weight_of(term, channel * count + i));
+    sum *= from->most; /* below 2^31 2^9 2^15 */
     if (sum >= LARGEST_CURRENT)
         return sum;
     if (term->shift >= 0)

@@ -1,5 +1,5 @@
-/* Streams and runs: the steps one after the other, for one time step of all samples at a time, so that it makes no
- * difference to the bits how time is cut. */
+/* Streams and runs: the layers one after the other, for a time step of all samples, or for several where none of them
+ * has to be known before the next one. It makes no difference to the bits how time is cut. */
 #include "stream.h"
 
 #include <math.h>
@@ -30,6 +30,7 @@ static dsr_model_status require_finite(const float *data, size_t count, char *me
 /* All samples that there is room for, at their beginning. */
 static void restart(dsr_stream *s) {
     s->samples = s->batch;
+    s->steps = 1;
     for (size_t b = 0; b < s->batch; b++)
         s->numbers[b] = b;
     for (size_t i = 0; i < s->array_count; i++)
@@ -76,15 +77,55 @@ static void see(dsr_stream *s, const float *data) {
     }
 }
 
-static void advance(dsr_stream *s) {
+/* What follows from the frames [steps][samples][inputs] alone, and the neurons that read that, frame after frame. */
+static void see_ahead(dsr_stream *s, const float *data, size_t steps) {
+    const size_t samples = s->samples;
+    s->steps = 1;
+    for (size_t t = 0; t < steps && s->status == DSR_MODEL_OK; t++) {
+        see(s, data + t * samples * s->model->inputs);
+        for (size_t i = 1; i < s->model->step_count && s->status == DSR_MODEL_OK; i++) {
+            if (!step_of(s, i)->reads_frame)
+                continue;
+            uint32_t *all = s->signals[i];
+            s->signals[i] = s->spikes;
+            dsr_do_step(s, i);
+            s->signals[i] = all;
+            copy_rows(s->spikes, samples, all + t * samples, steps * samples, signal_numbers(step_of(s, i)), samples);
+        }
+    }
+    s->steps = steps;
+}
+
+/* What else there is of the time steps that are done at once. */
+static void advance(dsr_stream *s, int is_ahead) {
+    s->passes++;
     for (size_t i = 1; i < s->model->step_count && s->status == DSR_MODEL_OK; i++)
-        if (!step_of(s, i)->steady)
+        if (!step_of(s, i)->steady && !(is_ahead && step_of(s, i)->reads_frame))
             dsr_do_step(s, i);
     if (s->status == DSR_MODEL_OK && !is_integer(s->model))
         dsr_read_floats(s);
 }
 
 /* ---- streams */
+
+static dsr_model_status make_stream(const dsr_model *model, size_t batch, size_t most_steps, dsr_stream **stream) {
+    *stream = NULL;
+    dsr_stream *s = calloc(1, sizeof *s);
+    if (!s)
+        return DSR_MODEL_NO_MEMORY;
+    s->model = model;
+    s->batch = batch;
+    s->most_steps = most_steps;
+    atomic_flag_clear(&s->busy);
+    const dsr_model_status status = dsr_stream_plan(s);
+    if (status != DSR_MODEL_OK) {
+        dsr_stream_release(s);
+        return status;
+    }
+    restart(s);
+    *stream = s;
+    return DSR_MODEL_OK;
+}
 
 dsr_model_status dsr_stream_start(const dsr_model *model, size_t batch, dsr_stream **stream, char *message) {
     if (stream)
@@ -93,23 +134,8 @@ dsr_model_status dsr_stream_start(const dsr_model *model, size_t batch, dsr_stre
         return dsr_model_fail(DSR_MODEL_BAD_ARGUMENT, message, "An argument of dsr_stream_start is NULL.");
     if (batch < 1)
         return dsr_model_fail(DSR_MODEL_BAD_ARGUMENT, message, "Expected at least one sample.");
-    dsr_model_status status = dsr_model_ready(model, message);
-    if (status != DSR_MODEL_OK)
-        return status;
-    dsr_stream *s = calloc(1, sizeof *s);
-    if (!s)
-        return told(DSR_MODEL_NO_MEMORY, message);
-    s->model = model;
-    s->batch = batch;
-    atomic_flag_clear(&s->busy);
-    status = dsr_stream_plan(s);
-    if (status != DSR_MODEL_OK) {
-        dsr_stream_release(s);
-        return told(status, message);
-    }
-    restart(s);
-    *stream = s;
-    return DSR_MODEL_OK;
+    const dsr_model_status status = dsr_model_ready(model, message);
+    return status != DSR_MODEL_OK ? status : told(make_stream(model, batch, 1, stream), message);
 }
 
 void dsr_stream_free(dsr_stream *stream) {
@@ -143,7 +169,7 @@ dsr_model_status dsr_stream_step(dsr_stream *stream, const float *frame, float *
     if (status != DSR_MODEL_OK)
         return status;
     see(stream, frame);
-    advance(stream);
+    advance(stream, 0);
     for (size_t b = 0; stream->status == DSR_MODEL_OK && b < stream->batch; b++)
         dsr_rates(stream, b, rates + b * stream->model->outputs);
     return leave(stream, message);
@@ -216,29 +242,68 @@ static dsr_model_status require_run(const dsr_stream *s, const float *data, int 
     return require_finite(data, (moves ? timesteps : 1) * samples * s->model->inputs, message);
 }
 
-dsr_model_status dsr_stream_exit(dsr_stream *stream, const float *data, int moves, size_t timesteps, size_t samples,
-                                 const dsr_exit *rule, float *rates, size_t *steps, char *message) {
-    dsr_model_status status = require_run(stream, data, moves, timesteps, samples, rates, message);
-    if (status != DSR_MODEL_OK)
-        return status;
-    if (rule && stream->model->outputs < 2)
+/* Time steps that a run does at once, and steps times samples, at most: with more nothing is gained. */
+enum { STEPS_AT_ONCE = 32, LANES_AT_ONCE = 256 };
+
+/* A stream that does several steps of a run at once: one beside `s`, which is made when it is first wanted; `s` itself,
+ * one step at a time, if there is no memory for that. */
+static dsr_stream *whole_of(dsr_stream *s, size_t timesteps) {
+    const size_t useful = LANES_AT_ONCE / s->batch, most = useful < STEPS_AT_ONCE ? useful : STEPS_AT_ONCE;
+    const size_t wanted = timesteps < most ? timesteps : most;
+    if (s->whole && s->whole->most_steps < wanted) {
+        dsr_stream_release(s->whole);
+        s->whole = NULL;
+    }
+    if (!s->whole && wanted > s->most_steps)
+        make_stream(s->model, s->batch, wanted, &s->whole);
+    return s->whole ? s->whole : s;
+}
+
+/* All time steps of the samples, which leave by the rule. */
+static void run_samples(dsr_stream *s, const float *data, int moves, size_t timesteps, size_t samples,
+                        const dsr_exit *rule, float *rates, size_t *steps) {
+    restart(s);
+    s->status = DSR_MODEL_OK;
+    s->samples = samples;
+    s->passes = 0;
+    for (size_t t = 0; t < timesteps && s->samples && s->status == DSR_MODEL_OK; t += s->steps) {
+        const size_t left = timesteps - t, most = rule ? 1 : s->most_steps;
+        s->steps = left < most ? left : most;
+        const float *frames = data + (moves ? t * samples * s->model->inputs : 0);
+        const int is_ahead = moves && s->steps > 1;
+        if (is_ahead)
+            see_ahead(s, frames, s->steps);
+        else if (moves || t == 0)
+            see(s, frames);
+        advance(s, is_ahead);
+        if (s->status == DSR_MODEL_OK && (rule || s->steps == left))
+            let_go(s, rule, t + s->steps, s->steps == left, rates, steps, s->stays);
+    }
+}
+
+static dsr_model_status require_rule(const dsr_stream *s, const dsr_exit *rule, char *message) {
+    if (rule && s->model->outputs < 2)
         return dsr_model_fail(DSR_MODEL_BAD_ARGUMENT, message,
                               "Early exit is for two or more classes, not one output.");
     if (rule && ((rule->by != DSR_EXIT_PROBABILITY && rule->by != DSR_EXIT_MARGIN) || !(rule->threshold > 0)))
         return dsr_model_fail(DSR_MODEL_BAD_ARGUMENT, message,
                               "Expected a threshold above 0 of probability or margin.");
-    status = enter(stream, message);
+    return DSR_MODEL_OK;
+}
+
+dsr_model_status dsr_stream_exit(dsr_stream *stream, const float *data, int moves, size_t timesteps, size_t samples,
+                                 const dsr_exit *rule, float *rates, size_t *steps, char *message) {
+    dsr_model_status status = require_run(stream, data, moves, timesteps, samples, rates, message);
+    if (status == DSR_MODEL_OK)
+        status = require_rule(stream, rule, message);
+    if (status == DSR_MODEL_OK)
+        status = enter(stream, message);
     if (status != DSR_MODEL_OK)
         return status;
-    restart(stream);
-    stream->samples = samples;
-    for (size_t t = 0; t < timesteps && stream->samples && stream->status == DSR_MODEL_OK; t++) {
-        if (moves || t == 0)
-            see(stream, data + t * samples * stream->model->inputs);
-        advance(stream);
-        if (stream->status == DSR_MODEL_OK && (rule || t + 1 == timesteps))
-            let_go(stream, rule, t + 1, t + 1 == timesteps, rates, steps, stream->stays);
-    }
+    dsr_stream *s = rule || (moves && !stream->model->looks_ahead) ? stream : whole_of(stream, timesteps);
+    run_samples(s, data, moves, timesteps, samples, rule, rates, steps);
+    stream->status = s->status;
+    stream->passes = s->passes;
     restart(stream);
     return leave(stream, message);
 }
@@ -246,6 +311,10 @@ dsr_model_status dsr_stream_exit(dsr_stream *stream, const float *data, int move
 dsr_model_status dsr_stream_run(dsr_stream *stream, const float *data, int moves, size_t timesteps, size_t samples,
                                 float *rates, char *message) {
     return dsr_stream_exit(stream, data, moves, timesteps, samples, NULL, rates, NULL, message);
+}
+
+size_t dsr_stream_passes(const dsr_stream *stream) {
+    return stream ? stream->passes : 0;
 }
 
 dsr_model_status dsr_model_run(const dsr_model *model, const float *data, int moves, size_t timesteps, size_t batch,

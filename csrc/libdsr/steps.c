@@ -8,13 +8,22 @@ static size_t words_of(size_t channels) {
     return blocks_of(channels, DSR_WORD);
 }
 
-/* The values of a signal, [C][P][B]: its own, or those of its spikes. */
+/* The values of a signal, [C][P][L]: its own, or those of its spikes. */
 static const float *values_of(dsr_stream *s, size_t number) {
     const model_step *step = step_of(s, number);
     if (!step->amplitudes)
         return s->signals[number];
-    check(s, dsr_unpack_words(s->signals[number], s->scratch, step->channels, step_pixels(step) * s->samples,
+    check(s, dsr_unpack_words(s->signals[number], s->scratch, step->channels, step_pixels(step) * lanes_of(s, step),
                               step->heights));
+    return s->scratch;
+}
+
+/* The same for a step that has them at all time steps. */
+static const float *values_for(dsr_stream *s, const model_step *reader, size_t number) {
+    const model_step *step = step_of(s, number);
+    if (lanes_of(s, step) == lanes_of(s, reader))
+        return values_of(s, number);
+    repeat_steps(s->signals[number], s->scratch, step_numbers(step), s->steps, s->samples);
     return s->scratch;
 }
 
@@ -36,26 +45,44 @@ static double amplitude_of(const dsr_stream *s, const model_step *step) {
 
 static dsr_conv conv_of(const dsr_stream *s, const model_step *step) {
     dsr_conv conv = step->conv;
-    conv.lanes = s->samples;
+    conv.lanes = lanes_of(s, step);
     return conv;
+}
+
+/* A convolution of values is rounded as the number of its lanes wants it, so each time step is done by itself. */
+static void convolve_values(dsr_stream *s, const model_step *step, float *to) {
+    const dsr_conv conv = conv_of(s, step);
+    const float *values = values_of(s, step->inputs[0]);
+    const size_t steps = conv.lanes / s->samples, inputs = step_numbers(step_of(s, step->inputs[0]));
+    if (steps == 1 || (step_pixels(step) == 1 && conv.y.spread == 1 && conv.x.spread == 1)) {
+        check(s, dsr_conv2d_by_step(values, step->weight, step->bias, to, conv, steps));
+        return;
+    }
+    dsr_conv one = conv;
+    one.lanes = s->samples;
+    for (size_t t = 0; t < steps; t++) {
+        const size_t at = t * one.lanes;
+        copy_rows(values + at, conv.lanes, s->before, one.lanes, inputs, one.lanes);
+        check(s, dsr_conv2d(s->before, step->weight, step->bias, s->after, one));
+        copy_rows(s->after, one.lanes, to + at, conv.lanes, step_numbers(step), one.lanes);
+    }
 }
 
 /* Tables of sums of weights would be faster at high rates, but their bits would depend on the other samples. */
 enum { TABLE_BITS = 1 };
 
 static void convolve(dsr_stream *s, const model_step *step, float *to) {
-    const dsr_conv conv = conv_of(s, step);
     if (convolves_spikes(s->model, step))
         check(s, dsr_conv2d_spikes(s->signals[step->inputs[0]], weights_of(step), step->bias, amplitude_of(s, step), to,
-                                   conv, TABLE_BITS, 0));
+                                   conv_of(s, step), TABLE_BITS, 0));
     else
-        check(s, dsr_conv2d(values_of(s, step->inputs[0]), step->weight, step->bias, to, conv));
+        convolve_values(s, step, to);
 }
 
 static void add(dsr_stream *s, const model_step *step, float *to) {
-    const size_t n = step_pixels(step) * s->samples;
+    const size_t n = step_pixels(step) * lanes_of(s, step);
     for (uint32_t i = 0; i < step->input_count && s->status == DSR_MODEL_OK; i++) {
-        const float *values = values_of(s, step->inputs[i]), *factors = step->factors + i * step->channels;
+        const float *values = values_for(s, step, step->inputs[i]), *factors = step->factors + i * step->channels;
         const float *bias = step->bias && i + 1 == step->input_count ? step->bias : s->zeros;
         check(s, dsr_affine(values, i ? to : NULL, factors, i ? s->ones : NULL, bias, to, step->channels, n));
     }
@@ -76,17 +103,18 @@ static void fire(dsr_stream *s, size_t number, uint32_t *to) {
     if (from->is_fused) {
         const dsr_after_conv after = {.neuron = neuron, .thresholds = own, .potentials = s->potentials[number]};
         check(s, dsr_conv2d_neuron_spikes(s->signals[from->inputs[0]], weights_of(from), from->bias,
-                                          amplitude_of(s, from), to, conv_of(s, from), 1, TABLE_BITS, after));
+                                          amplitude_of(s, from), to, conv_of(s, from), s->steps, TABLE_BITS, after));
         return;
     }
-    const dsr_layer_current input = {.current = values_of(s, step->inputs[0])};
-    const dsr_lanes shape = {step->channels, step_pixels(step), 1, s->samples};
+    const dsr_layer_current input = {.current = values_of(s, step->inputs[0]),
+                                     .one_step = lanes_of(s, from) < lanes_of(s, step)};
+    const dsr_lanes shape = {step->channels, step_pixels(step), s->steps, s->samples};
     check(s, dsr_neuron_steps(input, to, s->potentials[number], shape, neuron, own));
 }
 
 static void pool(dsr_stream *s, const model_step *step, void *to) {
     dsr_pool windows = step->pool;
-    windows.lanes = s->samples;
+    windows.lanes = lanes_of(s, step);
     if (step->amplitudes)
         windows.channels = words_of(step->channels);
     if (step->kind == STEP_COUNT_POOL)
@@ -105,7 +133,7 @@ static void pool(dsr_stream *s, const model_step *step, void *to) {
 static void upsample(const dsr_stream *s, const model_step *step, uint32_t *to) {
     const model_step *from = step_of(s, step->inputs[0]);
     const uint32_t *image = s->signals[step->inputs[0]];
-    const size_t planes = signal_numbers(step) / step_pixels(step), lanes = s->samples;
+    const size_t planes = signal_numbers(step) / step_pixels(step), lanes = lanes_of(s, step);
     for (size_t c = 0; c < planes; c++)
         for (size_t y = 0; y < step->height; y++)
             for (size_t x = 0; x < step->width; x++, to += lanes) {
@@ -124,7 +152,7 @@ static void put_channel(const uint32_t *from, size_t channel, uint32_t *to, size
 static void flatten(const dsr_stream *s, const model_step *step, uint32_t *to) {
     const model_step *from = step_of(s, step->inputs[0]);
     const uint32_t *image = s->signals[step->inputs[0]];
-    const size_t pixels = step_pixels(from), lanes = s->samples;
+    const size_t pixels = step_pixels(from), lanes = lanes_of(s, step);
     if (!step->amplitudes || pixels == 1) {
         memcpy(to, image, signal_numbers(step) * lanes * sizeof *to);
         return;
@@ -143,16 +171,16 @@ static void flatten(const dsr_stream *s, const model_step *step, uint32_t *to) {
 
 /* Channels one behind the other; spikes among values become values. */
 static void concat(dsr_stream *s, const model_step *step, void *to) {
-    const size_t n = step_pixels(step) * s->samples;
+    const size_t n = step_pixels(step) * lanes_of(s, step);
     size_t first = 0;
     if (step->amplitudes)
-        memset(to, 0, signal_numbers(step) * s->samples * 4);
+        memset(to, 0, signal_numbers(step) * lanes_of(s, step) * 4);
     for (uint32_t i = 0; i < step->input_count; i++) {
         const model_step *from = step_of(s, step->inputs[i]);
         const uint32_t *words = s->signals[step->inputs[i]];
         float *values = (float *)to + first * n;
         if (!from->amplitudes)
-            memcpy(values, words, from->channels * n * sizeof *values);
+            memcpy(values, values_for(s, step, step->inputs[i]), from->channels * n * sizeof *values);
         else if (!step->amplitudes)
             check(s, dsr_unpack_words(words, values, from->channels, n, from->heights));
         else
@@ -166,7 +194,7 @@ static void concat(dsr_stream *s, const model_step *step, void *to) {
 }
 
 static void gate(const dsr_stream *s, const model_step *step, uint32_t *to) {
-    const size_t n = signal_numbers(step) * s->samples;
+    const size_t n = signal_numbers(step) * lanes_of(s, step);
     const uint32_t *from = s->signals[step->inputs[0]], *by = s->signals[step->inputs[1]];
     for (size_t i = 0; i < n; i++)
         to[i] = from[i] & (step->fires ? by[i] : ~by[i]);
@@ -225,11 +253,19 @@ void dsr_see(dsr_stream *s, const float *data) {
 
 void dsr_read_floats(dsr_stream *s) {
     const double decay = exp(-(double)s->model->leak);
-    const float *values = values_of(s, s->model->step_count - 1);
-    for (size_t i = 0; i < s->model->outputs * s->samples; i++)
-        s->means[i] = s->means[i] * decay + (double)values[i];
-    for (size_t l = 0; l < s->samples; l++)
-        s->weights[l] = s->weights[l] * decay + 1;
+    const size_t last = s->model->step_count - 1, samples = s->samples;
+    const float *values = values_of(s, last);
+    const size_t lanes = lanes_of(s, step_of(s, last));
+    for (size_t t = 0; t < s->steps; t++) {
+        const float *step = values + (lanes > samples ? t * samples : 0);
+        for (size_t i = 0; i < s->model->outputs; i++)
+            for (size_t l = 0; l < samples; l++) {
+                double *mean = &s->means[i * samples + l];
+                *mean = *mean * decay + (double)step[i * lanes + l];
+            }
+        for (size_t l = 0; l < samples; l++)
+            s->weights[l] = s->weights[l] * decay + 1;
+    }
 }
 
 void dsr_rates(const dsr_stream *s, size_t sample, float *rates) {

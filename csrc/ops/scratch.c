@@ -11,6 +11,18 @@
 /* Sizes of blocks that are kept are powers of two, the largest 256 KiB; at most so many of each, 2 MiB in all. */
 enum { SMALLEST_BITS = 8, SIZES = 11, KEPT = 4, HEADER = 64 };
 
+/* A sanitizer has to see each block come and go. gcc says by a macro that it is at work, clang by a feature. */
+#if defined(__SANITIZE_ADDRESS__)
+    #define SANITIZED 1
+#elif defined(__has_feature)
+    #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+        #define SANITIZED 1
+    #endif
+#endif
+#ifndef SANITIZED
+    #define SANITIZED 0
+#endif
+
 static _Atomic(void *) kept[SIZES][KEPT];
 
 static void *allocate(size_t bytes) {
@@ -29,12 +41,9 @@ static void deallocate(void *memory) {
 #endif
 }
 
-/* SIZES: none is kept. A sanitizer has to see each block come and go. */
+/* SIZES: none is kept. */
 static size_t kind_of(size_t bytes) {
-    size_t kind = 0;
-#ifdef __SANITIZE_ADDRESS__
-    kind = SIZES;
-#endif
+    size_t kind = SANITIZED ? SIZES : 0;
     while (kind < SIZES && bytes > (size_t)1 << (SMALLEST_BITS + kind))
         kind += 1;
     return kind;

@@ -82,12 +82,14 @@ static dsr_conv conv_of(const dsr_call *c, char width, size_t lanes, const dsr_g
     return conv;
 }
 
-#define CONV2D(A, S)                                                                                                   \
-    A(S, F32, input, "CHWL", IN)                                                                                       \
+#define DENSE_CONV(A, S, before, after)                                                                                \
+    A(S, F32, input, before, IN)                                                                                       \
     A(S, F32, weight, "OGYX", IN)                                                                                      \
     A(S, F32, bias, "O", MAYBE)                                                                                        \
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
-    A(S, F32, out, "OIJL", OUT)
+    A(S, F32, out, after, OUT)
+#define CONV2D(A, S) DENSE_CONV(A, S, "CHWL", "OIJL")
+#define CONV2D_BY_STEP(A, S) DENSE_CONV(A, S, "CHWTB", "OIJTB")
 ARGUMENTS(conv2d, CONV2D)
 
 CHECK(conv2d) {
@@ -98,12 +100,6 @@ OPERATION(conv2d, check_conv2d, RETURNS_NOTHING) {
     return dsr_conv2d(a->input, a->weight, a->bias, a->out, conv_of(c, 'W', AXIS(c, 'L'), &a->geometry));
 }
 
-#define CONV2D_BY_STEP(A, S)                                                                                           \
-    A(S, F32, input, "CHWTB", IN)                                                                                      \
-    A(S, F32, weight, "OGYX", IN)                                                                                      \
-    A(S, F32, bias, "O", MAYBE)                                                                                        \
-    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
-    A(S, F32, out, "OIJTB", OUT)
 ARGUMENTS(conv2d_by_step, CONV2D_BY_STEP)
 
 CHECK(conv2d_by_step) {

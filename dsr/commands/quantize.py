@@ -60,6 +60,9 @@ def run(options: Namespace) -> int:
     """Write the file, and print what became of the accuracy."""
     if options.learning_rate is not None and not options.epochs:
         raise ValueError("--learning-rate: expected --epochs with it, got none")
+    out = options.out
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):  # before hours of training
+        raise ValueError(f"--out: expected a file in a folder that exists, got {shown(str(out))}")
     _, recipe, metadata = run_folder.load_run(options.folder, best=options.best)
     samples = run_folder.load_run_data(recipe, metadata, options.data, options.workers)
     metric = metric_of(samples.task, make_loss(recipe)) if samples.task == "other" else metric_of(samples.task)
@@ -77,7 +80,7 @@ def run(options: Namespace) -> int:
     integer = quantize(known, _calibration(samples.train), bits)
     integer.preprocessing = model.preprocessing
     reached = _measured(integer, samples.test, metric, recipe.part_size)
-    out = options.out or options.folder / f"integer-{bits}.safetensors"
+    out = out or options.folder / f"integer-{bits}.safetensors"
     integer.save(out)
     print(f"test {metric.title} {metric.text(reached)} with weights of {bits} bits, {_points(metric, before, reached)}")
     floats = sum(array.nbytes for _, array in model.network.arrays())

@@ -1,4 +1,8 @@
-"""Integer networks in files: checkpoints of dsr with int8 weights, about a quarter of the size of float ones."""
+"""Integer networks in files: checkpoints of dsr with int8 weights, about a quarter of the size of float ones.
+
+A kernel that is the sum of the four shifts of a smaller one is stored as that one, as for
+`dsr.nn.fast_layers.PooledConv2d`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 from dsr.deploy import integer_steps as i
 from dsr.deploy.integer_checks import require_sound
 from dsr.files import checkpoint
+from dsr.nn.rounding import LARGEST_SUM, largest_weight, shifts_sum, summand
 from dsr.ops import Geometry
 
 KIND = "integer"
@@ -47,11 +52,21 @@ def save_steps(path: str | Path, steps: Sequence[i.Step], about: Mapping[str, An
             elif f.name == "terms":
                 plain["terms"] = [_describe(term) for term in value]
                 for k, term in enumerate(value):
-                    arrays[f"steps.{number}.terms.{k}.weight"] = term.weight
+                    arrays[f"steps.{number}.terms.{k}.weight"] = as_stored(term.weight)
             else:
                 plain[f.name] = value
         described.append(plain)
     checkpoint.save(path, arrays, {"kind": KIND, "integer_version": i.VERSION, "steps": described, **about})
+
+
+def as_stored(weight: NDArray[np.signedinteger[Any]]) -> NDArray[np.signedinteger[Any]]:
+    """The weights (O, C / groups, K, K) as files have them: those of K - 1 rows and columns whose sum they are, if any.
+
+    They have 8 bits as well. Other weights are returned as they are.
+    """
+    small = summand(weight) if weight.ndim == 4 else None
+    fits = small is not None and np.abs(small).max() <= largest_weight(8)
+    return small.astype(np.int8) if small is not None and fits else weight
 
 
 def _describe(term: i.Term) -> dict[str, Any]:
@@ -110,6 +125,11 @@ def _term(number: int, k: int, plain: Mapping[str, Any], arrays: Mapping[str, ND
     if "geometry" not in plain:
         return i.Added(source, weight)
     geometry = Geometry(**{name: _of_json(value, name) for name, value in plain["geometry"].items()})
+    if weight.dtype == np.int8 and weight.ndim == 4 and weight.shape[2:] == tuple(k - 1 for k in geometry.kernel):
+        sums = shifts_sum(weight.astype(np.int32))
+        if np.abs(sums).max(initial=0) > LARGEST_SUM:
+            raise ValueError(f"steps.{number}.terms.{k}.weight: expected sums of shifts of 8 bits")
+        weight = sums.astype(np.int8)
     return i.Taps(source, weight, geometry, _of_json(plain["shift"], "shift"))
 
 

@@ -31,7 +31,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.rounding import DATA_BITS, rounded
 from dsr.nn.run import Run
-from dsr.nn.spikes import image_shape
+from dsr.nn.spikes import image_shape, share_of
 from dsr.ops import Geometry, NeuronModel, PerChannel, Values, output_size
 from dsr.ops.arguments import as_count, shown
 
@@ -178,7 +178,7 @@ class _Lowering:
         """A convolution of images, or of signals as images of height 1."""
         _, height, width = self.steps[wire].shape
         if self.weight_bits:
-            weight = rounded(weight, DATA_BITS if self._is_data(wire) else self.weight_bits)
+            weight = rounded(weight, DATA_BITS if self._is_data(wire) else self.weight_bits, self._unit(wire))
         shape = (len(weight), *geometry.output_size(height, width))
         return self._add(
             Convolution(
@@ -197,6 +197,31 @@ class _Lowering:
         if isinstance(step, Convolution | Neurons) or (isinstance(step, Sum) and len(step.inputs) == 1):
             return False
         return isinstance(step, Input) or all(self._is_data(number) for number in step.inputs)
+
+    def _unit(self, wire: int) -> PerChannel | None:
+        """What a spike of each channel is worth in a step of spikes, counts of them and their sums; else None.
+
+        As `dsr.nn.currents.unit_of` has it, so that weights are rounded as in training.
+        """
+        step = self.steps[wire]
+        if step.amplitude is not None:
+            return step.amplitude
+        if isinstance(step, Sum) and len(step.inputs) == 1:  # a normalisation
+            return None
+        if not isinstance(step, AveragePool | Upsample | Flatten | Concat | Sum):
+            return None
+        units = [self._unit(number) for number in step.inputs]
+        if any(unit is None for unit in units):
+            return None
+        known = [unit for unit in units if unit is not None]
+        if isinstance(step, AveragePool):
+            return share_of(known[0], prod(step.kernel_size))
+        if isinstance(step, Concat):
+            channels = [self.steps[number].shape[0] for number in step.inputs]
+            return np.concatenate([np.full(*part, np.float32) for part in zip(channels, known, strict=True)])
+        if isinstance(step, Flatten) and isinstance(known[0], np.ndarray):
+            return known[0].repeat(step.shape[0] // len(known[0]))
+        return known[0]
 
     def linear(self, path: str, wire: int, weight: Values, bias: Values | None) -> int:
         """A convolution of images of one pixel."""

@@ -4,7 +4,8 @@ A header of 32 bytes: ``DSRMODEL``, the version, the number of steps and T as un
 and, in 64 bits, the length of what follows. Then the shapes of input and output, each with its number of axes before
 it, the leak of the output, and the steps. A step is: kind, number of inputs, inputs, shape, number of amplitudes (0:
 values), amplitudes, and what its kind needs. Numbers have 32 bits; only the weights of convolutions of integers have 8,
-four in a word. ``csrc/libdsr/read.c`` and the files beside it read this.
+four in a word, and a flag before them: 1 where the kernel is the sum of the four shifts of the smaller one that is
+stored (`dsr.deploy.integer_file.as_stored`). ``csrc/libdsr/read.c`` and the files beside it read this.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from dsr.deploy import integer_steps as i
 from dsr.deploy import program as p
+from dsr.deploy.integer_file import as_stored
 from dsr.deploy.integer_model import IntegerModel
 from dsr.files import atomic
 from dsr.ops import Geometry, Values
@@ -177,5 +179,7 @@ def _current(step: i.Neurons | i.ReadCurrent) -> list[bytes]:
 def _term(term: i.Term) -> bytes:
     if isinstance(term, i.Added):
         return _words(1, *term.weight)
-    weight = term.weight.astype(np.int8).tobytes()
-    return _words(0, *_geometry(term.geometry), term.shift) + weight + bytes(-len(weight) % 4)
+    stored = as_stored(term.weight)
+    weight = stored.astype(np.int8).tobytes()
+    head = _words(0, *_geometry(term.geometry), term.shift, stored.shape != term.weight.shape)
+    return head + weight + bytes(-len(weight) % 4)

@@ -19,7 +19,7 @@ from dsr.deploy import program as p
 from dsr.deploy.currents import Doubles, FloatCurrent, FloatTaps, IntegerSignals
 from dsr.deploy.integer_checks import LARGEST_RESET, SHIFTS, require_sound
 from dsr.deploy.integer_engine import Data, Engine, Planes, Signal
-from dsr.nn.rounding import CLIPS, DATA_BITS, largest_weight, weight_scales
+from dsr.nn.rounding import CLIPS, DATA_BITS, integers_of, largest_weight, weight_scales
 from dsr.ops import Integers, Values
 from dsr.ops.integers import LIMIT, NO_DECAY
 
@@ -222,10 +222,9 @@ def _rounded(
                 f"quantize: layer '{step.path}': a kernel of {taps.geometry.taps} taps over spikes, of which an "
                 f"integer network has at most {ops.MOST_TAPS}"
             )
-        most = largest_weight(_weight_bits(taps, bits))
-        of_one = (unit * 2.0**shift).reshape(-1, 1, 1, 1)
-        weight = np.clip(np.rint(taps.weight / of_one), -most, most)
-        bias -= calibration.error(taps, weight * of_one)
+        of_one = unit * 2.0**shift
+        weight = integers_of(taps.weight, of_one, _weight_bits(taps, bits))
+        bias -= calibration.error(taps, weight * of_one.reshape(-1, 1, 1, 1))
         terms.append(i.Taps(taps.signal.number, weight.astype(np.int8), taps.geometry, shift))
     for added in current.added:
         weight = np.clip(np.rint(added.weight / unit), -LIMIT, LIMIT)

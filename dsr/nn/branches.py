@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from dsr import ops
-from dsr.nn.currents import Computed, Current, Signal, Spikes, needs_gradient, signal_values, terms_of, trains_of
+from dsr.nn.currents import (
+    Computed,
+    Current,
+    Signal,
+    Spikes,
+    needs_gradient,
+    signal_values,
+    terms_of,
+    trains_of,
+    unit_of,
+)
 from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import Gradient, SignalGradient, add_gradients, as_wanted
 from dsr.nn.layer import Layer, saved_state
@@ -165,7 +175,7 @@ class Concat(Branches):
             shape = _shape(outputs[0])
             steps = max(_shape(output)[3] for output in outputs)
             size = (features[0], *shape[1:3], steps, shape[4])
-            terms = (Computed(lambda: _concatenated(outputs, size), size),)
+            terms = (Computed(lambda: _concatenated(outputs, size), size, _unit(outputs)),)
         return Current(
             terms,
             features,
@@ -231,6 +241,14 @@ def _shape(signal: Signal) -> tuple[int, ...]:
     if isinstance(signal, Current):
         return signal.shape
     return (*image_shape(signal.features), signal.timesteps, signal.batch)
+
+
+def _unit(outputs: Sequence[Signal]) -> Values | None:
+    """What their spikes are worth, one behind the other, where all are spikes."""
+    units = [(output.channels, unit_of(output)) for output in outputs]
+    if any(unit is None for _, unit in units):
+        return None
+    return np.concatenate([np.full(channels, unit, np.float32) for channels, unit in units])
 
 
 def _concatenated(outputs: Sequence[Signal], size: tuple[int, ...]) -> Values:

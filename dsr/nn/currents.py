@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsr import ops
-from dsr.nn.spikes import SpikeTrain, binary, from_lanes, sum_planes, to_lanes, uniform_weights
-from dsr.ops import Values, Words
+from dsr.nn.spikes import SpikeTrain, binary, from_lanes, share_of, sum_planes, to_lanes, uniform_weights
+from dsr.ops import PerChannel, Values, Words
 
 _UNPACKED = 16 << 20
 """Bytes of values that pooling of spikes unpacks at a time, if a step is not larger."""
@@ -39,6 +38,11 @@ class Term:
         """Add the term to `out` in place and return it; without it, write the term to a new array."""
         raise NotImplementedError
 
+    @property
+    def unit(self) -> PerChannel | None:
+        """What a spike of each channel is worth, where the term is spikes or counts of them; else None."""
+        return None
+
     def values(self) -> Values:
         """The term written out, for reading only."""
         return self.add_to(None)
@@ -50,9 +54,10 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Dense(Term):
-    """Values that are stored."""
+    """Values that are stored; `unit` as in `Term`."""
 
     array: Values
+    unit: PerChannel | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,10 +83,13 @@ class Computed(Term):
         Gives them, as a new array.
     size : tuple of int
         Their shape.
+    unit : float, ndarray of float32 or None
+        As in `Term`.
     """
 
     function: Callable[[], Values]
     size: tuple[int, ...]
+    unit: PerChannel | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,6 +111,11 @@ class Spikes(Term):
     def shape(self) -> tuple[int, ...]:
         """That of the train's values."""
         return (self.train.channels, *self.train.words.shape[1:])
+
+    @property
+    def unit(self) -> PerChannel:
+        """The amplitude."""
+        return self.train.amplitude
 
     def trains(self) -> tuple[SpikeTrain, ...]:
         """The trains whose sum the term is."""
@@ -140,10 +153,15 @@ class PooledSpikes(Spikes):
         axes = zip(image, self.kernel_size, self.stride, self.padding, strict=True)
         return (self.train.channels, *(ops.output_size(*axis) for axis in axes), *inner)
 
+    @property
+    def unit(self) -> PerChannel:
+        """Of a spike in a window."""
+        return share_of(self.train.amplitude, prod(self.kernel_size))
+
     def trains(self) -> tuple[SpikeTrain, ...]:
         """Trains of amplitudes a, 2 a, 4 a, ...: the digits of the spikes counted in each window."""
         train, features = self.train, self.shape[:3]
-        amplitude = self._amplitude()
+        amplitude = self.unit
         return tuple(
             SpikeTrain(words, features, amplitude * 2**k, train.time_weights) for k, words in enumerate(self._planes())
         )
@@ -151,7 +169,7 @@ class PooledSpikes(Spikes):
     def counted(self) -> SpikeTrain:
         """Of the spikes in each window."""
         counts = ops.count_steps(self._planes(), self._most())
-        return binary(counts, self.shape[:3], self._amplitude())
+        return binary(counts, self.shape[:3], self.unit)
 
     def _most(self) -> int:
         """Spikes of a window at most."""
@@ -163,9 +181,6 @@ class PooledSpikes(Spikes):
             ops.pool_planes(part.words, self.kernel_size, self.stride, self.padding) for part in self.train.split()
         ]
         return parts[0] if self.train.planes == 1 else sum_planes(parts, self._most().bit_length())
-
-    def _amplitude(self) -> Any:
-        return self.train.amplitude / prod(self.kernel_size)
 
     def add_to(self, out: Values | None) -> Values:
         """Unpack and pool, and add: a few steps at a time, since there are more pixels before than after."""
@@ -420,6 +435,15 @@ def trains_of(signal: Signal) -> tuple[SpikeTrain, ...]:
     terms = terms_of(signal)
     spikes = [term for term in terms if isinstance(term, Spikes)]
     return tuple(train for term in spikes for train in term.trains()) if len(spikes) == len(terms) else ()
+
+
+def unit_of(signal: Signal) -> PerChannel | None:
+    """What a spike of each channel is worth in a signal of spikes, counts of them and their sums; else None.
+
+    In a sum whose terms differ it is that of the first.
+    """
+    units = [term.unit for term in terms_of(signal)]
+    return None if any(unit is None for unit in units) else units[0]
 
 
 def counts_of(signal: Signal) -> tuple[SpikeTrain, ...]:

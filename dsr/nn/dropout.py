@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr import ops
-from dsr.nn.currents import Current, Dense, Signal, needs_gradient
+from dsr.nn.currents import Current, Dense, Signal, needs_gradient, unit_of
 from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted, map_gradient
 from dsr.nn.layer import Layer, saved_state
@@ -87,7 +87,7 @@ class Dropout(Layer):
             return replace(signal, words=signal.words & mask, amplitude=signal.amplitude / keep, time_weights=weights)
         values = signal.final_values() * self._factors(mask, channels)
         return Current(
-            (Dense(values),),
+            (Dense(values, unit_of(signal)),),
             signal.features,
             signal.timesteps,
             time_weights=weights,

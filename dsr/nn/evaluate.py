@@ -27,6 +27,7 @@ from dsr.nn.currents import (
     needs_gradient,
     signal_values,
     trains_of,
+    unit_of,
 )
 from dsr.nn.gradients import Gradient, SignalGradient, as_wanted
 from dsr.nn.rounding import DATA_BITS, rounded
@@ -219,7 +220,7 @@ class Convolution:
             trains = tuple(plane for train in trains for plane in train.split())
         if run.weight_bits:
             # data are told by their gradient, which is computed only if somebody asks; spikes pass through pooling
-            kernel = rounded(kernel, run.weight_bits if needs_gradient(signal) is True else DATA_BITS)
+            kernel = rounded(kernel, run.weight_bits if needs_gradient(signal) is True else DATA_BITS, unit_of(signal))
         return cls(signal, trains, kernel, geometry, path, run)
 
     def terms(self, bias: Values | None) -> tuple[Term, ...]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from dsr import ops
-from dsr.nn.currents import Current, Dense, Signal, needs_gradient
+from dsr.nn.currents import Current, Dense, Signal, needs_gradient, unit_of
 from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import SignalGradient, map_gradient
 from dsr.nn.layer import Layer, saved_state
 from dsr.nn.run import Run
 from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.ops import PerChannel
 
 
 class Flatten(Layer):
@@ -33,13 +34,11 @@ class Flatten(Layer):
             if words.shape[1:3] != (1, 1):
                 planes = [train.values() for train in signal.split()]
                 words = np.concatenate([ops.pack_words(v.reshape(*features, 1, 1, *v.shape[3:])) for v in planes])
-            amplitude = signal.amplitude
-            if isinstance(amplitude, np.ndarray):
-                amplitude = amplitude.repeat(features[0] // len(amplitude))
-            return replace(signal, words=words, features=features, amplitude=amplitude)
-        values = signal.final_values()
+            return replace(signal, words=words, features=features, amplitude=_repeated(signal.amplitude, features[0]))
+        values, unit = signal.final_values(), unit_of(signal)
+        unit = None if unit is None else _repeated(unit, features[0])
         return Current(
-            (Dense(values.reshape(*features, 1, 1, *values.shape[3:])),),
+            (Dense(values.reshape(*features, 1, 1, *values.shape[3:]), unit),),
             features,
             signal.timesteps,
             time_weights=signal.time_weights,
@@ -61,3 +60,8 @@ class Flatten(Layer):
     def export(self, writer: GraphWriter, wire: Any) -> Any:
         """Flatten all axes."""
         return writer.flatten(self.path, wire)
+
+
+def _repeated(of_channels: PerChannel, count: int) -> PerChannel:
+    """Of all pixels, channel by channel."""
+    return of_channels.repeat(count // len(of_channels)) if isinstance(of_channels, np.ndarray) else of_channels

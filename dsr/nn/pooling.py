@@ -6,17 +6,18 @@ which are images of height 1, take integers.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from dsr import ops
-from dsr.nn.currents import Computed, Current, PooledSpikes, Signal, Term, needs_gradient
+from dsr.nn.currents import Computed, Current, PooledSpikes, Signal, Term, needs_gradient, unit_of
 from dsr.nn.describe import Counts, GraphWriter, OperationCounter
 from dsr.nn.gradients import SignalGradient, map_gradient
 from dsr.nn.layer import Layer, saved_state
 from dsr.nn.run import Run
-from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.nn.spikes import SpikeTrain, image_shape, share_of
 from dsr.ops import Pair, Values
 from dsr.ops.arguments import as_count, as_pair
 
@@ -117,7 +118,12 @@ class AvgPool2d(Pooling):
             term = PooledSpikes(signal, *windows)
         else:
             shape = (*image_shape(features), *signal.shape[3:])
-            term = Computed(lambda: ops.avg_pool(merge_lanes(signal.final_values()), *windows).reshape(shape), shape)
+            unit = unit_of(signal)
+            term = Computed(
+                lambda: ops.avg_pool(merge_lanes(signal.final_values()), *windows).reshape(shape),
+                shape,
+                None if unit is None else share_of(unit, prod(windows[0])),
+            )
         return Current(
             (term,),
             features,

@@ -266,6 +266,11 @@ def by_channel(numbers: PerChannel) -> Any:
     return numbers.reshape(-1, 1, 1, 1, 1) if isinstance(numbers, np.ndarray) else np.float32(numbers)
 
 
+def share_of(unit: PerChannel, count: int) -> PerChannel:
+    """What a spike is worth in a mean over so many places."""
+    return np.divide(unit, np.float32(count)) if isinstance(unit, np.ndarray) else unit / count
+
+
 def sum_planes(numbers: Sequence[Words], count: int) -> Words:
     """Binary digits of ``sum_j 2**j numbers[j]``, so many planes, the lowest first.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dsr.nn.currents import Computed, Current, Signal, Spikes, needs_gradient, signal_values, trains_of
+from dsr.nn.currents import Computed, Current, Signal, Spikes, needs_gradient, signal_values, trains_of, unit_of
 from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import SignalGradient, map_gradient
 from dsr.nn.layer import Layer, saved_state
@@ -44,7 +44,7 @@ class Upsample(Layer):
         if isinstance(signal, SpikeTrain):
             return trains[0]
         terms = tuple(Spikes(train) for train in trains) or (
-            Computed(lambda: self._repeated(signal_values(signal)), (*features, *signal.shape[3:])),
+            Computed(lambda: self._repeated(signal_values(signal)), (*features, *signal.shape[3:]), unit_of(signal)),
         )
         return Current(
             terms,

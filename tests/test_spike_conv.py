@@ -364,7 +364,7 @@ def test_packed_weights_and_potentials_of_another_shape_are_refused():
         ops.pack_weights(weight, ops.Geometry((2, 3)))
 
 
-@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize("batch", [1, 9, 70])
 def test_neurons_of_a_current_of_one_step(batch):
     """It is read again at each step, in pieces and all at once, with thresholds of channels."""
     rng = np.random.default_rng(batch)
@@ -379,3 +379,5 @@ def test_neurons_of_a_current_of_one_step(batch):
     np.testing.assert_array_equal(pieces, at_once)
     reference.neuron_steps(current, 6, model, theirs)
     np.testing.assert_array_equal(theirs, at_once)
+    for of in (ops, reference):  # from 0, and kept by nobody
+        np.testing.assert_array_equal(of.neuron_steps(current, 6, model, None), expected)

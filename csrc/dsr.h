@@ -456,7 +456,7 @@ typedef struct {
 } dsr_after_conv;
 
 /* dsr_neuron_spikes of neurons whose potentials are kept in rows, as in dsr_after_conv, and without the sums of the
- * current; with the bits of its spikes. Any number of samples is as fast. */
+ * current; with the bits of its spikes. */
 dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *potentials, dsr_lanes shape,
                             dsr_neuron neuron, dsr_thresholds thresholds);
 

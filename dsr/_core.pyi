@@ -210,7 +210,7 @@ def neuron_steps(
     neuron: NeuronModel,
     thresholds: _F32 | None,
     words: _U32,
-    potentials: _F32,
+    potentials: _F32 | None,
     /,
 ) -> None: ...
 def packed_length(weight: _F32, geometry: Geometry, /) -> float: ...

@@ -418,11 +418,13 @@ def neuron_steps(
     current: Array,
     timesteps: int,
     neuron: Any,
-    potentials: Array,
+    potentials: Array | None,
     scale: Array | None = None,
     shift: Array | None = None,
 ) -> Array:
     """See `dsr.ops.neuron_steps`."""
+    if potentials is None:
+        return neuron_spikes(current, timesteps, neuron, None, scale, shift)[0]
     rows = potentials.transpose(0, 4, 1, 2, 3)
     before = rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])[: len(current)]
     one = _by_channel(neuron)._replace(amplitude=1.0)

@@ -27,7 +27,7 @@ ENTRIES = {
     "neuron_spikes": "current:float32:CPSB ?scale:float32:C ?shift:float32:C ?weights:float32:T neuron:neuron "
     "?thresholds:float32:RC !words:uint32:WPTB !sums:float32:CPB ?!weighted:float32:CPB",
     "neuron_steps": "current:float32:CPSB ?scale:float32:C ?shift:float32:C neuron:neuron ?thresholds:float32:RC "
-    "!words:uint32:WPTB !potentials:float32:KPBZ",
+    "!words:uint32:WPTB ?!potentials:float32:KPBZ",
     "neuron_spikes_backward": "grad:float32:CN sums:float32:CN ?scale:float32:C ?shift:float32:C timesteps:count "
     "neuron:neuron ?thresholds:float32:RC !out:float32:CN !above:float64:C",
     "pack_words": "values:float32:CN !out:uint32:WN",

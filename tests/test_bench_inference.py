@@ -28,6 +28,12 @@ def test_rows_and_table(monkeypatch):
     assert all(row["ms_per_sample"] > 0 and 0.02 < row["rate"] < 0.3 for row in rows)
     left = [row["mean_timesteps"] for row in rows if row["what"] in exits and row["timesteps"] == 3]
     assert len(left) == 4 and all(1 <= steps <= 3 for steps in left)
+    assert [row["what"] for row in rows[:4]] == [
+        "dsr, compiled",
+        "dsr, early exit",
+        "dsr, int8",
+        "dsr, int8, early exit",
+    ]
     text = inference.table(rows)
     assert len(text.splitlines()) == 2 + len(rows) + 1 and text.endswith("(ReLU, in float32 and int8)")
 

@@ -11,7 +11,10 @@ from test_program import case
 import dsr
 from dsr import data, train
 from dsr.__main__ import main
-from dsr.deploy.early_exit import Point, choose, clearness, curve, early_exit, rates_so_far
+from dsr.deploy.early_exit import Point, choose, clearness, curve, early_exit, early_exit_in_parts, rates_so_far
+from dsr.deploy.integer_model import IntegerStream
+from dsr.deploy.places import Head
+from dsr.deploy.plan import Plan
 from dsr.train import recipe
 
 
@@ -77,6 +80,75 @@ def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(name, with_
     np.testing.assert_array_equal(found.rates, so_far[found.timesteps - 1, np.arange(70)])
     if with_time:  # as many frames as there are
         assert (early_exit(model, data[:2], 2.0).timesteps == 2).all()
+
+
+@pytest.mark.parametrize("name", ["digits", "preact_resnet18", "spike_element_wise", "pools_everywhere", "spikes_out"])
+def test_places_are_filled_again_and_again(name):
+    """Samples at steps of their own side by side, as many as there are; stems that others read behind the neurons; and
+    outputs of spikes."""
+    if name == "spikes_out":
+        body = dsr.Sequential(dsr.Conv2d(1, 33, 3), dsr.IF(0.5), dsr.Flatten(), dsr.Linear(33 * 36, 10), dsr.IF(0.2))
+        network, data = dsr.Network(body, 4), np.empty((1, 1, 8, 8), np.float32)
+    else:
+        network, data = case(name, "lif" if name == "spike_element_wise" else "if")
+    network.timesteps = 4
+    data = 2 * np.random.default_rng(3).normal(size=(19, *data.shape[1:])).astype(np.float32)
+    session = dsr.compile(network, batch=3, features=data.shape[1:])
+    so_far = rates_so_far(session, data)
+    clear = clearness(so_far)
+    threshold = (
+        float(np.quantile(clear, 0.75)) - 1e-5
+    )  # beside the numbers there are: values behind neurons are rounded
+    passed = clear >= threshold
+    passed[-1] = True
+    found = early_exit(session, data, threshold)
+    assert len(np.unique(found.timesteps)) >= 2
+    np.testing.assert_array_equal(found.timesteps, passed.argmax(axis=0) + 1)
+    np.testing.assert_allclose(found.rates, so_far[found.timesteps - 1, np.arange(19)], rtol=1e-5, atol=1e-6)
+    again = early_exit_in_parts(session, iter([data[:1], data[1:1], data[1:12], data[12:]]), threshold)
+    np.testing.assert_array_equal(again.timesteps, found.timesteps)
+    np.testing.assert_allclose(again.rates, found.rates, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["static", "frames", "integers"])
+def test_steps_are_done_for_those_who_are_there(kind, monkeypatch):
+    """All places are taken until nobody waits; and of static samples, stem and first neurons are computed once."""
+    network, data = case("digits", "if")
+    network.timesteps = 5
+    data = np.random.default_rng(1).normal(size=(5,) * (kind == "frames") + (200, *data.shape[1:])).astype(np.float32)
+    session = dsr.compile(network, batch=8, features=data.shape[-3:])
+    if kind == "integers":
+        session = dsr.quantize(network, data, features=data.shape[-3:])
+        session.batch = 8
+    lanes, heads = [], []
+
+    def noted(of, name, note):
+        done = getattr(of, name)
+        monkeypatch.setattr(of, name, lambda self, *a, **o: note.append(self.batch) or done(self, *a, **o))
+
+    noted(Plan, "run", lanes)
+    noted(Head, "__call__", heads)
+    noted(IntegerStream, "advance", lanes)
+    rates = rates_so_far(session, data)
+    lanes.clear()
+    found = early_exit(session, data, float(np.median(clearness(rates)[1])))
+    assert 1.2 < found.timesteps.mean() < 4
+    places, needed = 16 if kind == "static" else 8, int(found.timesteps.sum())
+    assert sum(heads) == (200 if kind == "static" else 0)
+    steps = sum(lanes) - sum(heads)
+    assert needed <= steps <= needed + 2 * places  # some are vacant at the end, until the half of them is
+    assert lanes.count(places) > needed / places - 5
+
+
+def test_parts_are_alike():
+    network, data = case("digits", "if")
+    session = dsr.compile(network, features=data.shape[1:])
+    frames = np.zeros((session.timesteps, *data.shape), np.float32)
+    with pytest.raises(ValueError, match=r"early_exit_in_parts: argument 'parts': expected parts of the same kind, st"):
+        early_exit_in_parts(session, [data, frames], 0.5)
+    with pytest.raises(ValueError, match=r"early_exit_in_parts: argument 'parts': expected shape \(B, 1, 8, 8\)"):
+        early_exit_in_parts(session, [data, data[0]], 0.5)
+    assert early_exit_in_parts(session, [], 0.5).rates.shape == (0, 10)
 
 
 def test_the_curve_is_what_early_exit_gives():

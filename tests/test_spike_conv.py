@@ -346,6 +346,26 @@ def test_packed_weights_and_kept_potentials_change_no_bit(groups, own):
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("table_bits", [1, 4])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_one_sample_has_the_bits_that_it_has_among_many(table_bits, steps):
+    """Its tiles are larger, and few: their rows are listed once, for tasks of some output channels each."""
+    rng = np.random.default_rng(steps)
+    words = ops.pack_words((rng.random((256, 7, 9, steps, 40)) < 0.1).astype(np.float32))
+    weight = rng.normal(size=(250, 256, 3, 3)).astype(np.float32)
+    many = ops.SpikeConvolution(words, weight, None, 0.5, PADDED, table_bits)
+    one = replace(many, words=words[..., 17:18].copy())
+    expected = ops.conv2d_neuron_spikes(many, ops.if_model(1.0))
+    assert 0.02 < np.unpackbits(expected.view(np.uint8)).mean() < 0.9
+    before = dsr.get_num_threads()
+    try:
+        for threads in (1, 3):
+            dsr.set_num_threads(threads)
+            np.testing.assert_array_equal(ops.conv2d_neuron_spikes(one, ops.if_model(1.0)), expected[..., 17:18])
+    finally:
+        dsr.set_num_threads(before)
+
+
 def test_packed_weights_and_potentials_of_another_shape_are_refused():
     words, weight = np.zeros((2, 3, 3, 2, 4), np.uint32), np.zeros((5, 40, 3, 3), np.float32)
     packed, potentials = ops.pack_weights(weight, PADDED), ops.row_potentials(5, 3, 3, 4)
@@ -364,7 +384,7 @@ def test_packed_weights_and_potentials_of_another_shape_are_refused():
         ops.pack_weights(weight, ops.Geometry((2, 3)))
 
 
-@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize("batch", [1, 9, 70])
 def test_neurons_of_a_current_of_one_step(batch):
     """It is read again at each step, in pieces and all at once, with thresholds of channels."""
     rng = np.random.default_rng(batch)
@@ -379,3 +399,5 @@ def test_neurons_of_a_current_of_one_step(batch):
     np.testing.assert_array_equal(pieces, at_once)
     reference.neuron_steps(current, 6, model, theirs)
     np.testing.assert_array_equal(theirs, at_once)
+    for of in (ops, reference):  # from 0, and kept by nobody
+        np.testing.assert_array_equal(of.neuron_steps(current, 6, model, None), expected)

@@ -86,31 +86,60 @@ static uint32_t build_lists(const dsr_row_source *sources, size_t count, uint16_
 
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
+/* The next four rows of a list. */
+static inline __attribute__((always_inline)) void add_rows(const float *rows, const uint16_t *list, row_vector *sum) {
+    uint64_t offsets;
+    memcpy(&offsets, list, 8);
+    for (int k = 0; k < 4; k++) {
+        const char *row = (const char *)rows + 8 * (size_t)(uint16_t)(offsets >> 16 * k);
+        for (int v = 0; v < ROW_VECTORS; v++)
+            sum[v] += *(const row_vector *)(row + (size_t)v * sizeof(row_vector));
+    }
+}
+
+/* The rest of a list, from `at` on; an empty list adds nothing, not even zero. */
+static inline __attribute__((always_inline)) void finish_rows(const float *rows, const uint16_t *list,
+                                                              const uint16_t *at, const uint16_t *end, row_vector *sum,
+                                                              float *sums) {
+    for (; at != end; at += 4)
+        add_rows(rows, at, sum);
+    if (list == end)
+        return;
+    for (int v = 0; v < ROW_VECTORS; v++)
+        *(row_vector *)(sums + v * ROW_LANES) += sum[v];
+}
+
+/* Two lists, in step as far as both go: additions to one sum wait for each other. */
+static inline __attribute__((always_inline)) void sum_two(const float *rows, const uint16_t *list, const uint16_t *end,
+                                                          const uint16_t *last, float *sums) {
+    const size_t both = (size_t)(end - list < last - end ? end - list : last - end);
+    row_vector a[ROW_VECTORS], b[ROW_VECTORS];
+    for (int v = 0; v < ROW_VECTORS; v++)
+        a[v] = b[v] = (row_vector){0};
+    for (size_t i = 0; i < both; i += 4) {
+        add_rows(rows, list + i, a);
+        add_rows(rows, end + i, b);
+    }
+    finish_rows(rows, list, list + both, end, a, sums);
+    finish_rows(rows, end, end + both, last, b, sums + DSR_ROW);
+}
+
 /* sums[i][DSR_ROW] += the rows of list i, for n lists, of which the first begins at `start`. rows and sums are aligned
- * to 64 bytes. Four accumulators of AVX2 (two of AVX-512, eight of NEON) stay in registers; on x86 the row is the
- * memory operand of the addition. Instructions per row (gcc 12): AVX2 7, NEON 16.5. */
+ * to 64 bytes. Four accumulators of AVX2 (four of AVX-512, of two lists; eight of NEON) stay in registers; on x86 the
+ * row is the memory operand of the addition. Instructions per row (gcc 12): AVX2 7, NEON 16.5. Two lists in step save
+ * 5 % of a pass of cifar_fast on AVX-512. */
 static void sum_rows(const float *rows, const uint16_t *lists, uint32_t start, const uint32_t *ends, size_t n,
                      float *sums) {
     const uint16_t *list = lists + start;
-    for (size_t i = 0; i < n; i++, sums += DSR_ROW) {
-        const uint16_t *end = lists + ends[i];
-        if (list == end)
-            continue;
+    size_t i = 0;
+    for (; ROW_VECTORS <= 2 && i + 2 <= n; i += 2, list = lists + ends[i - 1], sums += 2 * DSR_ROW)
+        sum_two(rows, list, lists + ends[i], lists + ends[i + 1], sums);
+    for (; i < n; i++, sums += DSR_ROW) {
         row_vector sum[ROW_VECTORS];
         for (int v = 0; v < ROW_VECTORS; v++)
             sum[v] = (row_vector){0};
-        do {
-            uint64_t offsets;
-            memcpy(&offsets, list, 8);
-            for (int k = 0; k < 4; k++) {
-                const char *row = (const char *)rows + 8 * (size_t)(uint16_t)(offsets >> 16 * k);
-                for (int v = 0; v < ROW_VECTORS; v++)
-                    sum[v] += *(const row_vector *)(row + (size_t)v * sizeof(row_vector));
-            }
-            list += 4;
-        } while (list != end);
-        for (int v = 0; v < ROW_VECTORS; v++)
-            *(row_vector *)(sums + v * ROW_LANES) += sum[v];
+        finish_rows(rows, list, list, lists + ends[i], sum, sums);
+        list = lists + ends[i];
     }
 }
 

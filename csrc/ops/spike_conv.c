@@ -50,12 +50,38 @@ static void pack_pass(const float *weight, const spike_conv_plan *p, size_t out_
     memcpy(rows, bits, sizeof bits);
 }
 
+/* Lists of all blocks of rows of all tiles. */
+typedef struct {
+    uint16_t *lists;
+    uint32_t *ends;
+    size_t length, targets; /* of a block: offsets, ends */
+} shared_lists;
+
+static int make_shared(shared_lists *s, const spike_conv_plan *p, const dsr_row_code *code, size_t tiles) {
+    s->targets = p->tile_y * p->tile_x * p->steps * p->piece;
+    s->length = s->targets * longest_list(p, code) + 64;
+    s->lists = dsr_scratch(tiles * p->blocks * s->length, sizeof *s->lists);
+    s->ends = dsr_scratch(tiles * p->blocks * s->targets, sizeof *s->ends);
+    return s->lists && s->ends;
+}
+
+/* Those of a block of a tile, by their numbers; the rest of `own` is what one thread needs to list them. */
+static tile_lists shared_of(const shared_lists *s, const spike_conv_plan *p, size_t index, size_t block,
+                            const tile_lists *own) {
+    tile_lists at = *own;
+    at.lists = s->lists + (index * p->blocks + block) * s->length;
+    at.ends = s->ends + (index * p->blocks + block) * s->targets;
+    return at;
+}
+
 /* Memory of one thread. */
 typedef struct {
     tile_lists lists;
     dsr_mask_source *masks;
-    float *sums, *table; /* sums [out block][target][DSR_ROW] */
-    float *weighted;     /* [sample][DSR_ROW] */
+    float *sums, *table;        /* sums [out block][target][DSR_ROW] */
+    float *weighted;            /* [sample][DSR_ROW] */
+    const shared_lists *shared; /* NULL: a tile's rows are listed where they are added */
+    size_t tile;                /* the number of the one at hand */
 } workspace;
 
 static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code, int weighted) {
@@ -77,7 +103,7 @@ static void free_workspace(workspace *w) {
 }
 
 /* Out blocks from .. to. Where there are few tiles with much to add, as of one sample's small images, a task has only
- * some of a tile's; it then lists its rows for itself. */
+ * some of a tile's; rows are then listed before, for all of them. */
 typedef struct {
     size_t from, to;
 } out_range;
@@ -93,16 +119,47 @@ static out_range range_of(const spike_conv_plan *p, size_t split, size_t splits)
     return (out_range){p->out_blocks * split / splits, p->out_blocks * (split + 1) / splits};
 }
 
+static const float *rows_of(const float *packed, const spike_conv_plan *p, size_t out, size_t block) {
+    return packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
+}
+
+/* The rows that are wanted after these, NULL behind the last: the next out block that reads the same words, or the
+ * first one of the next words. */
+static const float *rows_after(const float *packed, const spike_conv_plan *p, size_t out, size_t block,
+                               out_range outs) {
+    if (out + 1 < outs.to)
+        return rows_of(packed, p, out + 1, block);
+    return block + 1 < p->blocks ? rows_of(packed, p, outs.from, block + 1) : NULL;
+}
+
+/* sum_rows of all targets. Weights of a large network come from beyond the second cache: in between, the next ones are
+ * asked for, which pays most where few lanes share them (measured on AVX-512, one sample: 5 to 10 % of a pass). */
+static void sum_and_fetch(const float *rows, const tile_lists *lists, size_t targets, float *sums, const float *next,
+                          size_t floats) {
+    enum { TARGETS = 16, LINE = 16 };
+    size_t line = 0;
+    for (size_t i = 0; i < targets; i += TARGETS) {
+        size_t n = least(TARGETS, targets - i);
+        for (size_t end = next ? floats / LINE * (i + n) / targets : 0; line < end; line++)
+            __builtin_prefetch(next + line * LINE, 0, 2);
+        dsr_kernel->sum_rows(rows, lists->lists, i ? lists->ends[i - 1] : 0, lists->ends + i, n, sums + i * DSR_ROW);
+    }
+}
+
 /* Sums of the rows that the spikes of a tile select, in w->sums. */
 static void sum_tile(const uint32_t *words, const float *packed, const spike_conv_plan *p, const dsr_row_code *code,
                      workspace *w, const tile *t, out_range outs) {
     size_t targets = t->ny * t->nx * t->nl;
+    tile_lists lists = w->lists;
     memset(w->sums, 0, (outs.to - outs.from) * targets * DSR_ROW * sizeof *w->sums);
     for (size_t block = 0; block < p->blocks; block++) {
         size_t from = block * p->block_words, to = least(p->words, from + p->block_words);
-        list_rows(words, p, t, code, &w->lists, from, to);
+        if (w->shared)
+            lists = shared_of(w->shared, p, w->tile, block, &w->lists);
+        else
+            list_rows(words, p, t, code, &lists, from, to);
         for (size_t out = outs.from; out < outs.to; out++) {
-            const float *rows = packed + (out * p->blocks + block) * p->block_rows * DSR_ROW;
+            const float *rows = rows_of(packed, p, out, block);
             if (!reaches(p, out, from, to))
                 continue;
             if (code->table_bits > 1) {
@@ -110,8 +167,8 @@ static void sum_tile(const uint32_t *words, const float *packed, const spike_con
                                         p->taps, w->table);
                 rows = w->table;
             }
-            dsr_kernel->sum_rows(rows, w->lists.lists, 0, w->lists.ends, targets,
-                                 w->sums + (out - outs.from) * targets * DSR_ROW);
+            sum_and_fetch(rows, &lists, targets, w->sums + (out - outs.from) * targets * DSR_ROW,
+                          rows_after(packed, p, out, block, outs), p->block_rows * DSR_ROW);
         }
     }
 }
@@ -259,7 +316,10 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
     dsr_status status = DSR_OK;
     size_t outputs = conv->y.out * conv->x.out * conv->lanes * conv->out_channels;
     size_t splits = count_splits(p, tiles, outputs);
-    /* an output is worth the more threads the more taps of words it sums up */
+    shared_lists shared = {0};
+    if (splits > 1 && !make_shared(&shared, p, code, tiles))
+        status = DSR_NO_MEMORY;
+        /* an output is worth the more threads the more taps of words it sums up */
 #pragma omp parallel num_threads(dsr_threads_for(outputs *(p->passes ? 1 : 1 + p->words * p->taps / 8)))
     {
         workspace w;
@@ -272,15 +332,27 @@ static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spi
             pack_part(weights.plain, p, (size_t)i, own);
         /* all threads have passed a barrier: they see the same status */
         if (status == DSR_OK) {
+            w.shared = splits > 1 ? &shared : NULL;
+#pragma omp for schedule(dynamic)
+            for (ptrdiff_t i = 0; i < (ptrdiff_t)(splits > 1 ? tiles * p->blocks : 0); i++) {
+                size_t block = (size_t)i % p->blocks, from = block * p->block_words;
+                tile_lists lists = shared_of(&shared, p, (size_t)i / p->blocks, block, &w.lists);
+                tile t;
+                make_tile(p, (size_t)i / p->blocks, &t);
+                list_rows(words, p, &t, code, &lists, from, least(p->words, from + p->block_words));
+            }
 #pragma omp for schedule(dynamic)
             for (ptrdiff_t i = 0; i < (ptrdiff_t)(tiles * splits); i++) {
                 tile t;
-                make_tile(p, (size_t)i / splits, &t);
+                w.tile = (size_t)i / splits;
+                make_tile(p, w.tile, &t);
                 convolve_tile(words, packed, p, code, &w, &t, range_of(p, (size_t)i % splits, splits), to);
             }
         }
         free_workspace(&w);
     }
+    dsr_release(shared.lists);
+    dsr_release(shared.ends);
     dsr_release(own);
     return status;
 }
@@ -363,11 +435,15 @@ dsr_status dsr_conv2d_spikes_sum(const uint32_t *words, dsr_weights weights, con
     return convolve_rows(words, weights, bias, amplitude, NULL, conv, timesteps, table_bits, &after);
 }
 
-/* A pixel of a block of channels at a time: its lanes are turned to rows, whose neurons then fire side by side. */
+/* Some pixels of a block of channels at a time: their lanes are turned to rows, whose neurons then fire side by side.
+ * Of few lanes, more pixels: they lie one behind the other. */
+enum { TURNED_LANES = 64 };
+
 dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *potentials, dsr_lanes shape,
                             dsr_neuron neuron, dsr_thresholds thresholds) {
     size_t blocks = dsr_blocks(shape.channels, DSR_ROW), lanes = shape.timesteps * shape.batch;
     size_t given = input.one_step ? shape.batch : lanes;
+    size_t few = given && given < TURNED_LANES ? TURNED_LANES / given : 1, parts = dsr_blocks(shape.pixels, few);
     if (!blocks || !shape.pixels || !lanes)
         return DSR_OK;
     dsr_after_conv after = {.scale = input.scale, .shift = input.shift, .neuron = neuron, .thresholds = thresholds};
@@ -378,7 +454,7 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
         make_row_currents(currents, padded, shape.channels, shape.pixels * lanes, NULL, 1, &after);
 #pragma omp parallel num_threads(dsr_threads_for(shape.channels *shape.pixels *lanes)) if (status == DSR_OK)
     {
-        float *rows = dsr_scratch(given * DSR_ROW, sizeof *rows);
+        float *rows = dsr_scratch(few * given * DSR_ROW, sizeof *rows);
         if (!rows) {
 #pragma omp atomic write
             status = DSR_NO_MEMORY;
@@ -386,15 +462,18 @@ dsr_status dsr_neuron_steps(dsr_layer_current input, uint32_t *words, float *pot
 #pragma omp barrier
         /* all threads see the same status: potentials are changed everywhere or nowhere */
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(status == DSR_OK ? blocks * shape.pixels : 0); i++) {
-            size_t block = (size_t)i / shape.pixels, pixel = (size_t)i % shape.pixels;
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(status == DSR_OK ? blocks * parts : 0); i++) {
+            size_t block = (size_t)i / parts, first = (size_t)i % parts * few;
+            size_t n = least(few, shape.pixels - first), at = block * shape.pixels + first;
             dsr_row_current current = currents[block];
-            current.potentials = potentials + (size_t)i * shape.batch * DSR_ROW;
             current.one_step = input.one_step;
-            dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + pixel) * given, given,
+            dsr_kernel->lanes_to_rows(input.current + (block * DSR_ROW * shape.pixels + first) * given, n * given,
                                       dsr_block_size(shape.channels, DSR_ROW, block), shape.pixels * given, rows);
-            dsr_kernel->neuron_rows(rows, words + (size_t)i * lanes, NULL, shape.timesteps, shape.batch, shape.batch,
-                                    &current, &neuron);
+            for (size_t j = 0; j < n; j++) {
+                current.potentials = potentials ? potentials + (at + j) * shape.batch * DSR_ROW : NULL;
+                dsr_kernel->neuron_rows(rows + j * given * DSR_ROW, words + (at + j) * lanes, NULL, shape.timesteps,
+                                        shape.batch, shape.batch, &current, &neuron);
+            }
         }
         dsr_release(rows);
     }

@@ -6,9 +6,10 @@
 #include "row_code.h"
 
 /* Blocking, measured on Zen 3 (32 KiB and 512 KiB of cache per core): squares of 4x4 output pixels with about 1,280
- * lanes in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. */
-enum { TILE_SIDE = 4, TILE_TARGETS = 1280, WORD_TAPS = 9 };
-enum { MOST_HALO = TILE_SIDE * DSR_MOST_TAPS };
+ * lanes in all, so that input words are expanded once for most taps; rows of 9 word-taps, 36 KiB before groups. Of few
+ * lanes, as of one sample, squares are larger, up to 8x8, so that weights are read for fewer tiles. */
+enum { TILE_SIDE = 4, MOST_SIDE = 8, TILE_TARGETS = 1280, WORD_TAPS = 9 };
+enum { MOST_HALO = MOST_SIDE * DSR_MOST_TAPS };
 
 /* How a convolution is cut. A block is some words of input channels with all their taps, for the `row` output channels
  * of a row: what the first two caches hold while a tile of targets passes by. A tile is a rectangle of output pixels
@@ -16,7 +17,7 @@ enum { MOST_HALO = TILE_SIDE * DSR_MOST_TAPS };
  * time step. Its input pixels are the halo, a rectangle of `halo_y` rows and `halo_x` columns that lie anywhere. */
 typedef struct {
     size_t places[MOST_HALO], count;       /* of a halo along one direction, from the tile's first output on */
-    uint16_t at[TILE_SIDE][DSR_MOST_TAPS]; /* which of them an output and a tap read */
+    uint16_t at[MOST_SIDE][DSR_MOST_TAPS]; /* which of them an output and a tap read */
 } halo_line;
 
 typedef struct {
@@ -94,7 +95,9 @@ static inline void make_plan(spike_conv_plan *p, dsr_conv conv, size_t steps, si
     p->group_in = conv.in_channels / conv.groups;
     p->group_out = conv.out_channels / conv.groups;
     p->passes = count_passes(p);
-    size_t side = TILE_SIDE;
+    size_t side = MOST_SIDE;
+    while (side > TILE_SIDE && side * side * conv.lanes > TILE_TARGETS)
+        side--;
     while (side > 1 && side * side * steps > TILE_TARGETS)
         side--;
     p->tile_y = p->passes ? 1 : least(conv.y.out, side);

@@ -336,7 +336,7 @@ OPERATION(conv2d_spikes_sum, check_conv2d_spikes_sum, RETURNS_NOTHING) {
     A(S, NEURON, neuron, NULL, IN)                                                                                     \
     A(S, F32, thresholds, "RC", MAYBE)                                                                                 \
     A(S, U32, words, "WPTB", OUT)                                                                                      \
-    A(S, F32, potentials, "KPBZ", OUT)
+    A(S, F32, potentials, "KPBZ", MAYBE_OUT)
 ARGUMENTS(neuron_steps, NEURON_STEPS)
 
 CHECK(neuron_steps) {
@@ -344,8 +344,11 @@ CHECK(neuron_steps) {
         return -1;
     if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "1, or axis T of 'words'") < 0)
         return -1;
-    if (dsr_expect_planes(c, 'W', AXIS(c, 'C'), &a->neuron) < 0 || expect_words(c, 'K', AXIS(c, 'C')) < 0 ||
-        dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0)
+    if (dsr_expect_planes(c, 'W', AXIS(c, 'C'), &a->neuron) < 0)
+        return -1;
+    if (!a->potentials)
+        return 0;
+    if (expect_words(c, 'K', AXIS(c, 'C')) < 0 || dsr_expect_axis(c, 'Z', DSR_ROW, "a row of channels") < 0)
         return -1;
     return check_rows(c, "potentials", a->potentials, AXIS(c, 'K') * AXIS(c, 'P') * AXIS(c, 'B'));
 }

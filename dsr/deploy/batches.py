@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def batches_of(array: NDArray[Any], axis: int, size: int) -> Iterator[NDArray[Any]]:
-    """Copies of at most `size` samples along `axis`, in order; none of no samples."""
-    count = array.shape[axis]
-    for first in range(0, count, size):
-        yield array.take(range(first, min(first + size, count)), axis)
+    """Views of at most `size` samples along `axis`, in order; none of no samples."""
+    before = (slice(None),) * axis
+    for first in range(0, array.shape[axis], size):
+        yield array[(*before, slice(first, first + size))]

@@ -8,15 +8,17 @@ a curve of accuracy against mean T, on samples that were not trained with and ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr.deploy.batches import batches_of
 from dsr.deploy.integer_model import IntegerModel
+from dsr.deploy.places import Numbers
+from dsr.deploy.rooms import Runner, most_together, room_for
 from dsr.deploy.session import Session
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_class_numbers, as_count, as_number, shown
@@ -25,30 +27,6 @@ By = Literal["probability", "margin"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
 """Probabilities that a curve is made of by default."""
-
-
-class _Steps(Protocol):
-    """A `Stream`, or one of integers."""
-
-    def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> object: ...
-    def rates(self) -> Values: ...
-    def selected(self, numbers: NDArray[np.int64]) -> Self: ...
-
-
-_Stream = TypeVar("_Stream", bound=_Steps)
-
-
-class _Runner(Protocol[_Stream]):
-    """A `Session`, or an `IntegerModel`."""
-
-    batch: int
-    timesteps: int
-
-    @property
-    def output_features(self) -> tuple[int, ...]: ...
-    def checked(self, function: str, name: str, data: ArrayLike) -> tuple[NDArray[Any], int]: ...
-    def take(self, batch: int) -> _Stream: ...
-    def give_back(self, stream: _Stream) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +77,7 @@ def clearness(rates: Values, by: By = "probability") -> NDArray[np.float64]:
     return np.asarray(1 / np.exp(values - largest).sum(axis=-1))
 
 
-def early_exit(
-    session: _Runner[Any], data: ArrayLike, threshold: float, by: By = "probability", least: int = 1
-) -> Exits:
+def early_exit(session: Runner, data: ArrayLike, threshold: float, by: By = "probability", least: int = 1) -> Exits:
     """Run samples until their outputs are clear enough, at most for all T steps.
 
     Parameters
@@ -124,59 +100,161 @@ def early_exit(
 
     Notes
     -----
-    When half of the samples have left, the others go on as a batch of half the size or less (a power of two): time is
-    saved, not only steps. The outputs are those of `Session.run` with as many steps, but for rounding of values that
-    are no spikes, whose convolution depends on the size of the batch. Those of an integer model are EXACT.
+    Where a sample leaves, the next one takes its place, at a time step of its own, so that a step is always one of many
+    samples. Of static samples, the first neurons are computed once, for all steps. When nobody waits and half of the
+    places are vacant, the others go on as a batch of half the size or less (a power of two). So time is saved, not only
+    steps. The more samples are given at once, the longer the places are full; see `early_exit_in_parts`.
+
+    The outputs of static samples and of integer models are those of `rates_so_far` after as many steps, bit for bit.
+    Those of frames, too, but for rounding of values that are no spikes, whose convolution depends on the size of the
+    batch.
     """
-    threshold = as_number("early_exit", "threshold", threshold, lambda value: value > 0, "a number > 0")
-    _require_by("early_exit", by)
-    least = as_count("early_exit", "least", least)
-    _require_classes("early_exit", session)
-    array, axis = session.checked("early_exit", "data", data)
-    parts = [_exits(session, part, axis, threshold, by, least) for part in batches_of(array, axis, session.batch)]
-    if not parts:
-        return Exits(np.empty((0, *session.output_features), np.float32), np.zeros(0, np.int64))
-    return Exits(np.concatenate([p.rates for p in parts]), np.concatenate([p.timesteps for p in parts]))
+    return _exits("early_exit", "data", session, [data], threshold, by, least)
 
 
-def _exits(session: _Runner[_Stream], array: NDArray[Any], axis: int, threshold: float, by: By, least: int) -> Exits:
-    count = array.shape[axis]
-    found = Exits(np.empty((count, *session.output_features), np.float32), np.zeros(count, np.int64))
-    numbers, stays = np.arange(count), np.ones(count, np.bool_)  # of those in the stream
-    stream, changed = session.take(count), True
-    last = len(array) if axis else session.timesteps
+def early_exit_in_parts(
+    session: Runner, parts: Iterable[ArrayLike], threshold: float, by: By = "probability", least: int = 1
+) -> Exits:
+    """`early_exit` of samples that come in parts, as if they came at once.
+
+    Parameters
+    ----------
+    parts : iterable of array_like, shape ``(B, *features)`` or ``(T, B, *features)``
+        Each is asked for when the samples before it have found a place; all are static, or all are frames.
+    session, threshold, by, least
+        As of `early_exit`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `early_exit`, or parts are not alike.
+    """
+    return _exits("early_exit_in_parts", "parts", session, parts, threshold, by, least)
+
+
+def _exits(
+    function: str, name: str, session: Runner, parts: Iterable[ArrayLike], threshold: float, by: By, least: int
+) -> Exits:
+    threshold = as_number(function, "threshold", threshold, lambda value: value > 0, "a number > 0")
+    _require_by(function, by)
+    least = as_count(function, "least", least)
+    _require_classes(function, session)
+    waiting = _Waiting(session, function, name, parts)
+    found = _Found(session.output_features)
+    if waiting.some():
+        _leave(session, waiting, found, lambda rates: clearness(rates, by) >= threshold, least)
+    return found.in_order()
+
+
+class _Waiting:
+    """Samples that wait for a place, by batches of the session."""
+
+    def __init__(self, session: Runner, function: str, name: str, parts: Iterable[ArrayLike]) -> None:
+        self.with_time: bool | None = None
+        self.last = session.timesteps
+        self._batches = self._of(session, function, name, parts)
+        self._ahead: list[NDArray[Any]] = []
+
+    def _of(self, session: Runner, function: str, name: str, parts: Iterable[ArrayLike]) -> Iterator[NDArray[Any]]:
+        for part in parts:
+            array, axis = session.checked(function, name, part)
+            if self.with_time is None:
+                self.with_time = axis == 1
+                self.last = len(array) if axis else session.timesteps
+            elif self.with_time != (axis == 1) or (axis and len(array) != self.last):
+                raise ValueError(
+                    f"{function}: argument '{name}': expected parts of the same kind, static samples or as many "
+                    f"frames, got one of shape {array.shape}"
+                )
+            if array.shape[axis]:
+                yield from batches_of(array, axis, session.batch)
+
+    def count(self, batch: NDArray[Any]) -> int:
+        """Samples of one."""
+        return int(batch.shape[1 if self.with_time else 0])
+
+    def some(self, most: int = 1) -> int:
+        """How many wait, as far as that matters: `most` of them, or all where there are fewer."""
+        while (known := sum(map(self.count, self._ahead))) < most:
+            following = next(self._batches, None)
+            if following is None:
+                return known
+            self._ahead.append(following)
+        return most
+
+    def next(self) -> NDArray[Any] | None:
+        """A batch, or None at the end."""
+        return self._ahead.pop(0) if self.some() else None
+
+
+class _Found:
+    """Outputs of samples in the order in which they leave."""
+
+    def __init__(self, features: tuple[int, ...]) -> None:
+        self._numbers, self._rates = [np.empty(0, np.int64)], [np.empty((0, *features), np.float32)]
+        self._times = [np.empty(0, np.int64)]
+
+    def add(self, numbers: Numbers, rates: Values, times: Numbers) -> None:
+        """Some samples with what they leave with."""
+        for parts, part in zip((self._numbers, self._rates, self._times), (numbers, rates, times), strict=True):
+            parts.append(part)  # type: ignore[attr-defined]  # of its own kind
+
+    def in_order(self) -> Exits:
+        """By the numbers of the samples."""
+        order = np.concatenate(self._numbers).argsort()
+        return Exits(np.concatenate(self._rates)[order], np.concatenate(self._times)[order])
+
+
+NOBODY = -1
+
+
+def _leave(
+    session: Runner, waiting: _Waiting, found: _Found, clear: Callable[[Values], NDArray[np.bool_]], least: int
+) -> None:
+    with_time = bool(waiting.with_time)
+    size = waiting.some(most_together(session, with_time))
+    room = room_for(session, size, with_time)
+    who, times = np.full(size, NOBODY), np.zeros(size, np.int64)
+    came = received = column = 0
     try:
-        for step in range(1, last + 1):
-            frame = array[step - 1] if axis else array
-            read = changed or axis == 1  # a static sample is read once
-            stream.advance(frame.take(numbers, 0) if read else frame, 1, held=True, changed=read)
-            rates, changed = stream.rates(), False
-            leaves = stays & (clearness(rates, by) >= threshold if step >= least else False)
-            if step == last:
-                leaves = stays.copy()
-            found.rates[numbers[leaves]] = rates[leaves]
-            found.timesteps[numbers[leaves]] = step
-            stays &= ~leaves
-            left = int(stays.sum())
-            if left == 0:
-                break
-            size = 1 << (left - 1).bit_length()  # few sizes, for which there is memory: the last ones may be idle
-            if 2 * size <= len(numbers):
-                chosen = np.resize(np.flatnonzero(stays), size)
-                smaller = stream.selected(chosen)
-                session.give_back(stream)
-                stream, numbers, stays, changed = smaller, numbers[chosen], np.arange(size) < left, True
+        while True:
+            vacant = np.flatnonzero(who == NOBODY)
+            while len(vacant):
+                if column == received:
+                    samples = waiting.next()
+                    if samples is None:
+                        break
+                    room.receive(samples)
+                    received, column = waiting.count(samples), 0
+                n = min(len(vacant), received - column)
+                places, vacant = vacant[:n], vacant[n:]
+                room.admit(places, np.arange(column, column + n))
+                who[places], times[places] = np.arange(came, came + n), 0
+                came, column = came + n, column + n
+            if len(vacant) == len(who):
+                return
+            smaller = 1 << (len(who) - len(vacant) - 1).bit_length()  # few sizes, for which there is memory
+            if 2 * smaller <= len(who):
+                kept = np.argsort(who == NOBODY, kind="stable")[:smaller]  # of vacant ones as many as are needed
+                room.shrink(kept)
+                who, times = who[kept], times[kept]
+                vacant = np.flatnonzero(who == NOBODY)
+            room.vacate(vacant)
+            rates = room.step()
+            times += 1
+            leaves = (who != NOBODY) & ((times == waiting.last) | ((times >= least) & clear(rates)))
+            found.add(who[leaves], rates[leaves], times[leaves])
+            who[leaves] = NOBODY
     finally:
-        session.give_back(stream)
-    return found
+        room.close()
 
 
-def rates_so_far(session: _Runner[Any], data: ArrayLike) -> Values:
+def rates_so_far(session: Runner, data: ArrayLike) -> Values:
     """Output rates after each step, ``(T, B, *output_features)``; arguments and errors are those of `Session.run`."""
     array, axis = session.checked("rates_so_far", "data", data)
     parts = []
     for part in batches_of(array, axis, session.batch):
-        stream = session.take(part.shape[axis])
+        stream: Any = session.take(part.shape[axis])
         steps = []
         for step in range(len(part) if axis else session.timesteps):
             stream.advance(part[step] if axis else part, 1, held=True, changed=axis == 1 or step == 0)

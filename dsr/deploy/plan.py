@@ -11,7 +11,7 @@ other are one call, whose arguments are checked when the plan is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -113,6 +113,25 @@ class Compiled:
         return self._weights[number, k]
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some steps of a program.
+
+    Attributes
+    ----------
+    steps : collection of int
+        Their numbers.
+    given : dict
+        Signals of earlier steps that they read.
+    handed_on : sequence of int
+        Those of them whose signals are wanted.
+    """
+
+    steps: Collection[int]
+    given: dict[int, Signal] = field(default_factory=dict)
+    handed_on: Sequence[int] = ()
+
+
 class Plan:
     """The calls for `timesteps` steps of `batch` samples.
 
@@ -125,19 +144,32 @@ class Plan:
     held : bool
         The input is the same at all these steps, and is given once.
     potentials : dict
-        Of the neurons; those that are missing are added, as 0.
+        Of the neurons; those that are missing are added, as 0. None: they are 0 before each run, which saves memory and
+        reading and writing it.
+    part : Part, optional
+        Only these steps of the program; by default all.
 
     Attributes
     ----------
     input : ndarray of float32, shape (C, H, W, T or 1, B)
-        To be filled before `run`.
+        To be filled before `run`, where the part has the first step.
     output : Signal
-        Of the last step; its terms are spikes, or values that are written.
+        Of the last step; its terms are spikes, or values that are written. None of a part without the last step.
+    handed_on : dict of int to Signal
+        What the part is asked for; terms are spikes, or values that are written, without a scale.
     convolved : list of (int, Train)
         What is convolved by which step.
     """
 
-    def __init__(self, compiled: Compiled, timesteps: int, batch: int, held: bool, potentials: Potentials) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        timesteps: int,
+        batch: int,
+        held: bool,
+        potentials: Potentials | None,
+        part: Part | None = None,
+    ) -> None:
         self.compiled, self.timesteps, self.batch = compiled, timesteps, batch
         self.convolved: list[tuple[int, Train]] = []
         self._potentials = potentials
@@ -150,10 +182,15 @@ class Plan:
         self._finals: dict[int, Values] = {}
         self._pooled: dict[int, tuple[Train, ...]] = {}
         self.input = self._floats(0, compiled.program.steps[0].shape)
+        part = part or Part(range(len(compiled.program.steps)))
         for number, step in enumerate(compiled.program.steps):
-            self._signals.append(self._signal(number, step))
+            if number in part.steps:
+                self._signals.append(self._signal(number, step))
+            else:
+                self._signals.append(part.given.get(number, Signal(())))
+        self.handed_on = {number: self._handed_on(number) for number in part.handed_on}
         last = self._signals[-1]
-        if not last.spikes:
+        if last.terms and not last.spikes:
             last = Signal((Written(self._sum(len(self._signals) - 1)),), last.scale, last.shift)
         self.output = last
         self._once, self._always = prepared.join(self._once), prepared.join(self._always)
@@ -333,9 +370,12 @@ class Plan:
     def _neurons(self, number: int, step: p.Neurons) -> Signal:
         (below,) = step.inputs
         signal, words = self._signals[below], self._words(number, step.shape, step.planes)
-        if number not in self._potentials:
-            self._potentials[number] = ops.row_potentials(*step.shape, self.batch)
-        arguments = step.model, signal.scale, signal.shift, words, self._potentials[number]
+        potentials = None
+        if self._potentials is not None:
+            if number not in self._potentials:
+                self._potentials[number] = ops.row_potentials(*step.shape, self.batch)
+            potentials = self._potentials[number]
+        arguments = step.model, signal.scale, signal.shift, words, potentials
         fused = None if below in self._sums else _one_convolution(signal.terms)
         if fused is not None:
             call = prepared.conv2d_neuron_spikes(fused, *arguments)
@@ -433,6 +473,11 @@ class Plan:
         if number not in self._finals:
             self._finals[number] = self._scaled(number, self._sum(number), signal.scale, signal.shift)
         return self._finals[number]
+
+    def _handed_on(self, number: int) -> Signal:
+        """A step's signal for other plans. Its terms stay apart, for they are added in their order."""
+        signal = self._signals[number]
+        return signal if signal.scale is None else Signal((Written(self._final(number)),))
 
     def _scaled(self, number: int, values: Values, scale: Values, shift: Values | None) -> Values:
         out = np.empty_like(values)

@@ -228,6 +228,20 @@ class Program:
             found.append(not isinstance(step, Neurons) and all(found[i] for i in step.inputs))
         return tuple(found)
 
+    def head(self) -> tuple[bool, ...]:
+        """Of each step whether it depends on the data alone, but for its own potentials: up to the first neurons."""
+        steady = self.steady()
+        return tuple(all(steady[i] for i in step.inputs) for step in self.steps)
+
+    def handed_on(self) -> tuple[int, ...]:
+        """The numbers of the steps of the head that others read, or that are the last one."""
+        head, readers = self.head(), self.readers()
+        return tuple(
+            number
+            for number, others in enumerate(readers)
+            if head[number] and (not others or not all(head[other] for other in others))
+        )
+
     def readers(self) -> tuple[tuple[int, ...], ...]:
         """Of each step the numbers of those that read it."""
         found: list[list[int]] = [[] for _ in self.steps]

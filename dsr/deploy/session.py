@@ -10,8 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from math import prod
 from threading import Lock
 from typing import Any, Protocol
@@ -23,13 +21,14 @@ from dsr import ops
 from dsr.deploy.batches import batches_of
 from dsr.deploy.idle import Idle
 from dsr.deploy.lowering import lower
-from dsr.deploy.plan import Compiled, Plan, Potentials, Train, Written
+from dsr.deploy.places import Head, Places
+from dsr.deploy.plan import Compiled, Plan, Potentials
 from dsr.deploy.program import Program
+from dsr.deploy.so_far import OutputSoFar
 from dsr.deploy.whole_run import WholeRun
 from dsr.nn.network import Network
-from dsr.ops import Values, prepared
+from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, require_finite
-from dsr.ops.prepared import Call
 
 BATCH = 32
 """Samples at a time: more are not faster, and the arrays of fewer stay in the caches."""
@@ -122,7 +121,7 @@ class Session:
     def __init__(self, program: Program, timesteps: int, batch: int = BATCH) -> None:
         self.program, self.timesteps, self.batch = program, timesteps, batch
         self.compiled = Compiled(program)
-        self._runs, self._streams = Idle[WholeRun](), Idle[Stream]()
+        self._forget_memory()
         self._started: Stream | None = None
 
     @property
@@ -191,6 +190,31 @@ class Session:
         """Keep a stream for the next call."""
         self._streams.give_back(stream.batch, stream)
 
+    def take_head(self, batch: int) -> Head:
+        """The head of the program for so many static samples, for `give_back_head`."""
+        return self._heads.take(batch) or Head(self.compiled, self.timesteps, batch)
+
+    def give_back_head(self, head: Head) -> None:
+        """Keep it for the next call."""
+        self._heads.give_back(head.batch, head)
+
+    def take_places(self, size: int) -> Places:
+        """So many places, for `give_back_places`; whoever was there is still there."""
+        places = self._places.take(size)
+        if places is None:
+            head = self.take_head(min(size, self.batch))
+            places = Places(self.compiled, self.timesteps, size, head)
+            self.give_back_head(head)
+        return places
+
+    def give_back_places(self, places: Places) -> None:
+        """Keep them for the next call."""
+        self._places.give_back(places.size, places)
+
+    def _forget_memory(self) -> None:
+        self._runs, self._streams = Idle[WholeRun](), Idle[Stream]()
+        self._heads, self._places = Idle[Head](), Idle[Places]()
+
     def start(self, batch: int = 1) -> Stream:
         """A stream: the samples of a batch step by step, beginning at the first.
 
@@ -229,7 +253,7 @@ class Session:
             taps: int = self.program.steps[number].geometry.taps  # type: ignore[attr-defined]  # of a convolution
             table_bits[number] = max(table_bits.get(number, 1), ops.best_table_bits(rate, taps))
         self.compiled.table_bits = table_bits
-        self._runs, self._streams = Idle(), Idle()
+        self._forget_memory()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, and copied, it is the program; streams stay behind."""
@@ -260,25 +284,14 @@ class Stream:
         self.session, self.batch = session, batch
         self._potentials: Potentials = {}
         self._plans: dict[tuple[int, bool], Plan] = {}
-        self._times = np.zeros(batch, np.int64)
-        self._together: int | None = 0  # what all of them are, if they are the same
         self._held_by: Plan | None = None
-        self._readers: dict[int, tuple[list[Call], Values]] = {}
         self._lock = Lock()
-        first = self._plan(1, held=True).output
-        steps = session.timesteps
-        if first.spikes:
-            (train,) = first.terms
-            assert isinstance(train, Train)
-            groups, height, width, _, _ = train.words.shape
-            self._words = np.zeros((groups, height, width, steps, batch), np.uint32)
-        else:
-            self._total = np.zeros((*session.program.steps[-1].shape, batch), np.float32)
+        self._so_far = OutputSoFar(session.program, session.timesteps, self._plan(1, held=True).output)
 
     @property
     def times(self) -> NDArray[np.int64]:
         """Steps that each sample has seen since it began, (B,)."""
-        return self._times.copy()
+        return self._so_far.times.copy()
 
     def step(self, frame: ArrayLike) -> Values:
         """The next time step of every sample.
@@ -327,11 +340,12 @@ class Stream:
                 f"{function}: another thread is using this stream; start one for each thread, with Session.start"
             )
         try:
-            latest = int(self._times.max())
+            times = self._so_far.times
+            latest = int(times.max())
             if latest + steps > self.session.timesteps:
                 raise RuntimeError(
                     f"{function}: expected at most T = {self.session.timesteps} steps, and sample "
-                    f"{int(self._times.argmax())} has seen {latest} of them; reset it, or compile with more timesteps"
+                    f"{int(times.argmax())} has seen {latest} of them; reset it, or compile with more timesteps"
                 )
             self.advance(array, steps, held)
             return self.rates()
@@ -368,34 +382,21 @@ class Stream:
 
     def restart(self) -> None:
         """Begin anew with all samples."""
-        self._times[:] = 0
-        self._together = 0
+        self._so_far.restart()
         for potentials in self._potentials.values():
             potentials[...] = 0
-        if hasattr(self, "_words"):
-            self._words[...] = 0
-        else:
-            self._total[...] = 0
 
     def _forget(self, numbers: NDArray[np.int64]) -> None:
-        self._times[numbers] = 0
-        self._together = int(self._times[0]) if (self._times == self._times[0]).all() else None
+        self._so_far.forget(numbers)
         for potentials in self._potentials.values():
             potentials[:, :, :, numbers] = 0
-        if not hasattr(self, "_words"):
-            self._total[..., numbers] = 0
 
     def selected(self, numbers: NDArray[np.int64]) -> Stream:
         """A stream of some of the samples, which goes on from here, for `Session.give_back`."""
         other = self.session.take(len(numbers))
-        other._times[:] = self._times[numbers]
-        other._together = self._together
+        other._so_far.go_on_from(self._so_far, numbers)
         for number, potentials in self._potentials.items():
             other._potentials[number][...] = potentials[:, :, :, numbers]
-        if hasattr(self, "_words"):
-            other._words[...] = self._words[..., numbers]
-        else:
-            other._total[...] = self._total[..., numbers]
         return other
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> Plan:
@@ -411,7 +412,7 @@ class Stream:
             np.copyto(plan.input, frames.transpose(2, 3, 4, 0, 1))
         plan.run(changed)
         self._held_by = plan if held else None
-        self._note(plan)
+        self._so_far.note(plan)
         return plan
 
     def _plan(self, steps: int, held: bool) -> Plan:
@@ -419,70 +420,12 @@ class Stream:
         if key not in self._plans:
             if len(self._plans) > RATES_KEPT:
                 self._plans = {}
-            self._plans[key] = Plan(self.session.compiled, *key[:1], self.batch, key[1], self._potentials)
+            self._plans[key] = Plan(self.session.compiled, key[0], self.batch, key[1], self._potentials)
         return self._plans[key]
-
-    def _note(self, plan: Plan) -> None:
-        """Keep what the output was, and how late it is."""
-        (term,) = plan.output.terms
-        first = self._together
-        if isinstance(term, Train):
-            if first is not None:
-                self._words[:, :, :, first : first + plan.timesteps] = term.words
-            else:
-                for t in range(plan.timesteps):
-                    self._words[:, :, :, self._times + t, np.arange(self.batch)] = term.words[:, :, :, t]
-        else:
-            assert isinstance(term, Written)
-            for t in range(plan.timesteps):
-                self._total += term.array[:, :, :, t % term.array.shape[3]]
-        self._times += plan.timesteps
-        self._together = None if first is None else first + plan.timesteps
 
     def rates(self) -> Values:
         """Output rates so far, ``(B, *output_features)``; 0 of samples that have seen no step."""
-        program = self.session.program
-        if self._together:
-            return self._rates_of(slice(None), self._together)
-        rates = np.zeros((self.batch, *program.output_features), np.float32)
-        for time in set(self._times.tolist()) - {0}:
-            numbers = np.flatnonzero(self._times == time)
-            rates[numbers] = self._rates_of(numbers, time)
-        return rates
-
-    def _rates_of(self, numbers: Any, time: int) -> Values:
-        """Those of samples that have seen so many steps; all of them is ``slice(None)``."""
-        program, output = self.session.program, self._plan(1, held=True).output
-        if not output.spikes:
-            total = np.ascontiguousarray(self._total[..., numbers])
-            scale = np.ones(len(total), np.float32) if output.scale is None else output.scale
-            shift = np.zeros(len(total), np.float32) if output.shift is None else output.shift
-            mean = ops.affine(total, scale / np.float32(time), shift)
-        elif isinstance(numbers, slice):
-            mean = self._mean_of(time)
-        else:
-            mean = self._mean_of(time)[..., numbers]
-        return np.ascontiguousarray(mean.transpose(3, 0, 1, 2)).reshape(-1, *program.output_features)
-
-    def _mean_of(self, time: int) -> Values:
-        """The mean of the output's spikes over the first steps of all samples, as `SpikeTrain.rate` has it."""
-        if time not in self._readers:
-            (train,) = self._plan(1, held=True).output.terms
-            assert isinstance(train, Train)
-            channels, *pixels = self.session.program.steps[-1].shape
-            words = np.empty((*self._words.shape[:3], time, self.batch), np.uint32)
-            values = np.empty((channels, *pixels, time, self.batch), np.float32)
-            total = np.empty((channels, *pixels, self.batch), np.float32)
-            calls: tuple[Call, ...] = (
-                partial(np.copyto, words, self._words[:, :, :, :time]),
-                *replace(train, words=words).unpack(values),
-                prepared.weighted_sum(values, self.session.program.time_weights(time), total),
-            )
-            self._readers[time] = prepared.join(calls), total
-        reader, total = self._readers[time]
-        for call in reader:
-            call()
-        return total / np.float32(time)
+        return self._so_far.rates()
 
 
 def _finite(function: str, name: str, array: NDArray[Any]) -> Values:

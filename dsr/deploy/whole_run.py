@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr.deploy.plan import Compiled, Plan, Potentials, Train, Written
+from dsr.deploy.plan import Compiled, Plan, Train, Written
 from dsr.ops import Values, prepared
 from dsr.ops.prepared import Call
 
@@ -31,8 +31,7 @@ class WholeRun:
     """
 
     def __init__(self, compiled: Compiled, timesteps: int, batch: int, held: bool) -> None:
-        self._potentials: Potentials = {}
-        self.plan = Plan(compiled, timesteps, batch, held, self._potentials)
+        self.plan = Plan(compiled, timesteps, batch, held, None)
         self._input = self.plan.input.transpose(3, 4, 0, 1, 2)
         mean = np.empty((*compiled.program.steps[-1].shape, batch), np.float32)
         self._reader = prepared.join(_reader(compiled, self.plan, mean))
@@ -40,8 +39,6 @@ class WholeRun:
 
     def __call__(self, array: NDArray[Any]) -> Values:
         """Rates of static samples ``(B, *features)``, or of frames ``(T, B, *features)``; in memory of their own."""
-        for potentials in self._potentials.values():
-            potentials.fill(0)
         np.copyto(self._input, array.reshape(self._input.shape))
         self.plan.run()
         for call in self._reader:
@@ -53,8 +50,9 @@ def _reader(compiled: Compiled, plan: Plan, mean: Values) -> list[Call]:
     """From the output of a plan to its mean over time."""
     (term,) = plan.output.terms
     total, steps = np.empty_like(mean), np.float32(plan.timesteps)
-    values = np.empty((*mean.shape[:3], plan.timesteps, plan.batch), np.float32)
+    shape = *mean.shape[:3], plan.timesteps, plan.batch
     if isinstance(term, Train):
+        values = np.empty(shape, np.float32)
         weights = compiled.program.time_weights(plan.timesteps)
         return [
             *term.unpack(values),
@@ -65,8 +63,13 @@ def _reader(compiled: Compiled, plan: Plan, mean: Values) -> list[Call]:
     scale, shift = plan.output.scale, plan.output.shift
     scale = np.ones(len(mean), np.float32) if scale is None else scale
     shift = np.zeros(len(mean), np.float32) if shift is None else shift
+    calls: list[Call] = []
+    values = term.array
+    if values.shape != shape:  # of one step that stands for all
+        values = np.empty(shape, np.float32)
+        calls.append(partial(np.copyto, values, term.array))
     return [
-        partial(np.copyto, values, term.array),  # which may be of one step that stands for all
+        *calls,
         prepared.weighted_sum(values, np.ones(plan.timesteps, np.float32), total),
         prepared.affine(total, scale / steps, shift, mean),
     ]

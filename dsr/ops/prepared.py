@@ -68,19 +68,24 @@ def conv2d_neuron_spikes(
     scale: Values | None,
     shift: Values | None,
     out: Words,
-    potentials: Values,
+    potentials: Values | None,
 ) -> Call:
-    """To spikes; potentials are from `dsr.ops.row_potentials`."""
+    """To spikes; potentials are from `dsr.ops.row_potentials`, or 0 before and wanted by nobody after."""
     arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron), convolution.packed
     return Bound(_core.conv2d_neuron_spikes, *arguments, None, out, potentials, None)
 
 
 def neuron_steps(
-    current: Values, neuron: NeuronModel, scale: Values | None, shift: Values | None, out: Words, potentials: Values
+    current: Values,
+    neuron: NeuronModel,
+    scale: Values | None,
+    shift: Values | None,
+    out: Words,
+    potentials: Values | None,
 ) -> Call:
-    """To spikes; potentials are from `dsr.ops.row_potentials`."""
+    """To spikes; potentials as in `conv2d_neuron_spikes`."""
     arguments = merge_pixels(current, 2), scale, shift, *one_and_thresholds(neuron), merge_pixels(out, 2)
-    return Bound(_core.neuron_steps, *arguments, merge_pixels(potentials, 2))
+    return Bound(_core.neuron_steps, *arguments, None if potentials is None else merge_pixels(potentials, 2))
 
 
 def unpack_words(words: Words, amplitude: PerChannel, out: Values) -> Call:

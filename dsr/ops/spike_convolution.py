@@ -248,7 +248,7 @@ def neuron_steps(
     current: Values,
     timesteps: int,
     neuron: NeuronModel,
-    potentials: Values,
+    potentials: Values | None,
     scale: Values | None = None,
     shift: Values | None = None,
 ) -> Words:
@@ -259,14 +259,15 @@ def neuron_steps(
     groups = word_count(channels)
     shape = planes_of(neuron) * groups, height, width, steps, batch
     words = new_array("neuron_steps", "timesteps", shape, np.uint32)
-    require_writable("neuron_steps", "potentials", potentials, (groups, height, width, batch, ROW))
+    if potentials is not None:
+        require_writable("neuron_steps", "potentials", potentials, (groups, height, width, batch, ROW))
     _core.neuron_steps(
         merge_pixels(current, 2),
         scale,
         shift,
         *one_and_thresholds(neuron),
         merge_pixels(words, 2),
-        merge_pixels(potentials, 2),
+        None if potentials is None else merge_pixels(potentials, 2),
     )
     return words
 

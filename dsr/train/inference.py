@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -69,30 +70,46 @@ def measure_exits(
 ) -> ExitResult:
     """Accuracy, mean T and time with early exit, beside those of all steps; see `dsr.deploy.early_exit`.
 
+    Samples are read `batch_size` at a time, and run with all steps and with early exit in turn. Reading them does not
+    count.
+
     Raises
     ------
     TypeError, ValueError
         The samples are not classified, there are none, or an argument is not as described.
     """
     targets = _targets("measure_exits", samples)
-    session: Session | None = None
-    right = right_of_all = steps = 0
-    times = np.zeros(2)
-    for numbers, images in in_order(samples, as_count("measure_exits", "batch_size", batch_size)):
-        if session is None:
-            session = session_for(network, images, measured=True)
-            exits.early_exit(session, images, threshold, by)  # memory is made
-            session(images)
-        start = perf_counter()
-        found = exits.early_exit(session, images, threshold, by)
-        between = perf_counter()
-        rates = session(images)
-        times += between - start, perf_counter() - between
-        right += int((found.rates.argmax(axis=1) == targets[numbers]).sum())
-        right_of_all += int((rates.argmax(axis=1) == targets[numbers]).sum())
-        steps += int(found.timesteps.sum())
-    count = len(samples)
-    return ExitResult(right / count, steps / count, times[0] / count, right_of_all / count, times[1] / count)
+    batches = in_order(samples, as_count("measure_exits", "batch_size", batch_size))
+    first = next(batches)
+    session = session_for(network, first[1], measured=True)
+    exits.early_exit(session, first[1], threshold, by)  # memory is made
+    session(first[1])
+    right_of_all, seconds_of_all, elsewhere = 0, 0.0, 0.0
+
+    def parts() -> Iterator[Values]:
+        nonlocal right_of_all, seconds_of_all, elsewhere
+        left = perf_counter()
+        for numbers, images in chain([first], batches):
+            start = perf_counter()
+            rates = session(images)
+            seconds_of_all += perf_counter() - start
+            right_of_all += int((rates.argmax(axis=1) == targets[numbers]).sum())
+            elsewhere += perf_counter() - left
+            yield images
+            left = perf_counter()
+        elsewhere += perf_counter() - left
+
+    start = perf_counter()
+    found = exits.early_exit_in_parts(session, parts(), threshold, by)
+    seconds, count = perf_counter() - start - elsewhere, len(samples)
+    right = found.rates.argmax(axis=1) == targets
+    return ExitResult(
+        float(right.mean()),
+        float(found.timesteps.mean()),
+        seconds / count,
+        right_of_all / count,
+        seconds_of_all / count,
+    )
 
 
 def exit_curve(

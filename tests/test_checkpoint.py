@@ -71,3 +71,18 @@ def test_other_safetensors_files_are_refused(tmp_path):
     save_file({"weight": np.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(checkpoint.CheckpointError, match=r"other.safetensors"):
         checkpoint.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("", "expected a run folder, found no checkpoint.safetensors in it"),
+        ("nothere", "nothere: expected a run folder, found nothing"),
+        ("weights.safetensors", "weights.safetensors: expected a run folder or a file of weights, found nothing"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path, path, words):
+    file = tmp_path / path / checkpoint.LAST if path != "weights.safetensors" else tmp_path / path
+    with pytest.raises(FileNotFoundError) as caught:
+        checkpoint.load(file)
+    assert str(caught.value).endswith(words) and str(tmp_path) in str(caught.value)

@@ -24,8 +24,12 @@ from dsr.train.metrics import Metric, metric_of
 from dsr.train.model import Model, load
 from dsr.train.recipe import Recipe
 
-SLOWER = 0.1
-"""The learning rate of further training, as a fraction of the recipe's."""
+SLOWER = 0.02
+"""The learning rate of further training, as a fraction of the recipe's.
+
+A finished cifar10-fast with weights of 4 bits had 91.04 % without further training, 91.28 % after an epoch at a sixtieth,
+and 90.76 % after one at a tenth, which the integers no longer followed.
+"""
 
 
 def add(commands: Commands) -> None:
@@ -35,14 +39,14 @@ def add(commands: Commands) -> None:
         help="a run as a network of integers: int8 weights, the same spikes on every machine",
         description="Round the weights of a run to a few bits and write an integer network, a quarter of the size, "
         "which dsr.IntegerModel.load reads. With --epochs it is trained further first, with rounded weights, by its "
-        "recipe at a tenth of the learning rate.",
+        "recipe at a fiftieth of the learning rate.",
     )
     add_run(parser)
     add_run_data(parser)
     parser.add_argument("--bits", type=_bits, help="of the weights, 2 to 8 (default: as trained with, or 8)")
     parser.add_argument("--epochs", type=natural, default=0, metavar="N", help="of further training (default: 0)")
     parser.add_argument(
-        "--learning-rate", type=seconds, metavar="RATE", help="of further training (default: a tenth of the recipe's)"
+        "--learning-rate", type=seconds, metavar="RATE", help="of further training (default: a fiftieth of the recipe's)"
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="(default: integer-BITS.safetensors in the run folder)"

@@ -64,8 +64,11 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except FileNotFoundError:
+        raise FileNotFoundError(_missing(Path(path))) from None
     if length > _LONGEST_HEADER:
         raise CheckpointError(f"{path}: not a readable safetensors file (a header of {length:,} bytes)")
     try:
@@ -88,6 +91,14 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: its metadata is not a JSON object")
     return arrays, metadata
+
+
+def _missing(path: Path) -> str:
+    """What is said of a file that is not there: names in a run folder come from dsr, so the folder is what was given."""
+    if path.name not in (LAST, BEST):
+        return f"{path}: expected a run folder or a file of weights, found nothing"
+    found = f"no {path.name} in it" if path.parent.is_dir() else "nothing"
+    return f"{path.parent}: expected a run folder, found {found}"
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], metadata: str) -> str:

@@ -27,8 +27,8 @@ from dsr.train.recipe import Recipe
 SLOWER = 0.02
 """The learning rate of further training, as a fraction of the recipe's.
 
-A finished cifar10-fast with weights of 4 bits had 91.04 % without further training, 91.28 % after an epoch at a sixtieth,
-and 90.76 % after one at a tenth, which the integers no longer followed.
+A finished cifar10-fast with weights of 4 bits had 91.04 % without further training, 91.28 % after an epoch at a
+sixtieth, and 90.76 % after one at a tenth, which the integers no longer followed.
 """
 
 
@@ -46,7 +46,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--bits", type=_bits, help="of the weights, 2 to 8 (default: as trained with, or 8)")
     parser.add_argument("--epochs", type=natural, default=0, metavar="N", help="of further training (default: 0)")
     parser.add_argument(
-        "--learning-rate", type=seconds, metavar="RATE", help="of further training (default: a fiftieth of the recipe's)"
+        "--learning-rate",
+        type=seconds,
+        metavar="RATE",
+        help="of further training (default: a fiftieth of the recipe's)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="(default: integer-BITS.safetensors in the run folder)"

@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.deploy.batches import batches_of
 from dsr.deploy.integer_model import IntegerModel
 from dsr.deploy.places import Numbers
 from dsr.deploy.rooms import Runner, most_together, room_for
 from dsr.deploy.session import Session
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_class_numbers, as_count, as_number, shown
+from dsr.ops.batches import batches_of
 
 By = Literal["probability", "margin"]
 
@@ -105,9 +105,9 @@ def early_exit(session: Runner, data: ArrayLike, threshold: float, by: By = "pro
     places are vacant, the others go on as a batch of half the size or less (a power of two). So time is saved, not only
     steps. The more samples are given at once, the longer the places are full; see `early_exit_in_parts`.
 
-    The outputs of static samples and of integer models are those of `rates_so_far` after as many steps, bit for bit.
-    Those of frames, too, but for rounding of values that are no spikes, whose convolution depends on the size of the
-    batch.
+    The outputs are those of `rates_so_far` after as many steps: bit for bit of integer models, and of static samples where
+    only spikes follow the first neurons. Elsewhere, as behind average pooling and of frames, convolutions of values that
+    are no spikes round by the size of the batch.
     """
     return _exits("early_exit", "data", session, [data], threshold, by, least)
 

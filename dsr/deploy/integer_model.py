@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.deploy import integer_steps as i
-from dsr.deploy.batches import batches_of
 from dsr.deploy.idle import Idle
 from dsr.deploy.integer_engine import Engine
 from dsr.deploy.integer_file import load_steps, save_steps
@@ -30,6 +29,7 @@ from dsr.nn.network import Network
 from dsr.nn.spikes import image_shape
 from dsr.ops import Potentials, Values
 from dsr.ops.arguments import as_array, as_count, require_finite, shown
+from dsr.ops.batches import batches_of
 
 BATCH = 64
 """Samples at a time."""

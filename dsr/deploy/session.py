@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import ops
-from dsr.deploy.batches import batches_of
 from dsr.deploy.idle import Idle
 from dsr.deploy.lowering import lower
 from dsr.deploy.places import Head, Places
@@ -29,6 +28,7 @@ from dsr.deploy.whole_run import WholeRun
 from dsr.nn.network import Network
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_count, require_finite
+from dsr.ops.batches import batches_of
 
 BATCH = 32
 """Samples at a time: more are not faster, and the arrays of fewer stay in the caches."""

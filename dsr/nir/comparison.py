@@ -17,6 +17,7 @@ from dsr.nn.network import Network
 from dsr.nn.neurons import Neuron
 from dsr.nn.spikes import SpikeTrain, uniform_weights
 from dsr.ops.arguments import as_positive, shown
+from dsr.ops.batches import batches_of
 
 BATCH = 16
 """Samples at a time: the interpreter unrolls windows of all steps, 400 MB of PreActResNet-18 at T = 5."""
@@ -108,8 +109,7 @@ def compare(nir: Any, network: Network, graph: Any, data: NDArray[Any], labels: 
     samples = data.shape[axis]
     layers: dict[str, LayerComparison] = {}
     sums, expected, classes = [], [], []
-    for start in range(0, samples, BATCH):
-        batch = data.take(range(start, min(start + BATCH, samples)), axis)
+    for batch in batches_of(data, axis, BATCH):
         seen, rates, output, weights = _spikes(network, batch)
         expected.append((rates, output))
         shape = _input_shape(nir, graph)

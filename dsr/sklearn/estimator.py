@@ -17,6 +17,7 @@ from dsr.nn.norm import BatchNorm
 from dsr.nn.registry import SPIKING, kinds_with, make_neuron
 from dsr.ops import Values
 from dsr.ops.arguments import as_positive
+from dsr.ops.batches import batches_of
 from dsr.optim.optimizers import SGD
 from dsr.optim.schedule import cosine
 
@@ -86,7 +87,7 @@ class SpikingEstimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has 
         """Output of the network for X, (samples, outputs)."""
         check_is_fitted(self)
         values = self._standardised(function, as_samples(function, self, X)[0])
-        rates = [self.network_.forward(values[i : i + _BATCH]) for i in range(0, len(values), _BATCH)]
+        rates = [self.network_.forward(part) for part in batches_of(values, 0, _BATCH)]
         return np.concatenate(rates).astype(np.float64)
 
     @property

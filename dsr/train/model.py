@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.data.targets import Task
-from dsr.deploy.batches import batches_of
 from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
 from dsr.ops import Values
 from dsr.ops.arguments import as_count
+from dsr.ops.batches import batches_of
 from dsr.ops.sums import same_bits
 from dsr.train import run_folder
 from dsr.train.architecture import NotDescribedError, describe, make

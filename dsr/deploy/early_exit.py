@@ -105,9 +105,9 @@ def early_exit(session: Runner, data: ArrayLike, threshold: float, by: By = "pro
     places are vacant, the others go on as a batch of half the size or less (a power of two). So time is saved, not only
     steps. The more samples are given at once, the longer the places are full; see `early_exit_in_parts`.
 
-    The outputs are those of `rates_so_far` after as many steps: bit for bit of integer models, and of static samples where
-    only spikes follow the first neurons. Elsewhere, as behind average pooling and of frames, convolutions of values that
-    are no spikes round by the size of the batch.
+    The outputs are those of `rates_so_far` after as many steps: bit for bit of integer models, and of static samples
+    where only spikes follow the first neurons. Elsewhere, as behind average pooling and of frames, convolutions of
+    values that are no spikes round by the size of the batch.
     """
     return _exits("early_exit", "data", session, [data], threshold, by, least)
 

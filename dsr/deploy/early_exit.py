@@ -101,7 +101,7 @@ def early_exit(session: Runner, data: ArrayLike, threshold: float, by: By = "pro
     Notes
     -----
     Where a sample leaves, the next one takes its place, at a time step of its own, so that a step is always one of many
-    samples. Of static samples, the first neurons are computed once, for all steps. When nobody waits and half of the
+    samples. Of static samples, the first neurons are computed once, for all steps. When no sample waits and half of the
     places are vacant, the others go on as a batch of half the size or less (a power of two). So time is saved, not only
     steps. The more samples are given at once, the longer the places are full; see `early_exit_in_parts`.
 
@@ -205,7 +205,8 @@ class _Found:
         return Exits(np.concatenate(self._rates)[order], np.concatenate(self._times)[order])
 
 
-NOBODY = -1
+VACANT = -1
+"""In the place of a sample's number."""
 
 
 def _leave(
@@ -214,11 +215,11 @@ def _leave(
     with_time = bool(waiting.with_time)
     size = waiting.some(most_together(session, with_time))
     room = room_for(session, size, with_time)
-    who, times = np.full(size, NOBODY), np.zeros(size, np.int64)
+    samples_at, times = np.full(size, VACANT), np.zeros(size, np.int64)
     came = received = column = 0
     try:
         while True:
-            vacant = np.flatnonzero(who == NOBODY)
+            vacant = np.flatnonzero(samples_at == VACANT)
             while len(vacant):
                 if column == received:
                     samples = waiting.next()
@@ -229,22 +230,22 @@ def _leave(
                 n = min(len(vacant), received - column)
                 places, vacant = vacant[:n], vacant[n:]
                 room.admit(places, np.arange(column, column + n))
-                who[places], times[places] = np.arange(came, came + n), 0
+                samples_at[places], times[places] = np.arange(came, came + n), 0
                 came, column = came + n, column + n
-            if len(vacant) == len(who):
+            if len(vacant) == len(samples_at):
                 return
-            smaller = 1 << (len(who) - len(vacant) - 1).bit_length()  # few sizes, for which there is memory
-            if 2 * smaller <= len(who):
-                kept = np.argsort(who == NOBODY, kind="stable")[:smaller]  # of vacant ones as many as are needed
+            smaller = 1 << (len(samples_at) - len(vacant) - 1).bit_length()  # few sizes, for which there is memory
+            if 2 * smaller <= len(samples_at):
+                kept = np.argsort(samples_at == VACANT, kind="stable")[:smaller]  # of vacant ones as many as are needed
                 room.shrink(kept)
-                who, times = who[kept], times[kept]
-                vacant = np.flatnonzero(who == NOBODY)
+                samples_at, times = samples_at[kept], times[kept]
+                vacant = np.flatnonzero(samples_at == VACANT)
             room.vacate(vacant)
             rates = room.step()
             times += 1
-            leaves = (who != NOBODY) & ((times == waiting.last) | ((times >= least) & clear(rates)))
-            found.add(who[leaves], rates[leaves], times[leaves])
-            who[leaves] = NOBODY
+            leaves = (samples_at != VACANT) & ((times == waiting.last) | ((times >= least) & clear(rates)))
+            found.add(samples_at[leaves], rates[leaves], times[leaves])
+            samples_at[leaves] = VACANT
     finally:
         room.close()
 

@@ -122,7 +122,7 @@ class Places:
         self._potentials: Potentials = {}
         self._kept: list[Array] = []  # of the samples that are here, (places, T or 1, N)
         self._now: list[Array] = []  # what the step at hand reads of it, (N, places)
-        self._everyone = np.arange(size)
+        self._all_places = np.arange(size)
         program = compiled.program
         steps = [number for number, of_head in enumerate(program.head()) if not of_head]
         self._plan = Plan(compiled, 1, size, True, self._potentials, Part(steps, head.signals(self._add)))
@@ -146,14 +146,14 @@ class Places:
         self._changed = True
 
     def vacate(self, places: Numbers) -> None:
-        """Nobody is here any more."""
+        """The samples at these places have left."""
         self._so_far.forget(places)
 
     def step(self) -> Values:
-        """The next time step of everybody; the rates so far."""
+        """The next time step of all places; the rates so far."""
         for kept, now in zip(self._kept, self._now, strict=True):
             if kept.shape[1] > 1:
-                np.copyto(now, kept[self._everyone, self._so_far.times].T)
+                np.copyto(now, kept[self._all_places, self._so_far.times].T)
             elif self._changed:
                 np.copyto(now, kept[:, 0].T)
         if self._changed:
@@ -164,14 +164,14 @@ class Places:
         return self._so_far.rates()
 
     def _forget(self) -> None:
-        """Potentials of those who have come are 0. All are read, in order: a row at a time takes five times as long."""
+        """Potentials of samples that are new are 0. All are read in order: row by row takes five times as long."""
         for potentials in self._potentials.values():
             bits = potentials.view(np.uint32).reshape(-1, self._stays.size)
             np.bitwise_and(bits, self._stays.reshape(-1), out=bits)
         self._stays[...] = WHOLE
 
     def go_on_from(self, other: Places, places: Numbers) -> None:
-        """Take over those who are at these places of others."""
+        """Take over the samples that are at these places of others."""
         self._so_far.go_on_from(other._so_far, places)
         for number, potentials in self._potentials.items():
             np.take(other._potentials[number], places, axis=3, out=potentials, mode="clip")

@@ -24,10 +24,10 @@ class Room(Protocol):
         """Give these places to some of them."""
 
     def vacate(self, places: Numbers) -> None:
-        """Nobody is here any more."""
+        """The samples at these places have left."""
 
     def step(self) -> Values:
-        """The next time step of everybody; the rates so far."""
+        """The next time step of all places; the rates so far."""
 
     def shrink(self, places: Numbers) -> None:
         """Keep these places only."""

@@ -47,7 +47,7 @@ class OutputSoFar:
             assert isinstance(term, Written)
             *shape, _, batch = term.array.shape
             self._total = np.zeros((*shape, batch), np.float32)
-        self._everyone = np.arange(batch)
+        self._all_places = np.arange(batch)
         self.times = np.zeros(batch, np.int64)
 
     def restart(self) -> None:
@@ -82,7 +82,7 @@ class OutputSoFar:
                 self._words[:, :, :, first : first + steps] = term.words
             else:
                 for t in range(steps):
-                    self._words[:, :, :, self.times + t, self._everyone] = term.words[:, :, :, t]
+                    self._words[:, :, :, self.times + t, self._all_places] = term.words[:, :, :, t]
         else:
             assert isinstance(term, Written)
             for t in range(steps):

@@ -15,6 +15,7 @@ import dsr
 from dsr import train
 from dsr.data import ArraySamples, DataSet
 from dsr.train import recipe
+from dsr.train.training_batches import TrainingBatches
 
 STEP, RUN = 2.4e-5, 8e-5
 
@@ -88,11 +89,11 @@ def test_training_run_is_reproduced(shared, name):
     np.testing.assert_allclose(network.forward(golden["inputs"][0]), golden["eval_output"], atol=RUN, rtol=0)
 
 
-class InOrder(train.Trainer):
+class InOrder(TrainingBatches):
     """Takes the samples as they come: the order of the golden run."""
 
-    def _batches(self):
-        return np.split(np.arange(len(self.training)), len(self.training) // self.recipe.batch_size)
+    def of_epoch(self, epoch):
+        return np.split(np.arange(len(self.samples)), len(self.samples) // self.recipe.batch_size)
 
 
 @pytest.mark.parametrize("name", ["mini_preact_if_T5", "mini_preact_lif_T6"])
@@ -106,7 +107,8 @@ def test_the_trainer_reproduces_it_too(shared, tmp_path, name):
         | {"timesteps": int(golden["timesteps"]), "learning_rate": float(golden["lr"])}
         | {key: float(golden[key]) for key in ("momentum", "weight_decay")}
     )
-    trainer = InOrder(chosen, samples, tmp_path, str, build=lambda *_: make_network(golden).body)
+    trainer = train.Trainer(chosen, samples, tmp_path, str, build=lambda *_: make_network(golden).body)
+    trainer.batches = InOrder(**vars(trainer.batches))
     start = {key: golden[f"init.{their_name(key)}"] for key in trainer.network.state()}
     trainer.network.load_state({key: start[key].reshape(a.shape) for key, a in trainer.network.arrays()})
     metrics = trainer.fit()

@@ -212,6 +212,8 @@ def lanes_calls(rng: np.random.Generator) -> dict[str, list[Any]]:
         "conv2d": [flat, weight, bias, geometry],
         "conv2d_input_gradient": [grad, weight, 4, 4, geometry],
         "conv2d_weight_gradient": [grad, flat, geometry],
+        "conv2d_by_tiles": [flat, weight, geometry],
+        "weight_gradient_by_tiles": [geometry, 33, grad.shape],
         "conv2d_spikes": [words, weight, bias, 0.5, geometry, 4],
         "conv2d_neuron_spikes": [convolution, ops.if_model(0.7), bias, bias],
         "pack_weights": [weight, geometry],

@@ -116,7 +116,7 @@ def test_the_trainer_reproduces_it_too(shared, tmp_path, name):
     for key, array in trainer.network.state().items():
         expected = golden[f"final.{their_name(key)}"].reshape(array.shape)
         np.testing.assert_allclose(array, expected, atol=RUN, rtol=0, err_msg=key)
-    resumed = InOrder(chosen, samples, tmp_path, str, build=lambda *_: make_network(golden).body)
+    resumed = train.Trainer(chosen, samples, tmp_path, str, build=lambda *_: make_network(golden).body)
     resumed.resume()
     for key, array in trainer.network.state().items():
         np.testing.assert_array_equal(array, resumed.network.state()[key], err_msg=key)

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.deploy import integer_steps as i
-from dsr.deploy.integer_engine import Binder, Bound, Data, Engine, Planes, Signal
+from dsr.deploy.integer_binder import Binder, Bound
+from dsr.deploy.integer_engine import Engine
+from dsr.deploy.integer_signals import Data, Planes, Signal
 from dsr.ops import Integers, Potentials, Values, prepared
 from dsr.ops.integers import NO_DECAY
 

@@ -17,8 +17,10 @@ from dsr import ops
 from dsr.deploy import integer_steps as i
 from dsr.deploy import program as p
 from dsr.deploy.currents import Doubles, FloatCurrent, FloatTaps, IntegerSignals
+from dsr.deploy.integer_binder import signal_of
 from dsr.deploy.integer_checks import LARGEST_RESET, SHIFTS, require_sound
-from dsr.deploy.integer_engine import Data, Engine, Planes, Signal
+from dsr.deploy.integer_engine import Engine
+from dsr.deploy.integer_signals import Data, Planes, Signal
 from dsr.nn.rounding import CLIPS, DATA_BITS, integers_of, largest_weight, weight_scales
 from dsr.ops import Integers, Values
 from dsr.ops.integers import LIMIT, NO_DECAY
@@ -136,7 +138,7 @@ class _Calibration:
         for step in steps[len(self.engine.steps) :]:
             self.engine.append(step)
         for number in range(len(self.signals), len(steps)):
-            self.signals.append(self.engine.signal(number, self.signals, self.timesteps, {}))
+            self.signals.append(signal_of(self.engine, number, self.signals, self.timesteps, {}))
 
     def error(self, taps: FloatTaps, rounded: Doubles) -> Doubles:
         """What the rounded weights give too much, (O,), on average over pixels, steps and samples."""

@@ -222,7 +222,7 @@ class IntegerModel:
         return array, axis
 
     def take(self, batch: int) -> IntegerStream:
-        """A stream of so many samples, at its start, for calls inside of dsr; see `IntegerStream.give_back`."""
+        """A stream of so many samples, at its start, for calls inside of dsr; its `give_back` keeps the memory."""
         stream = self._streams.take(batch) or IntegerStream(self, batch)
         stream.reset()
         return stream
@@ -274,7 +274,7 @@ class IntegerStream:
         return self.rates()
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:
-        """Do steps, as `Stream.advance`."""
+        """Do steps, as ``Stream.advance`` of float networks."""
         key = steps, held or steps == 1
         if key not in self._plans:
             if len(self._plans) >= PLANS_KEPT:

@@ -22,7 +22,7 @@ import numpy as np
 from dsr import ops
 from dsr.deploy import program as p
 from dsr.deploy.program import Program, Shape, Step
-from dsr.nn.spikes import SpikeTrain, by_channel, sum_planes
+from dsr.nn.spikes import SpikeTrain, by_channel, concatenated_units, sum_planes
 from dsr.ops import PerChannel, SpikeConvolution, Values, Words, prepared
 from dsr.ops.prepared import Call
 
@@ -326,8 +326,8 @@ class Plan:
             row = [trains[k] if k < len(trains) else _silent(trains[0]) for trains in parts]
             read, channels = [train.words for train in row], [train.channels for train in row]
             self._do(number, prepared.concat_words(read, channels, words))
-            heights = [np.full(train.channels, train.amplitude, np.float32) for train in row]
-            joined.append(Train(words, step.shape[0], np.concatenate(heights)))
+            units = concatenated_units(channels, [train.amplitude for train in row])
+            joined.append(Train(words, step.shape[0], units))
         if step.amplitude is not None:  # planes of graded spikes: amplitudes a, 2 a, 4 a, ... in each branch
             joined = [replace(joined[0], words=together, planes=count)]
         return Signal(tuple(joined), spikes=step.amplitude is not None)

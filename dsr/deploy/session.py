@@ -179,7 +179,7 @@ class Session:
             runs.give_back(kind, run)
 
     def take(self, batch: int) -> Stream:
-        """A stream of so many samples, at its start, for calls inside of dsr; `Stream.give_back` keeps its memory."""
+        """A stream of so many samples, at its start, for calls inside of dsr; its `give_back` keeps the memory."""
         stream = self._streams.take(batch)
         if stream is None:
             return Stream(self, batch)
@@ -195,7 +195,7 @@ class Session:
         self._heads.give_back(head.batch, head)
 
     def take_slots(self, size: int) -> Slots:
-        """So many slots, for `give_back_slots`; what they hold of earlier samples is replaced by `Slots.fill`."""
+        """So many slots, for `give_back_slots`. They hold earlier samples until they are filled."""
         slots = self._slots.take(size)
         if slots is None:
             head = self.take_head(min(size, self.batch))

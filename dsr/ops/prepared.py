@@ -73,7 +73,7 @@ def conv2d_neuron_spikes(
     out: Words,
     potentials: Values | None,
 ) -> Call:
-    """To spikes; potentials are from `dsr.ops.row_potentials`, or 0 before and wanted by nobody after."""
+    """To spikes; potentials are from `dsr.ops.row_potentials`; None: they begin at 0 in each call, and are not kept."""
     arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron), convolution.packed
     return Bound(_core.conv2d_neuron_spikes, *arguments, None, out, potentials, None)
 

@@ -155,7 +155,7 @@ class Binder:
             return written
         nothing = _Convolved(np.empty((0, *out.shape[1:]), np.uint32), PackedWeights.none(channels), 0)
         last = found.pop() if found else nothing
-        if len(last.packed.parts) > 1:  # of which the neurons do the last one
+        if len(last.packed.parts) > 1:  # neurons read the sums of the last part directly
             found.append(_Convolved(last.words, last.packed.without_last(), last.shift))
         current = self._sum(step.features, found, values, signals)
 

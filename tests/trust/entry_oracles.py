@@ -58,9 +58,9 @@ def spikes(
 
 
 def steps(current: Any, scale: Any, shift: Any, neuron: Any, own: Any, words: Any, potentials: Any) -> list[Any]:
-    rows = images(potentials).copy()
+    rows = None if potentials is None else images(potentials).copy()
     found = reference.neuron_steps(images(current), words.shape[2], with_own(neuron, own), rows, scale, shift)
-    return [plane(found), plane(rows)]
+    return [plane(found), None if rows is None else plane(rows)]
 
 
 def threshold_gradient(result: tuple[Any, float], grad: np.ndarray) -> list[Any]:

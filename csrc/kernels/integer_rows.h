@@ -1,8 +1,8 @@
 /* Convolutions of integer weights over spikes: as kernels/rows.h, with twice as many channels in a vector.
  *
  * A row is DSR_INTEGER_ROW 16-bit weights side by side, 128 bytes as a row of floats, so that lists of rows are the
- * same; only here they may lie at any address. Sums of rows have 16 bits, in registers and from list to list: whoever
- * packs the rows tells for how many blocks in order the sum of any subset of rows fits (dsr_integer_weights.together).
+ * same; only here they may lie at any address. Sums of rows have 16 bits, in registers and from list to list:
+ * dsr_integer_weights.together is the number of blocks, in order, of which any subset of rows has a sum that fits.
  * Sums are widened to 32 bits when so many blocks are added. All is modulo 2^16 and 2^32: EXACT, in any order.
  *
  * Measured (Sapphire Rapids, one thread, 256 channels of 7x7, 128 lanes): dense products of bytes 0 and 1 by vpdpbusd

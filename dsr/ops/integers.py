@@ -313,7 +313,7 @@ def integer_conv2d_neuron_spikes(
 
     Notes
     -----
-    Sums of the input are modulo 2**32; whoever makes the weights sees to it that they stay below 2**30.
+    Sums of the input are modulo 2**32; weights must be such that they stay below 2**30.
     """
     function, words = "integer_conv2d_neuron_spikes", read.words
     require_array(function, 5, words=words)

@@ -13,8 +13,8 @@ from dsr import data, train
 from dsr.__main__ import main
 from dsr.deploy.early_exit import Point, choose, clearness, curve, early_exit, early_exit_in_parts, rates_so_far
 from dsr.deploy.integer_model import IntegerStream
-from dsr.deploy.places import Head
 from dsr.deploy.plan import Plan
+from dsr.deploy.slots import Head
 from dsr.train import recipe
 
 
@@ -83,9 +83,8 @@ def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(name, with_
 
 
 @pytest.mark.parametrize("name", ["digits", "preact_resnet18", "spike_element_wise", "pools_everywhere", "spikes_out"])
-def test_places_are_filled_again_and_again(name):
-    """Samples at steps of their own side by side, as many as there are; stems that others read behind the neurons; and
-    outputs of spikes."""
+def test_slots_are_filled_again_and_again(name):
+    """More samples than slots; stems that are read behind the neurons too; and outputs of spikes."""
     if name == "spikes_out":
         body = dsr.Sequential(dsr.Conv2d(1, 33, 3), dsr.IF(0.5), dsr.Flatten(), dsr.Linear(33 * 36, 10), dsr.IF(0.2))
         network, data = dsr.Network(body, 4), np.empty((1, 1, 8, 8), np.float32)
@@ -111,8 +110,8 @@ def test_places_are_filled_again_and_again(name):
 
 
 @pytest.mark.parametrize("kind", ["static", "frames", "integers"])
-def test_steps_are_done_for_those_who_are_there(kind, monkeypatch):
-    """All places are taken until nobody waits; and of static samples, stem and first neurons are computed once."""
+def test_time_steps_are_those_of_samples_that_have_not_left(kind, monkeypatch):
+    """All slots are full as long as samples are left; of static samples, stem and first neurons are computed once."""
     network, data = case("digits", "if")
     network.timesteps = 5
     data = np.random.default_rng(1).normal(size=(5,) * (kind == "frames") + (200, *data.shape[1:])).astype(np.float32)
@@ -133,11 +132,11 @@ def test_steps_are_done_for_those_who_are_there(kind, monkeypatch):
     lanes.clear()
     found = early_exit(session, data, float(np.median(clearness(rates)[1])))
     assert 1.2 < found.timesteps.mean() < 4
-    places, needed = 16 if kind == "static" else 8, int(found.timesteps.sum())
+    slots, needed = 16 if kind == "static" else 8, int(found.timesteps.sum())
     assert sum(heads) == (200 if kind == "static" else 0)
     steps = sum(lanes) - sum(heads)
-    assert needed <= steps <= needed + 2 * places  # some are vacant at the end, until the half of them is
-    assert lanes.count(places) > needed / places - 5
+    assert needed <= steps <= needed + 2 * slots  # at the end some are empty, until half of them are
+    assert lanes.count(slots) > needed / slots - 5
 
 
 def test_parts_are_alike():

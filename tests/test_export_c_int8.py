@@ -13,9 +13,10 @@ from dsr.__main__ import main
 from dsr.deploy import integer_steps as i
 from dsr.deploy.c import export_c
 from dsr.deploy.c.int8_twin import Int8Twin
+from dsr.deploy.integer_binder import signal_of
 from dsr.deploy.integer_model import IntegerModel, quantize
+from dsr.deploy.integer_signals import as_data
 from dsr.deploy.model_file import packed
-from dsr.deploy.quantization import as_data
 
 OF_PAPERS = ("digits", "cifar_fast", "unet", "spiking_readout")
 OWN = tuple(test_integer_model.NETWORKS)
@@ -58,9 +59,9 @@ def test_networks(name, tmp_path):
 def spikes_of(model, batch):
     """What the model's engine computes of one sample: spikes (C, H, W, T) of each layer of neurons."""
     engine, potentials = model._engine, {}
-    signals = [as_data(batch.astype(np.float32), model.steps[0], len(model.features))]
+    signals = [as_data(batch, model.steps[0], batch.ndim == len(model.features) + 2)]
     for number in range(1, len(model.steps) - 1):
-        signals.append(engine.signal(number, signals, model.timesteps, potentials))
+        signals.append(signal_of(engine, number, signals, model.timesteps, potentials))
     layers = [number for number, step in enumerate(model.steps) if isinstance(step, i.Neurons)]
     return {number: signals[number].numbers()[..., 0] != 0 for number in layers}
 

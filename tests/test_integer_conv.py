@@ -1,5 +1,7 @@
 """Integer convolutions and neurons: equal to the oracle in every way of doing them, for any weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ops_table import bits
@@ -193,6 +195,26 @@ def test_blocks_are_added_up_in_16_bits_as_long_as_they_fit(weight, together):
     ops.integer_conv2d_spikes(words, packed, 3, 1, rows)
     expected = np.where(np.arange(65) % 2, -1, 1) * 1152 * weight * 8
     np.testing.assert_array_equal(integers.values_of(rows, 65)[:, 0, 0, 0, 0], expected)
+
+
+def test_blocks_that_are_said_to_fit_are_added_in_16_bits():
+    """By every function that has weights: where it is said of blocks that do not fit, their sum wraps around."""
+    geometry, words = ops.Geometry((3, 3)), np.full((4, 3, 3, 1, 2), 0xFFFFFFFF, np.uint32)
+    packed = replace(ops.pack_integers(np.full((2, 128, 3, 3), 40), geometry, 128), together=(4,))
+    wrapped = 1152 * 40 - 2**16
+    rows, again = integers.new_rows(2, 1, 1, 1, 2), integers.new_rows(2, 1, 1, 1, 2)
+    ops.integer_conv2d_spikes(words, packed, 0, 1, rows)
+    (call,) = prepared_integers.conv2d_spikes(words, packed, 0, 1, again)
+    call()
+    for found in (rows, again):
+        np.testing.assert_array_equal(integers.values_of(found, 2), np.full((2, 1, 1, 1, 2), wrapped))
+    for bias, fires in ((-wrapped, True), (-wrapped - 1, False)):
+        one = np.ones(2, np.int32)
+        neurons, read = ops.IntegerNeurons(bias * one, 4000 * one, 0 * one), ops.IntegerInput(words, packed, 0, 1)
+        out = np.empty((1, 1, 1, 1, 2), np.uint32)
+        prepared_integers.conv2d_neuron_spikes(read, neurons, None, None, out)()
+        for found in (out, ops.integer_conv2d_neuron_spikes(read, neurons)):
+            np.testing.assert_array_equal(found, 3 * fires)
 
 
 def test_eight_bits_of_a_3x3_kernel_are_one_part():

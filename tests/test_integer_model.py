@@ -371,7 +371,7 @@ def test_streams_of_batches_are_kept():
     model = quantize(net, data)
     first = model.take(2)
     first.step(data[:2])
-    model.give_back(first)
+    first.give_back()
     found = model.run(data[:2], timesteps=3)
     again = model.take(2)
     assert again is first

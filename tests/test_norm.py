@@ -85,7 +85,7 @@ def test_rate_loses_only_what_has_the_mean_zero():
 @pytest.mark.parametrize("steps", [1, 7])
 def test_sums_from_counts_are_those_from_values(monkeypatch, steps, channels, way, own):
     """Of a convolution with a shortcut, whose neurons are fused with it; the sample's values have the same bits. From
-    32 channels on the convolution of the counts goes by tiles.
+    32 channels on the convolution of the counts goes by Winograd's method.
     """
     from dsr.nn import evaluate
 

@@ -19,6 +19,7 @@ from test_testing import IMAGES, LAYERS, ON_SIGNALS, ON_VECTORS, VECTORS
 
 import dsr
 from dsr import ops
+from dsr.deploy.program import Neurons
 
 KINDS = ("if", "lif")
 SMALL = [name for name in [*plan_table.NAMES, *test_zoo.NETWORKS] if name not in LARGE]
@@ -187,6 +188,18 @@ def test_weights_are_packed_once_and_arrays_made_once(monkeypatch):
     monkeypatch.setattr(np, "empty_like", None)
     session(data)
     stream.step(data[:1])
+
+
+def test_whole_runs_keep_no_potentials(monkeypatch):
+    """Neurons begin at 0 in each run: there is neither memory for potentials, nor are they read and written."""
+    network, data = case("preact_resnet18", "if")
+    made, row_potentials = [], ops.row_potentials
+    monkeypatch.setattr(ops, "row_potentials", lambda *a: made.append(a) or row_potentials(*a))
+    session = dsr.compile(network, features=data.shape[1:])
+    session(data)
+    assert made == []
+    session.start(batch=2)
+    assert len(made) == sum(isinstance(step, Neurons) for step in session.program.steps)
 
 
 def test_threads_share_a_session_but_not_a_stream():

@@ -194,6 +194,24 @@ def test_small_images_of_many_channels_are_one_tile():
     assert np.isfinite(result[..., 0]).all() and not np.isfinite(result[:, 3, 3, 1]).any()
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_convolutions_by_it(padding, rng):
+    """Within rounding; values on all edges of tiles, with as much padding as a kernel reaches."""
+    values = rng.normal(size=(32, 7, 9, 8)).astype(np.float32)
+    weight, geometry = rng.normal(size=(33, 32, 3, 3)).astype(np.float32), ops.Geometry.of("test", 3, 1, padding)
+    expected = reference.conv2d(values.astype(np.float64), weight.astype(np.float64), None, geometry)
+    np.testing.assert_allclose(ops.conv2d_winograd(values, weight, geometry), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("geometry", [ops.Geometry.of("test", 3, 2, 1), ops.Geometry.of("test", 3, 1, 3)])
+def test_convolutions_that_are_no_input_gradient_are_refused(geometry):
+    values, weight = np.zeros((32, 8, 8, 8), np.float32), np.zeros((32, 32, 3, 3), np.float32)
+    with pytest.raises(
+        ValueError, match="conv2d_winograd: argument 'geometry': expected stride 1 and padding of at mos"
+    ):
+        ops.conv2d_winograd(values, weight, geometry)
+
+
 # ---- gradients of weights ------------------------------------------------------------------------------------------
 
 # (in channels, out channels, height, width, padding, lanes), kernels of 3x3: parts of lanes, pieces, and edges of tiles
@@ -285,7 +303,7 @@ def test_which_weight_gradients_go_by_it(case, options, expected):
     result = ops.conv2d_weight_gradient(grad, values.astype(np.float32), geometry)
     assert np.isfinite(result[1:]).all()
     assert np.isnan(result[0]).any() == expected
-    assert ops.weight_gradient_by_tiles(geometry, channels, grad.shape) == expected
+    assert ops.weight_gradient_by_winograd(geometry, channels, grad.shape) == expected
 
 
 def trains():
@@ -311,14 +329,14 @@ def test_weight_gradients_of_spikes_go_by_it(kind, monkeypatch, rng):
     grad = Gradient(ops_table.floats(rng, 17, 6, 6, 9), signal.timesteps)
     for tiles in (True, False):
         if not tiles:
-            monkeypatch.setattr(ops, "weight_gradient_by_tiles", lambda *_: False)
+            monkeypatch.setattr(ops, "weight_gradient_by_winograd", lambda *_: False)
         with counted() as calls:
             conv.forward(signal, Run(training=True, choices=choices))
             conv.backward(grad)
         assert ("conv2d_spikes_weight_gradient" in calls) != tiles
         assert ("conv2d_weight_gradient" in calls) == tiles
         found.append(conv.weight.grad)
-    assert ("", "weight gradient on counts of spikes, by tiles") in choices
+    assert ("", "weight gradient on counts of spikes, by Winograd's method") in choices
     np.testing.assert_allclose(*found, rtol=0, atol=2e-5 * np.abs(found[1]).max())
 
 

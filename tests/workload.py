@@ -106,7 +106,7 @@ def digests() -> dict[str, str]:
     rng = np.random.default_rng(7)
     grad, values = ops_table.floats(rng, 33, 7, 8, 37), ops_table.floats(rng, 40, 7, 8, 37)
     gradient = ops.conv2d_weight_gradient(grad, values, ops.Geometry.of("", 3, 1, 1))
-    found["conv2d_weight_gradient, by tiles"] = digest(gradient)
+    found["conv2d_weight_gradient, by Winograd's method"] = digest(gradient)
     for name, general in (("adding", False), ("general", True)):
         found[f"{name} loop"] = digest(*ops_table.without_leak(general))
     value, grad, buffer = (ops_table.floats(np.random.default_rng(seed), 33333) for seed in range(3))

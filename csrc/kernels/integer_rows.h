@@ -1,9 +1,9 @@
 /* Convolutions of integer weights over spikes: as kernels/rows.h, with twice as many channels in a vector.
  *
  * A row is DSR_INTEGER_ROW 16-bit weights side by side, 128 bytes as a row of floats, so that lists of rows are the
- * same; only here they may lie at any address. Sums of rows have 16 bits, in registers and from list to list: whoever
- * packs the rows says of how many blocks any subset of rows fits. They become 32 bits when all of these are added. All
- * is modulo 2^16 and 2^32: EXACT, in any order.
+ * same; only here they may lie at any address. Sums of rows have 16 bits, in registers and from list to list:
+ * dsr_integer_weights.together is the number of blocks, in order, of which any subset of rows has a sum that fits.
+ * Sums are widened to 32 bits when so many blocks are added. All is modulo 2^16 and 2^32: EXACT, in any order.
  *
  * Measured (Sapphire Rapids, one thread, 256 channels of 7x7, 128 lanes): dense products of bytes 0 and 1 by vpdpbusd
  * take as long as these sums at 20 % of the bits set, and 1.6 times as long at 8 %; tiles of AMX 0.3 times as long. */
@@ -17,8 +17,7 @@ typedef int32_t signed_vector __attribute__((vector_size(VECTOR_BYTES), may_alia
 typedef uint32_t integer_vector __attribute__((vector_size(VECTOR_BYTES), may_alias));
 typedef uint32_t any_integers __attribute__((vector_size(VECTOR_BYTES), may_alias, aligned(4)));
 
-/* sums[i] (+)= the rows of list i, for n lists, of which the first begins at `lists`; where `first`, sums begin at 0.
- */
+/* sums[i] = the rows of list i, where `first`, else sums[i] += them; for n lists, the first of which is at `lists`. */
 static void sum_integer_rows(const int16_t *rows, const uint16_t *lists, const uint32_t *ends, size_t n, int first,
                              int16_t *sums) {
     const uint16_t *list = lists;
@@ -102,7 +101,7 @@ static inline integer_vector shifted(integer_vector sum, int shift) {
     return (integer_vector)((signed_vector)(sum + (1u << (-shift - 1))) >> -shift);
 }
 
-/* Targets go in step so that weights are loaded once for as many as registers hold. */
+/* Targets whose sums are kept in registers side by side, so that weights are loaded once for all of them. */
 enum { VALUE_TARGETS = VECTOR_BYTES == 64 ? 4 : 1 };
 
 static inline __attribute__((always_inline)) void sum_pairs(const int16_t *rows, const uint32_t *pairs, size_t count,

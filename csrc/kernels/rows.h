@@ -86,7 +86,7 @@ static uint32_t build_lists(const dsr_row_source *sources, size_t count, uint16_
 
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
-/* The next four rows of a list. */
+/* sum += the next four rows of a list. */
 static inline __attribute__((always_inline)) void add_rows(const float *rows, const uint16_t *list, row_vector *sum) {
     uint64_t offsets;
     memcpy(&offsets, list, 8);
@@ -97,7 +97,7 @@ static inline __attribute__((always_inline)) void add_rows(const float *rows, co
     }
 }
 
-/* The rest of a list, from `at` on; an empty list adds nothing, not even zero. */
+/* sums += sum and the rest of a list, from `at` on. Sums of an empty list are not written. */
 static inline __attribute__((always_inline)) void finish_rows(const float *rows, const uint16_t *list,
                                                               const uint16_t *at, const uint16_t *end, row_vector *sum,
                                                               float *sums) {
@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) void finish_rows(const float *rows,
         *(row_vector *)(sums + v * ROW_LANES) += sum[v];
 }
 
-/* Two lists, in step as far as both go: additions to one sum wait for each other. */
+/* The sums of two lists, four rows of each in turn, since additions to the same register wait for each other. */
 static inline __attribute__((always_inline)) void sum_two(const float *rows, const uint16_t *list, const uint16_t *end,
                                                           const uint16_t *last, float *sums) {
     const size_t both = (size_t)(end - list < last - end ? end - list : last - end);

@@ -88,7 +88,7 @@ struct dsr_model {
     float leak; /* of the output's mean over time */
     model_step *steps;
     int is_ready;
-    int looks_ahead; /* what depends on the frame alone is read by neurons alone, which can do frame after frame */
+    int looks_ahead; /* what depends on the frame alone is read by neurons only, which may do all frames first */
 };
 
 static inline size_t step_pixels(const model_step *step) {

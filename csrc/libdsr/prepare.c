@@ -144,6 +144,7 @@ static void find_readers(dsr_model *model) {
     }
 }
 
+/* Which neurons read the frame alone, and whether a run may do them first, for the frames of several time steps. */
 static void find_frames(dsr_model *model) {
     model->looks_ahead = 1;
     for (size_t i = 0; i < model->step_count; i++) {

@@ -77,7 +77,8 @@ static void see(dsr_stream *s, const float *data) {
     }
 }
 
-/* What follows from the frames [steps][samples][inputs] alone, and the neurons that read that, frame after frame. */
+/* The layers that depend on the frames [steps][samples][inputs] alone, and the neurons behind them, one frame after the
+ * other: of these layers there is memory for one frame only. */
 static void see_ahead(dsr_stream *s, const float *data, size_t steps) {
     const size_t samples = s->samples;
     s->steps = 1;
@@ -96,7 +97,7 @@ static void see_ahead(dsr_stream *s, const float *data, size_t steps) {
     s->steps = steps;
 }
 
-/* What else there is of the time steps that are done at once. */
+/* All other layers, for the time steps that are done at once; `is_ahead`: see_ahead has done its neurons. */
 static void advance(dsr_stream *s, int is_ahead) {
     s->passes++;
     for (size_t i = 1; i < s->model->step_count && s->status == DSR_MODEL_OK; i++)
@@ -242,7 +243,7 @@ static dsr_model_status require_run(const dsr_stream *s, const float *data, int 
     return require_finite(data, (moves ? timesteps : 1) * samples * s->model->inputs, message);
 }
 
-/* Time steps that a run does at once, and steps times samples, at most: with more nothing is gained. */
+/* Time steps that a run does at once, and steps times samples, at most: more are not faster. */
 enum { STEPS_AT_ONCE = 32, LANES_AT_ONCE = 256 };
 
 /* A stream that does several steps of a run at once: one beside `s`, which is made when it is first wanted; `s` itself,

@@ -8,8 +8,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* Numbers of each sample, [outer][samples] of so many bytes, which go with the sample when others leave; which happens
- * between time steps that are done one by one. */
+/* Numbers of each sample, [outer][samples] of so many bytes, which move with the sample when others leave; that happens
+ * only where time steps are done one by one. */
 typedef struct {
     void *at;
     size_t outer, bytes;
@@ -22,8 +22,8 @@ struct dsr_stream {
     size_t samples; /* there are now */
     size_t most_steps;
     size_t steps;      /* that are done at once, at most `most_steps` */
-    size_t passes;     /* over the layers that the last run took */
-    dsr_stream *whole; /* which does several steps of a run at once; NULL: no run has wanted it */
+    size_t passes;     /* how often the last run went over the layers */
+    dsr_stream *whole; /* a stream of its own for runs of several steps at once; NULL: none was needed yet */
     atomic_flag busy;
     dsr_model_status status; /* of the step that is done */
     void **signals;          /* of each step: words [planes][W][P][L] of spikes; or floats, or int32, [C][P][L] */

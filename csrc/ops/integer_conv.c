@@ -37,21 +37,6 @@ static void free_workspace(workspace *w) {
     dsr_release(w->wide);
 }
 
-/* Out blocks from .. to: where there are fewer tiles than threads, as of one sample, a task has some of a tile's, and
- * lists rows for itself. Sums are the same however they are cut. */
-typedef struct {
-    size_t from, to;
-} out_range;
-
-enum { MUCH_TO_ADD = 1 << 20 /* taps of words, for all outputs */ };
-
-static size_t count_splits(const spike_conv_plan *p, size_t tiles) {
-    size_t outputs = p->conv.y.out * p->conv.x.out * p->conv.lanes * p->conv.out_channels;
-    size_t threads = (size_t)dsr_get_threads();
-    int much = tiles < threads && outputs * p->words * p->taps > MUCH_TO_ADD;
-    return much ? least(p->out_blocks, dsr_blocks(threads, tiles)) : 1;
-}
-
 /* Sums of the rows that the spikes of a tile select, of blocks from .. to, in w->sums. */
 static void sum_blocks(const integer_conv *c, const spike_conv_plan *p, workspace *w, const tile *t, out_range outs,
                        size_t from, size_t to) {
@@ -129,11 +114,10 @@ static dsr_status convolve(integer_conv *c, const spike_conv_plan *p) {
     if (!lists_fit(p, c->code))
         return DSR_TOO_LARGE;
     c->rounds = p->blocks ? dsr_blocks(p->blocks, c->together) : 1;
-    size_t tiles = p->tiles_y * p->tiles_x * p->tiles_l, splits = count_splits(p, tiles);
+    /* each task lists the rows of its tile for itself, so there are no more tasks than threads need */
+    size_t tiles = count_tiles(p), splits = count_splits(p, (size_t)dsr_get_threads());
     dsr_status status = DSR_OK;
-    /* an output is worth the more threads the more taps of words it sums up */
-#pragma omp parallel num_threads(dsr_threads_for(p->conv.y.out * p->conv.x.out * p->conv.lanes *                       \
-                                                 p->conv.out_channels * (1 + p->words * p->taps / 8)))
+#pragma omp parallel num_threads(dsr_threads_for(work_of(p)))
     {
         workspace w;
         if (!make_workspace(&w, p, c)) {
@@ -144,11 +128,9 @@ static dsr_status convolve(integer_conv *c, const spike_conv_plan *p) {
         if (status == DSR_OK) {
 #pragma omp for schedule(dynamic)
             for (ptrdiff_t i = 0; i < (ptrdiff_t)(tiles * splits); i++) {
-                size_t split = (size_t)i % splits;
                 tile t;
                 make_tile(p, (size_t)i / splits, &t);
-                convolve_tile(c, p, &w, &t,
-                              (out_range){p->out_blocks * split / splits, p->out_blocks * (split + 1) / splits});
+                convolve_tile(c, p, &w, &t, range_of(p, (size_t)i % splits, splits));
             }
         }
         free_workspace(&w);

@@ -12,14 +12,14 @@ typedef struct {
     int32_t *channels; /* [out block][CHANNEL_ROWS][DSR_INTEGER_ROW] */
     const dsr_after_integer_conv *after;
     size_t out_channels, pixels, steps, run; /* run: samples, which are the lanes of a step */
-    int one_step;                            /* sums are of one step, the same at every other */
+    int one_step;                            /* the sums are of one time step, the same at all of them */
 } integer_neurons;
 
 static inline int32_t *channel_row(const integer_neurons *o, size_t out, size_t row) {
     return o->channels + (out * CHANNEL_ROWS + row) * DSR_INTEGER_ROW;
 }
 
-/* 0: no memory. */
+/* Returns 0 where there is no memory. */
 static inline int make_neurons(integer_neurons *o, const dsr_conv *conv, size_t timesteps, uint32_t *spikes,
                                const dsr_after_integer_conv *after) {
     const int32_t *from[CHANNEL_ROWS] = {

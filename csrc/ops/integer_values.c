@@ -9,7 +9,7 @@ enum { TARGETS = 64 };
 typedef struct {
     spike_conv_plan plan; /* its blocks, as the weights are packed */
     const int32_t *values;
-    size_t lanes; /* of the values: of all steps, or of one that stands for all */
+    size_t lanes; /* of the values: those of all time steps, or of one that is the same at all of them */
     size_t pairs;
     int16_t *rows;        /* [out block][pair][DSR_INTEGER_ROW][2] */
     size_t *down, *right; /* the row, and the column, that each output and tap reads; SIZE_MAX: none */
@@ -18,11 +18,8 @@ typedef struct {
 
 static size_t *find_pixels_of(const dsr_conv_axis *axis) {
     size_t *found = dsr_scratch(axis->out * axis->taps, sizeof *found);
-    for (size_t i = 0; found && i < axis->out * axis->taps; i++) {
-        size_t place = i / axis->taps * axis->stride + i % axis->taps * axis->dilation, at = place - axis->before;
-        int falls_on = place >= axis->before && at % axis->spread == 0 && at / axis->spread < axis->size;
-        found[i] = falls_on ? at / axis->spread : SIZE_MAX;
-    }
+    for (size_t i = 0; found && i < axis->out * axis->taps; i++)
+        found[i] = pixel_at(axis, i / axis->taps * axis->stride + i % axis->taps * axis->dilation);
     return found;
 }
 

@@ -65,7 +65,7 @@ static int make_shared(shared_lists *s, const spike_conv_plan *p, const dsr_row_
     return s->lists && s->ends;
 }
 
-/* Those of a block of a tile, by their numbers; the rest of `own` is what one thread needs to list them. */
+/* The lists of a block of tile `index`, with the memory of a thread, `own`, for making them. */
 static tile_lists shared_of(const shared_lists *s, const spike_conv_plan *p, size_t index, size_t block,
                             const tile_lists *own) {
     tile_lists at = *own;
@@ -81,7 +81,7 @@ typedef struct {
     float *sums, *table;        /* sums [out block][target][DSR_ROW] */
     float *weighted;            /* [sample][DSR_ROW] */
     const shared_lists *shared; /* NULL: a tile's rows are listed where they are added */
-    size_t tile;                /* the number of the one at hand */
+    size_t tile;                /* the number of the present one */
 } workspace;
 
 static int make_workspace(workspace *w, const spike_conv_plan *p, const dsr_row_code *code, int weighted) {
@@ -100,23 +100,6 @@ static void free_workspace(workspace *w) {
     dsr_release(w->sums);
     dsr_release(w->table);
     dsr_release(w->weighted);
-}
-
-/* Out blocks from .. to. Where there are few tiles with much to add, as of one sample's small images, a task has only
- * some of a tile's; rows are then listed before, for all of them. */
-typedef struct {
-    size_t from, to;
-} out_range;
-
-enum { LEAST_TASKS = 4, MUCH_TO_ADD = 1 << 20 /* taps of words, for all outputs */ };
-
-static size_t count_splits(const spike_conv_plan *p, size_t tiles, size_t outputs) {
-    int much = !p->passes && tiles < LEAST_TASKS && outputs * p->words * p->taps > MUCH_TO_ADD;
-    return much ? least(p->out_blocks, dsr_blocks(LEAST_TASKS, tiles)) : 1;
-}
-
-static out_range range_of(const spike_conv_plan *p, size_t split, size_t splits) {
-    return (out_range){p->out_blocks * split / splits, p->out_blocks * (split + 1) / splits};
 }
 
 static const float *rows_of(const float *packed, const spike_conv_plan *p, size_t out, size_t block) {
@@ -302,25 +285,25 @@ void dsr_pack_weights(const float *weight, float *packed, dsr_conv conv) {
         pack_part(weight, &p, i, packed);
 }
 
+enum { LEAST_TASKS = 4 };
+
 static dsr_status convolve(const uint32_t *words, dsr_weights weights, const spike_conv_plan *p, unsigned table_bits,
                            const tile_output *to) {
     const dsr_row_code *code = dsr_row_code_of(table_bits);
-    const dsr_conv *conv = &p->conv;
     if (!p->passes && !lists_fit(p, code))
         return DSR_TOO_LARGE;
-    size_t parts = p->out_blocks * count_parts(p), tiles = p->tiles_y * p->tiles_x * p->tiles_l;
+    size_t parts = p->out_blocks * count_parts(p), tiles = count_tiles(p);
     float *own = weights.packed ? NULL : dsr_scratch(parts * part_length(p), sizeof *own);
     const float *packed = own ? own : weights.packed;
     if (!packed)
         return DSR_NO_MEMORY;
     dsr_status status = DSR_OK;
-    size_t outputs = conv->y.out * conv->x.out * conv->lanes * conv->out_channels;
-    size_t splits = count_splits(p, tiles, outputs);
+    /* where tasks share a tile, its rows are listed before, once for all of them */
+    size_t splits = count_splits(p, LEAST_TASKS);
     shared_lists shared = {0};
     if (splits > 1 && !make_shared(&shared, p, code, tiles))
         status = DSR_NO_MEMORY;
-        /* an output is worth the more threads the more taps of words it sums up */
-#pragma omp parallel num_threads(dsr_threads_for(outputs *(p->passes ? 1 : 1 + p->words * p->taps / 8)))
+#pragma omp parallel num_threads(dsr_threads_for(work_of(p)))
     {
         workspace w;
         if (!make_workspace(&w, p, code, to->after && to->after->weights)) {

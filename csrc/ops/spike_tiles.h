@@ -111,6 +111,38 @@ static inline void make_plan(spike_conv_plan *p, dsr_conv conv, size_t steps, si
     make_halo(&p->halo_x, &conv.x, p->tile_x);
 }
 
+static inline size_t count_tiles(const spike_conv_plan *p) {
+    return p->tiles_y * p->tiles_x * p->tiles_l;
+}
+
+static inline size_t count_outputs(const spike_conv_plan *p) {
+    return p->conv.y.out * p->conv.x.out * p->conv.lanes * p->conv.out_channels;
+}
+
+/* What the number of threads follows from: an output is worth the more threads the more taps of words it sums up. */
+static inline size_t work_of(const spike_conv_plan *p) {
+    return count_outputs(p) * (p->passes ? 1 : 1 + p->words * p->taps / 8);
+}
+
+/* Out blocks from .. to. Where there are fewer tiles than tasks are wanted, as of one sample's small images, and there
+ * is much to add, a task has only some of the out blocks of a tile. Sums are the same however they are cut. */
+typedef struct {
+    size_t from, to;
+} out_range;
+
+enum { MUCH_TO_ADD = 1 << 20 /* taps of words, for all outputs */ };
+
+/* The number of such tasks for each tile. */
+static inline size_t count_splits(const spike_conv_plan *p, size_t tasks) {
+    size_t tiles = count_tiles(p);
+    int much = !p->passes && tiles < tasks && count_outputs(p) * p->words * p->taps > MUCH_TO_ADD;
+    return much ? least(p->out_blocks, dsr_blocks(tasks, tiles)) : 1;
+}
+
+static inline out_range range_of(const spike_conv_plan *p, size_t split, size_t splits) {
+    return (out_range){p->out_blocks * split / splits, p->out_blocks * (split + 1) / splits};
+}
+
 static inline int is_empty(const dsr_conv *conv) {
     return !conv->out_channels || !conv->y.out || !conv->x.out || !conv->lanes;
 }
@@ -121,12 +153,16 @@ typedef struct {
     size_t row[MOST_HALO], column[MOST_HALO]; /* pixels of the halo; SIZE_MAX: outside the image, or between pixels */
 } tile;
 
+/* The pixel at a place that counts the padding too; SIZE_MAX: it lies outside, or between pixels. */
+static inline size_t pixel_at(const dsr_conv_axis *axis, size_t place) {
+    size_t at = place - axis->before;
+    int exists = place >= axis->before && at % axis->spread == 0 && at / axis->spread < axis->size;
+    return exists ? at / axis->spread : SIZE_MAX;
+}
+
 static inline void find_pixels(const dsr_conv_axis *axis, const halo_line *h, size_t first, size_t *pixels) {
-    for (size_t i = 0; i < h->count; i++) {
-        size_t place = first * axis->stride + h->places[i] - axis->before;
-        int inside = first * axis->stride + h->places[i] >= axis->before && place % axis->spread == 0;
-        pixels[i] = inside && place / axis->spread < axis->size ? place / axis->spread : SIZE_MAX;
-    }
+    for (size_t i = 0; i < h->count; i++)
+        pixels[i] = pixel_at(axis, first * axis->stride + h->places[i]);
 }
 
 static inline void make_tile(const spike_conv_plan *p, size_t index, tile *t) {

@@ -1,6 +1,6 @@
 /* Weight gradients of 3x3 kernels by Winograd's method: the convolution F(4x4, 3x3) read the other way, a sum over
  * tiles of G^T [(A g A^T) x (B^T d B)] G. A window d of 6x6 pixels and a tile g of 4x4 gradients become 36 sums each,
- * of which 36 GEMMs take the products, where the plain way takes 144.
+ * of which 36 GEMMs take the products, where one for each output pixel and tap would be 144.
  *
  * A column is one lane of one tile. Sums are rows of channels, [block][place][column][channel], so that both factors
  * of a GEMM are read as they are, along the columns: OpenBLAS has 66 to 78 GMAC/s for these on AVX-512, and 25 to 35
@@ -73,7 +73,7 @@ static size_t pixel_at(size_t y, size_t x, size_t before_y, size_t before_x, siz
 /* Memory of a thread: the rows of a window, zeros, products and taps. */
 typedef struct {
     float *rows, *zeros, *products, *taps;
-} own_room;
+} thread_memory;
 
 /* The lanes of a pixel as rows of so many channels that are `plane` apart; lanes that a last part lacks are zeros. */
 static void make_rows(const weights_plan *p, const group *g, const float *from, size_t channels, size_t plane,
@@ -83,7 +83,7 @@ static void make_rows(const weights_plan *p, const group *g, const float *from, 
 }
 
 /* Sums of a tile of gradients, of DSR_ROW outputs. */
-static void spread_gradient(const weights_plan *p, size_t number, size_t block, const own_room *own, float *sums) {
+static void spread_gradient(const weights_plan *p, size_t number, size_t block, const thread_memory *own, float *sums) {
     const dsr_conv *conv = p->conv;
     const group g = find_group(p, number);
     size_t plane = conv->y.out * conv->x.out * conv->lanes,
@@ -101,7 +101,7 @@ static void spread_gradient(const weights_plan *p, size_t number, size_t block, 
 }
 
 /* Sums of a window of the input, of the channels of a block. */
-static void spread_input(const weights_plan *p, size_t number, size_t block, const own_room *own, float *sums) {
+static void spread_input(const weights_plan *p, size_t number, size_t block, const thread_memory *own, float *sums) {
     const dsr_conv *conv = p->conv;
     const group g = find_group(p, number);
     size_t plane = conv->y.size * conv->x.size * conv->lanes;
@@ -143,9 +143,10 @@ static void collect(const weights_plan *p, size_t out, size_t in, const float *p
 /* Shared by the threads: the sums of a piece, and the products of all blocks if there are several pieces. */
 typedef struct {
     float *gradient, *input, *products;
-} shared_room;
+} shared_memory;
 
-static void add_pieces(const weights_plan *p, const shared_room *shared, const own_room *own, float *grad_weight) {
+static void add_pieces(const weights_plan *p, const shared_memory *shared, const thread_memory *own,
+                       float *grad_weight) {
     for (size_t piece = 0; piece < p->pieces; piece++) {
         size_t first = piece * p->per_piece, groups = dsr_block_size(p->groups, p->per_piece, piece);
         size_t blocks = p->out_blocks + p->in_blocks;
@@ -184,18 +185,19 @@ int dsr_winograd_weights_pay(const dsr_conv *conv) {
 dsr_status dsr_winograd_weights(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv) {
     size_t outputs = conv.out_channels * conv.y.out * conv.x.out * conv.lanes;
     const weights_plan p = make_weights_plan(grad_output, input, &conv);
-    shared_room shared = {.gradient = dsr_scratch(p.out_blocks, p.length * sizeof(float)),
-                          .input = dsr_scratch(p.in_blocks, p.length * sizeof(float)),
-                          .products = dsr_scratch(p.pieces > 1 ? p.out_blocks * p.in_blocks : 0,
-                                                  PLACES * place_length(DSR_ROW) * sizeof(float))};
+    shared_memory shared = {.gradient = dsr_scratch(p.out_blocks, p.length * sizeof(float)),
+                            .input = dsr_scratch(p.in_blocks, p.length * sizeof(float)),
+                            .products = dsr_scratch(p.pieces > 1 ? p.out_blocks * p.in_blocks : 0,
+                                                    PLACES * place_length(DSR_ROW) * sizeof(float))};
     dsr_status status = shared.gradient && shared.input && shared.products ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
 #pragma omp parallel num_threads(dsr_threads_for(outputs))
         {
-            own_room own = {.rows = dsr_scratch(PLACES * p.lanes * DSR_ROW, sizeof(float)),
-                            .zeros = dsr_scratch(p.lanes * DSR_ROW, sizeof(float)),
-                            .products = dsr_scratch(p.pieces > 1 ? 0 : PLACES * place_length(DSR_ROW), sizeof(float)),
-                            .taps = dsr_scratch(TAPS * DSR_ROW, sizeof(float))};
+            thread_memory own = {.rows = dsr_scratch(PLACES * p.lanes * DSR_ROW, sizeof(float)),
+                                 .zeros = dsr_scratch(p.lanes * DSR_ROW, sizeof(float)),
+                                 .products =
+                                     dsr_scratch(p.pieces > 1 ? 0 : PLACES * place_length(DSR_ROW), sizeof(float)),
+                                 .taps = dsr_scratch(TAPS * DSR_ROW, sizeof(float))};
             if (!own.rows || !own.zeros || !own.products || !own.taps) {
 #pragma omp atomic write
                 status = DSR_NO_MEMORY;

@@ -104,7 +104,7 @@ def measure(
     """Measure in turn, in this process: each contestant, then each again, and so on (`dsr.bench.in_turn`).
 
     Early exit leaves by the threshold at which half of the samples are clear after half of the steps; its rows stand
-    below those of all steps, and with many samples, as by `--batch 512`, places are filled again. The integer
+    below those of all steps. With many samples, as by `--batch 512`, slots are filled again. The integer
     network has weights of 8 bits. The twin is measured beside the smallest T, once for each batch and number of
     threads.
 

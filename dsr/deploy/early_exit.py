@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsr.deploy.integer_model import IntegerModel
-from dsr.deploy.places import Numbers
-from dsr.deploy.rooms import Runner, most_together, room_for
-from dsr.deploy.session import Session
+from dsr.deploy.continuous_batch import Runner, continuous_batch, most_slots
+from dsr.deploy.integer_model import IntegerModel, IntegerStream
+from dsr.deploy.session import Session, Stream
+from dsr.deploy.slots import Numbers
 from dsr.ops import Values
 from dsr.ops.arguments import as_array, as_class_numbers, as_count, as_number, shown
 from dsr.ops.batches import batches_of
@@ -100,14 +100,15 @@ def early_exit(session: Runner, data: ArrayLike, threshold: float, by: By = "pro
 
     Notes
     -----
-    Where a sample leaves, the next one takes its place, at a time step of its own, so that a step is always one of many
-    samples. Of static samples, the first neurons are computed once, for all steps. When no sample waits and half of the
-    places are vacant, the others go on as a batch of half the size or less (a power of two). So time is saved, not only
-    steps. The more samples are given at once, the longer the places are full; see `early_exit_in_parts`.
+    Batches are continuous: where a sample leaves, the next one begins at once, in its slot, while the others go on.
+    So each time step is computed for a full batch, and early exit saves time, not only steps. Of static samples, the
+    first neurons are computed once, for all steps. When no sample is left to begin and half of the slots are empty, the
+    others go on as a batch of half the size or less (a power of two). The more samples are given at once, the longer
+    the slots are full; see `early_exit_in_parts`.
 
-    The outputs are those of `rates_so_far` after as many steps: bit for bit of integer models, and of static samples
-    where only spikes follow the first neurons. Elsewhere, as behind average pooling and of frames, convolutions of
-    values that are no spikes round by the size of the batch.
+    The outputs are those of `rates_so_far` after as many steps. They have the same bits for integer models, and for
+    static samples where all convolutions behind the first neurons are over spikes. Other convolutions, as those of
+    frames and those behind average pooling, are rounded in a way that depends on the size of the batch.
     """
     return _exits("early_exit", "data", session, [data], threshold, by, least)
 
@@ -120,7 +121,7 @@ def early_exit_in_parts(
     Parameters
     ----------
     parts : iterable of array_like, shape ``(B, *features)`` or ``(T, B, *features)``
-        Each is asked for when the samples before it have found a place; all are static, or all are frames.
+        The next one is read when all samples before it have begun. All are static, or all are frames.
     session, threshold, by, least
         As of `early_exit`.
 
@@ -147,7 +148,7 @@ def _exits(
 
 
 class _Waiting:
-    """Samples that wait for a place, by batches of the session."""
+    """Samples that have not begun, in batches of the session's size; `last` is the time step after which all leave."""
 
     def __init__(self, session: Runner, function: str, name: str, parts: Iterable[ArrayLike]) -> None:
         self.with_time: bool | None = None
@@ -170,11 +171,11 @@ class _Waiting:
                 yield from batches_of(array, axis, session.batch)
 
     def count(self, batch: NDArray[Any]) -> int:
-        """Samples of one."""
+        """How many samples a batch has."""
         return int(batch.shape[1 if self.with_time else 0])
 
     def some(self, most: int = 1) -> int:
-        """How many wait, as far as that matters: `most` of them, or all where there are fewer."""
+        """How many there are, counted up to `most`, so that no more parts are read than are needed."""
         while (known := sum(map(self.count, self._ahead))) < most:
             following = next(self._batches, None)
             if following is None:
@@ -183,7 +184,7 @@ class _Waiting:
         return most
 
     def next(self) -> NDArray[Any] | None:
-        """A batch, or None at the end."""
+        """The next batch, or None at the end."""
         return self._ahead.pop(0) if self.some() else None
 
 
@@ -191,63 +192,66 @@ class _Found:
     """Outputs of samples in the order in which they leave."""
 
     def __init__(self, features: tuple[int, ...]) -> None:
-        self._numbers, self._rates = [np.empty(0, np.int64)], [np.empty((0, *features), np.float32)]
-        self._times = [np.empty(0, np.int64)]
+        self._numbers: list[Numbers] = [np.empty(0, np.int64)]
+        self._rates: list[Values] = [np.empty((0, *features), np.float32)]
+        self._times: list[Numbers] = [np.empty(0, np.int64)]
 
     def add(self, numbers: Numbers, rates: Values, times: Numbers) -> None:
-        """Some samples with what they leave with."""
-        for parts, part in zip((self._numbers, self._rates, self._times), (numbers, rates, times), strict=True):
-            parts.append(part)  # type: ignore[attr-defined]  # of its own kind
+        """Add samples that leave: their numbers, (N,), output rates, (N, classes), and time steps, (N,)."""
+        self._numbers.append(numbers)
+        self._rates.append(rates)
+        self._times.append(times)
 
     def in_order(self) -> Exits:
-        """By the numbers of the samples."""
+        """All of them, by the numbers of the samples."""
         order = np.concatenate(self._numbers).argsort()
         return Exits(np.concatenate(self._rates)[order], np.concatenate(self._times)[order])
 
 
-VACANT = -1
-"""In the place of a sample's number."""
+EMPTY = -1
+"""Instead of the number of a sample: the slot has none."""
 
 
 def _leave(
     session: Runner, waiting: _Waiting, found: _Found, clear: Callable[[Values], NDArray[np.bool_]], least: int
 ) -> None:
+    """Run all samples; each leaves after at least `least` steps, when its rates are clear or there is no step left."""
     with_time = bool(waiting.with_time)
-    size = waiting.some(most_together(session, with_time))
-    room = room_for(session, size, with_time)
-    samples_at, times = np.full(size, VACANT), np.zeros(size, np.int64)
-    came = received = column = 0
+    size = waiting.some(most_slots(session, with_time))
+    batch = continuous_batch(session, size, with_time)
+    sample_of, times = np.full(size, EMPTY), np.zeros(size, np.int64)
+    begun = received = column = 0  # samples that have begun; those of the last part, and which of them is next
     try:
         while True:
-            vacant = np.flatnonzero(samples_at == VACANT)
-            while len(vacant):
+            free = np.flatnonzero(sample_of == EMPTY)
+            while len(free):
                 if column == received:
                     samples = waiting.next()
                     if samples is None:
                         break
-                    room.receive(samples)
+                    batch.receive(samples)
                     received, column = waiting.count(samples), 0
-                n = min(len(vacant), received - column)
-                places, vacant = vacant[:n], vacant[n:]
-                room.admit(places, np.arange(column, column + n))
-                samples_at[places], times[places] = np.arange(came, came + n), 0
-                came, column = came + n, column + n
-            if len(vacant) == len(samples_at):
+                n = min(len(free), received - column)
+                slots, free = free[:n], free[n:]
+                batch.fill(slots, np.arange(column, column + n))
+                sample_of[slots], times[slots] = np.arange(begun, begun + n), 0
+                begun, column = begun + n, column + n
+            if len(free) == len(sample_of):
                 return
-            smaller = 1 << (len(samples_at) - len(vacant) - 1).bit_length()  # few sizes, for which there is memory
-            if 2 * smaller <= len(samples_at):
-                kept = np.argsort(samples_at == VACANT, kind="stable")[:smaller]  # of vacant ones as many as are needed
-                room.shrink(kept)
-                samples_at, times = samples_at[kept], times[kept]
-                vacant = np.flatnonzero(samples_at == VACANT)
-            room.vacate(vacant)
-            rates = room.step()
+            fewer = 1 << (len(sample_of) - len(free) - 1).bit_length()  # powers of two, so that memory is used again
+            if 2 * fewer <= len(sample_of):
+                kept = np.argsort(sample_of == EMPTY, kind="stable")[:fewer]  # slots with a sample come first
+                batch.keep(kept)
+                sample_of, times = sample_of[kept], times[kept]
+                free = np.flatnonzero(sample_of == EMPTY)
+            batch.empty(free)
+            rates = batch.step()
             times += 1
-            leaves = (samples_at != VACANT) & ((times == waiting.last) | ((times >= least) & clear(rates)))
-            found.add(samples_at[leaves], rates[leaves], times[leaves])
-            samples_at[leaves] = VACANT
+            leaves = (sample_of != EMPTY) & ((times == waiting.last) | ((times >= least) & clear(rates)))
+            found.add(sample_of[leaves], rates[leaves], times[leaves])
+            sample_of[leaves] = EMPTY
     finally:
-        room.close()
+        batch.close()
 
 
 def rates_so_far(session: Runner, data: ArrayLike) -> Values:
@@ -255,12 +259,12 @@ def rates_so_far(session: Runner, data: ArrayLike) -> Values:
     array, axis = session.checked("rates_so_far", "data", data)
     parts = []
     for part in batches_of(array, axis, session.batch):
-        stream: Any = session.take(part.shape[axis])
+        stream: Stream | IntegerStream = session.take(part.shape[axis])
         steps = []
         for step in range(len(part) if axis else session.timesteps):
             stream.advance(part[step] if axis else part, 1, held=True, changed=axis == 1 or step == 0)
             steps.append(stream.rates())
-        session.give_back(stream)
+        stream.give_back()
         parts.append(np.stack(steps))
     if not parts:
         return np.empty((session.timesteps, 0, *session.output_features), np.float32)
@@ -327,12 +331,12 @@ def choose(points: Sequence[Point], loss: float = 0.005) -> Point:
     return min((p for p in points if p.accuracy >= full.accuracy - allowed), key=lambda p: (p.timesteps, -p.accuracy))
 
 
-def _require_by(function: str, by: Any) -> None:
+def _require_by(function: str, by: object) -> None:
     if by not in get_args(By):
         raise ValueError(f"{function}: argument 'by': expected 'probability' or 'margin', got {shown(by)}")
 
 
-def _require_classes(function: str, session: Any) -> None:
+def _require_classes(function: str, session: object) -> None:
     if not isinstance(session, Session | IntegerModel):
         given = type(session).__name__
         raise TypeError(f"{function}: argument 'session': expected a Session or an IntegerModel, got {given}")

@@ -1,4 +1,4 @@
-"""Idle: memory of calls that are over, for the next ones; threads may share it."""
+"""Memory of calls that have returned, kept for the next calls; threads may share it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Generic, TypeVar
 
 MOST_KINDS = 16
 """Kinds, such as sizes of batches, whose memory is kept."""
+PLANS_KEPT = 4
+"""Of a stream: numbers of time steps at once whose calls and memory are kept."""
 
 Item = TypeVar("Item")
 
 
 class Idle(Generic[Item]):
-    """Things that are not in use, by kind."""
+    """Objects that are not in use, by kind."""
 
     def __init__(self) -> None:
         self._items: dict[Hashable, list[Item]] = {}
@@ -26,7 +28,7 @@ class Idle(Generic[Item]):
             return items.pop() if items else None
 
     def give_back(self, kind: Hashable, item: Item) -> None:
-        """Keep it for whoever comes next; those of another kind may be dropped for it."""
+        """Keep it for the next `take`; those of another kind may be dropped for it."""
         with self._lock:
             self._items.setdefault(kind, []).append(item)
             if len(self._items) > MOST_KINDS:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from dsr.data.preprocessing import Preprocessing
 from dsr.data.raw import raw_batches
 from dsr.deploy import integer_steps as i
-from dsr.deploy.idle import Idle
+from dsr.deploy.idle import PLANS_KEPT, Idle
 from dsr.deploy.integer_engine import Engine
 from dsr.deploy.integer_file import load_steps, save_steps
 from dsr.deploy.integer_plan import IntegerPlan, Sums
@@ -222,14 +222,10 @@ class IntegerModel:
         return array, axis
 
     def take(self, batch: int) -> IntegerStream:
-        """A stream at its start, for `give_back`."""
+        """A stream of so many samples, at its start, for calls inside of dsr; its `give_back` keeps the memory."""
         stream = self._streams.take(batch) or IntegerStream(self, batch)
         stream.reset()
         return stream
-
-    def give_back(self, stream: IntegerStream) -> None:
-        """Keep a stream, and its memory, for the next call."""
-        self._streams.give_back(stream.batch, stream)
 
     def _run(self, array: NDArray[Any], axis: int, timesteps: int) -> Values:
         count = array.shape[axis]
@@ -249,10 +245,6 @@ class IntegerModel:
         """Pickled, and copied, it is its steps; memory stays behind."""
         about = self.classes, self.task, self.preprocessing
         return IntegerModel, (self.steps, self.timesteps, self.bits, self.features, self.output_features, *about)
-
-
-PLANS_KEPT = 4
-"""Numbers of time steps at once whose memory a stream keeps."""
 
 
 class IntegerStream:
@@ -282,7 +274,7 @@ class IntegerStream:
         return self.rates()
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:
-        """Do steps, as `Stream.advance`."""
+        """Do steps, as ``Stream.advance`` of float networks."""
         key = steps, held or steps == 1
         if key not in self._plans:
             if len(self._plans) >= PLANS_KEPT:
@@ -298,7 +290,7 @@ class IntegerStream:
         return self._sums.rates().reshape(self.batch, *self.model.output_features)
 
     def selected(self, numbers: NDArray[np.int64]) -> IntegerStream:
-        """A stream of some of the samples, which goes on from here, for `IntegerModel.give_back`."""
+        """A stream of some of the samples, which goes on from here; `give_back` keeps its memory."""
         other = self.model.take(len(numbers))
         for number, potentials in self._potentials.items():
             kept = potentials.take(numbers, 3)
@@ -306,6 +298,10 @@ class IntegerStream:
         np.take(self._sums.total, numbers, 3, out=other._sums.total)
         np.take(self._sums.count, numbers, out=other._sums.count)
         return other
+
+    def give_back(self) -> None:
+        """Keep the memory of this stream for the next `IntegerModel.take`; it is not to be used any more."""
+        self.model._streams.give_back(self.batch, self)
 
     def reset(self, samples: ArrayLike | None = None) -> None:
         """Begin anew with these samples, by their numbers in the batch; by default with all.

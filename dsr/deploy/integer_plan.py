@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsr.deploy import integer_steps as i
-from dsr.deploy.integer_engine import Binder, Bound, Data, Engine, Planes, Signal
+from dsr.deploy.integer_binder import Binder, Bound
+from dsr.deploy.integer_engine import Engine
+from dsr.deploy.integer_signals import Data, Planes, Signal, write_data
 from dsr.ops import Integers, Potentials, Values, prepared
 from dsr.ops.integers import NO_DECAY
 
 
 class Sums:
-    """What the output of samples is read from: a sum over time, (C, H, W, B), and what that is divided by, (B,)."""
+    """The output of samples so far: sums over time, int64 (C, H, W, B), and what they are divided by, int64 (B,)."""
 
     def __init__(self, step: i.Step, batch: int) -> None:
         assert isinstance(step, i.ReadSpikes | i.ReadCurrent)
@@ -63,22 +65,16 @@ class IntegerPlan:
             self._output = binder.rows(len(engine.steps) - 1, signals)
 
     def run(self, array: NDArray[Any], changed: bool) -> None:
-        """All steps of data ``(B, *features)``, or ``(T, B, *features)``; not `changed`: those of the last call."""
+        """Do all steps of data ``(B, *features)`` or ``(T, B, *features)``; if not `changed`, those of the last run."""
         if changed:
-            values, source = self._values, self._source
-            with np.errstate(over="ignore"):  # what is beyond float32 is cut off, as all that is too large
-                np.copyto(values, array.reshape(values.shape), casting="unsafe")
-                np.multiply(values, np.float32(2.0**source.shift), out=values)  # exact
-            np.rint(values, out=values)
-            np.clip(values, -source.most, source.most, out=values)
-            np.copyto(self._data, values.transpose(2, 3, 4, 0, 1), casting="unsafe")
+            write_data(array, self._source, self._values, self._data)
         if self._joined is None:
             self._joined = self._bound.run()
         else:
             self._joined.again(changed)
 
     def read(self, sums: Sums) -> None:
-        """Go on to add up what the output is read from."""
+        """Add the output of the last run to the sums."""
         total, count = sums.total, sums.count
         if not isinstance(self._last, i.ReadSpikes):
             total += self._current()

@@ -31,7 +31,7 @@ from dsr.nn.layer import Layer
 from dsr.nn.network import Network
 from dsr.nn.rounding import DATA_BITS, rounded
 from dsr.nn.run import Run
-from dsr.nn.spikes import image_shape, share_of
+from dsr.nn.spikes import concatenated_units, flattened_unit, image_shape, share_of
 from dsr.ops import Geometry, NeuronModel, PerChannel, Values, output_size
 from dsr.ops.arguments import as_count, shown
 
@@ -210,18 +210,15 @@ class _Lowering:
             return None
         if not isinstance(step, AveragePool | Upsample | Flatten | Concat | Sum):
             return None
-        units = [self._unit(number) for number in step.inputs]
-        if any(unit is None for unit in units):
+        known = [unit for number in step.inputs if (unit := self._unit(number)) is not None]
+        if len(known) < len(step.inputs):
             return None
-        known = [unit for unit in units if unit is not None]
         if isinstance(step, AveragePool):
             return share_of(known[0], prod(step.kernel_size))
         if isinstance(step, Concat):
             channels = [self.steps[number].shape[0] for number in step.inputs]
-            return np.concatenate([np.full(*part, np.float32) for part in zip(channels, known, strict=True)])
-        if isinstance(step, Flatten) and isinstance(known[0], np.ndarray):
-            return known[0].repeat(step.shape[0] // len(known[0]))
-        return known[0]
+            return concatenated_units(channels, known)
+        return flattened_unit(known[0], step.shape[0]) if isinstance(step, Flatten) else known[0]
 
     def linear(self, path: str, wire: int, weight: Values, bias: Values | None) -> int:
         """A convolution of images of one pixel."""

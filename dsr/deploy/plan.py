@@ -18,12 +18,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dsr import ops
 from dsr.deploy import program as p
 from dsr.deploy.program import Program, Shape, Step
-from dsr.nn.spikes import SpikeTrain, by_channel, sum_planes
+from dsr.nn.spikes import SpikeTrain, by_channel, concatenated_units, sum_planes
 from dsr.ops import PerChannel, SpikeConvolution, Values, Words, prepared
 from dsr.ops.prepared import Call
 
@@ -303,19 +302,14 @@ class Plan:
         trains = self._trains(below)
         if not trains:
             out = self._floats(number, step.shape)
-            self._repeat(number, self._final(below), out, step.factor)
+            self._do(number, prepared.repeat_pixels(self._final(below), step.factor, out))
             return Signal((Written(out),))
         terms = []
         for train in trains:
             words = self._words(number, step.shape, train.planes)
-            self._repeat(number, train.words, words, step.factor)
+            self._do(number, prepared.repeat_pixels(train.words, step.factor, words))
             terms.append(replace(train, words=words))
         return Signal(tuple(terms), spikes=self._signals[below].spikes)
-
-    def _repeat(self, number: int, array: NDArray[Any], out: NDArray[Any], factor: tuple[int, int]) -> None:
-        channels, height, width, *inner = array.shape
-        blocks = out.reshape(channels, height, factor[0], width, factor[1], *inner)
-        self._do(number, partial(np.copyto, blocks, array[:, :, np.newaxis, :, np.newaxis]))
 
     def _concat(self, number: int, step: p.Concat) -> Signal:
         parts = [[plane for train in self._trains(below) for plane in train.split()] for below in step.inputs]
@@ -330,9 +324,10 @@ class Plan:
         together = self._words(number, step.shape, count)
         for k, words in enumerate(np.split(together, count)):
             row = [trains[k] if k < len(trains) else _silent(trains[0]) for trains in parts]
-            self._do(number, partial(_join, row, words))
-            heights = [np.full(train.channels, train.amplitude, np.float32) for train in row]
-            joined.append(Train(words, step.shape[0], np.concatenate(heights)))
+            read, channels = [train.words for train in row], [train.channels for train in row]
+            self._do(number, prepared.concat_words(read, channels, words))
+            units = concatenated_units(channels, [train.amplitude for train in row])
+            joined.append(Train(words, step.shape[0], units))
         if step.amplitude is not None:  # planes of graded spikes: amplitudes a, 2 a, 4 a, ... in each branch
             joined = [replace(joined[0], words=together, planes=count)]
         return Signal(tuple(joined), spikes=step.amplitude is not None)
@@ -516,7 +511,3 @@ def _silent(train: Train) -> Train:
 
 def _sum_planes(counts: Sequence[Words], out: Words) -> None:
     np.copyto(out, sum_planes(counts, len(out)))
-
-
-def _join(row: Sequence[Train], out: Words) -> None:
-    np.copyto(out, ops.concat_words([train.words for train in row], [train.channels for train in row]))

@@ -17,8 +17,10 @@ from dsr import ops
 from dsr.deploy import integer_steps as i
 from dsr.deploy import program as p
 from dsr.deploy.currents import Doubles, FloatCurrent, FloatTaps, IntegerSignals
+from dsr.deploy.integer_binder import signal_of
 from dsr.deploy.integer_checks import LARGEST_RESET, SHIFTS, require_sound
-from dsr.deploy.integer_engine import Data, Engine, Planes, Signal
+from dsr.deploy.integer_engine import Engine
+from dsr.deploy.integer_signals import Planes, Signal, as_data
 from dsr.nn.rounding import CLIPS, DATA_BITS, integers_of, largest_weight, weight_scales
 from dsr.ops import Integers, Values
 from dsr.ops.integers import LIMIT, NO_DECAY
@@ -110,33 +112,25 @@ def input_shift(data: Values, most: int, largest: float = 0.0) -> int:
     return floor(log2(most / largest))
 
 
-def as_data(data: Values, source: i.Input, features: int) -> Data:
-    """``(B, *features)`` or ``(T, B, *features)``, with as many axes as `features` says, as integers. EXACT."""
-    steps = data[np.newaxis] if data.ndim == features + 1 else data
-    lanes = steps.reshape(*steps.shape[:2], *source.features).transpose(2, 3, 4, 0, 1)
-    scaled = np.rint(np.ldexp(lanes.astype(np.float64), source.shift))  # exact
-    return Data(np.ascontiguousarray(np.clip(scaled, -source.most, source.most)).astype(np.int32))
-
-
 class _Calibration:
     """The signals of the steps so far on some samples."""
 
     def __init__(self, program: p.Program, data: Values, trained: bool) -> None:
         self.program, self.engine, self.signals = program, Engine(()), list[Signal]()
         self.trained = trained
-        has_time = data.ndim == len(program.features) + 2
-        self.timesteps = len(data) if has_time else program.timesteps
+        self.has_time = data.ndim == len(program.features) + 2
+        self.timesteps = len(data) if self.has_time else program.timesteps
 
     def begin(self, data: Values, source: i.Input) -> None:
         """The data themselves."""
-        self.signals.append(as_data(data, source, len(self.program.features)))
+        self.signals.append(as_data(data, source, self.has_time))
 
     def go_on(self, steps: Sequence[i.Step]) -> None:
         """Run the steps that are new."""
         for step in steps[len(self.engine.steps) :]:
             self.engine.append(step)
         for number in range(len(self.signals), len(steps)):
-            self.signals.append(self.engine.signal(number, self.signals, self.timesteps, {}))
+            self.signals.append(signal_of(self.engine, number, self.signals, self.timesteps, {}))
 
     def error(self, taps: FloatTaps, rounded: Doubles) -> Doubles:
         """What the rounded weights give too much, (O,), on average over pixels, steps and samples."""

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsr import ops
-from dsr.deploy.idle import Idle
+from dsr.deploy.idle import PLANS_KEPT, Idle
 from dsr.deploy.lowering import lower
-from dsr.deploy.places import Head, Places
 from dsr.deploy.plan import Compiled, Plan, Potentials
 from dsr.deploy.program import Program
+from dsr.deploy.slots import Head, Slots
 from dsr.deploy.so_far import OutputSoFar
 from dsr.deploy.whole_run import WholeRun
 from dsr.nn.network import Network
@@ -179,16 +179,12 @@ class Session:
             runs.give_back(kind, run)
 
     def take(self, batch: int) -> Stream:
-        """A stream of the session's own for so many samples, at its start, for `give_back`."""
+        """A stream of so many samples, at its start, for calls inside of dsr; its `give_back` keeps the memory."""
         stream = self._streams.take(batch)
         if stream is None:
             return Stream(self, batch)
         stream.restart()
         return stream
-
-    def give_back(self, stream: Stream) -> None:
-        """Keep a stream for the next call."""
-        self._streams.give_back(stream.batch, stream)
 
     def take_head(self, batch: int) -> Head:
         """The head of the program for so many static samples, for `give_back_head`."""
@@ -198,22 +194,22 @@ class Session:
         """Keep it for the next call."""
         self._heads.give_back(head.batch, head)
 
-    def take_places(self, size: int) -> Places:
-        """So many places, for `give_back_places`; whoever was there is still there."""
-        places = self._places.take(size)
-        if places is None:
+    def take_slots(self, size: int) -> Slots:
+        """So many slots, for `give_back_slots`. They hold earlier samples until they are filled."""
+        slots = self._slots.take(size)
+        if slots is None:
             head = self.take_head(min(size, self.batch))
-            places = Places(self.compiled, self.timesteps, size, head)
+            slots = Slots(self.compiled, self.timesteps, size, head)
             self.give_back_head(head)
-        return places
+        return slots
 
-    def give_back_places(self, places: Places) -> None:
+    def give_back_slots(self, slots: Slots) -> None:
         """Keep them for the next call."""
-        self._places.give_back(places.size, places)
+        self._slots.give_back(slots.size, slots)
 
     def _forget_memory(self) -> None:
         self._runs, self._streams = Idle[WholeRun](), Idle[Stream]()
-        self._heads, self._places = Idle[Head](), Idle[Places]()
+        self._heads, self._slots = Idle[Head](), Idle[Slots]()
 
     def start(self, batch: int = 1) -> Stream:
         """A stream: the samples of a batch step by step, beginning at the first.
@@ -268,10 +264,6 @@ def _again(program: Program, timesteps: int, batch: int, table_bits: dict[int, i
     session = Session(program, timesteps, batch)
     session.compiled.table_bits = table_bits
     return session
-
-
-RATES_KEPT = 4
-"""Numbers of time steps at once whose memory a stream keeps."""
 
 
 class Stream:
@@ -392,7 +384,7 @@ class Stream:
             potentials[:, :, :, numbers] = 0
 
     def selected(self, numbers: NDArray[np.int64]) -> Stream:
-        """A stream of some of the samples, which goes on from here, for `Session.give_back`."""
+        """A stream of some of the samples, which goes on from here; `give_back` keeps its memory."""
         other = self.session.take(len(numbers))
         other._so_far.go_on_from(self._so_far, numbers)
         for number, potentials in self._potentials.items():
@@ -418,7 +410,7 @@ class Stream:
     def _plan(self, steps: int, held: bool) -> Plan:
         key = steps, held or steps == 1
         if key not in self._plans:
-            if len(self._plans) > RATES_KEPT:
+            if len(self._plans) >= PLANS_KEPT:
                 self._plans = {}
             self._plans[key] = Plan(self.session.compiled, key[0], self.batch, key[1], self._potentials)
         return self._plans[key]
@@ -426,6 +418,10 @@ class Stream:
     def rates(self) -> Values:
         """Output rates so far, ``(B, *output_features)``; 0 of samples that have seen no step."""
         return self._so_far.rates()
+
+    def give_back(self) -> None:
+        """Keep the memory of this stream for the next `Session.take`; it is not to be used any more."""
+        self.session._streams.give_back(self.batch, self)
 
 
 def _finite(function: str, name: str, array: NDArray[Any]) -> Values:

@@ -1,11 +1,10 @@
-"""What the output of a program has been so far, of samples that each have a time of their own."""
+"""Output rates so far, of samples each of which is at a time step of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from dsr.ops.prepared import Call
 
 
 class OutputSoFar:
-    """The output's spikes at each step so far, or the sum of its values; and how many steps each sample has seen.
+    """The output so far, as spikes of each step or as a sum of values; and how many steps each sample has seen.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ class OutputSoFar:
             assert isinstance(term, Written)
             *shape, _, batch = term.array.shape
             self._total = np.zeros((*shape, batch), np.float32)
-        self._all_places = np.arange(batch)
+        self._all_samples = np.arange(batch)
         self.times = np.zeros(batch, np.int64)
 
     def restart(self) -> None:
@@ -65,7 +64,7 @@ class OutputSoFar:
             self._total[..., numbers] = 0
 
     def go_on_from(self, other: OutputSoFar, numbers: NDArray[np.int64]) -> None:
-        """Take over what these samples of another one have so far."""
+        """Take over the output so far of these samples of `other`, as many as there are here."""
         self.times[:] = other.times[numbers]
         self._together = other._together
         if self._output.spikes:
@@ -74,7 +73,7 @@ class OutputSoFar:
             self._total[...] = other._total[..., numbers]
 
     def note(self, plan: Plan) -> None:
-        """Add what a plan has just given, of one step or of several."""
+        """Add the output of a run of `plan`, of one time step or of several."""
         (term,) = plan.output.terms
         first, steps = self._together, plan.timesteps
         if isinstance(term, Train):
@@ -82,7 +81,7 @@ class OutputSoFar:
                 self._words[:, :, :, first : first + steps] = term.words
             else:
                 for t in range(steps):
-                    self._words[:, :, :, self.times + t, self._all_places] = term.words[:, :, :, t]
+                    self._words[:, :, :, self.times + t, self._all_samples] = term.words[:, :, :, t]
         else:
             assert isinstance(term, Written)
             for t in range(steps):
@@ -100,8 +99,8 @@ class OutputSoFar:
             rates[numbers] = self._rates_of(numbers, time)
         return rates
 
-    def _rates_of(self, numbers: Any, time: int) -> Values:
-        """Those of samples that have seen so many steps; all of them is ``slice(None)``."""
+    def _rates_of(self, numbers: slice | NDArray[np.int64], time: int) -> Values:
+        """The rates of some samples, all of which have seen `time` steps; ``slice(None)`` are all samples."""
         output = self._output
         if not output.spikes:
             total = np.ascontiguousarray(self._total[..., numbers])

@@ -94,7 +94,7 @@ def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def _missing(path: Path) -> str:
-    """What is said of a file that is not there. Of the files of a run folder, the folder is what was given."""
+    """The message for a file that does not exist; for a file of a run folder it names the folder, which users give."""
     if path.name not in (LAST, BEST):
         return f"{path}: expected a run folder or a file of weights, found nothing"
     found = f"no {path.name} in it" if path.parent.is_dir() else "nothing"

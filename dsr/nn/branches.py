@@ -24,7 +24,7 @@ from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import Gradient, SignalGradient, add_gradients, as_wanted
 from dsr.nn.layer import Layer, saved_state
 from dsr.nn.run import Run
-from dsr.nn.spikes import SpikeTrain, image_shape
+from dsr.nn.spikes import SpikeTrain, concatenated_units, image_shape
 from dsr.ops import Values, Words
 
 
@@ -244,11 +244,9 @@ def _shape(signal: Signal) -> tuple[int, ...]:
 
 
 def _unit(outputs: Sequence[Signal]) -> Values | None:
-    """What their spikes are worth, one behind the other, where all are spikes."""
-    units = [(output.channels, unit_of(output)) for output in outputs]
-    if any(unit is None for _, unit in units):
-        return None
-    return np.concatenate([np.full(channels, unit, np.float32) for channels, unit in units])
+    """`unit_of` the concatenated outputs; None where one of them has none."""
+    units = [unit for output in outputs if (unit := unit_of(output)) is not None]
+    return concatenated_units([output.channels for output in outputs], units) if len(units) == len(outputs) else None
 
 
 def _concatenated(outputs: Sequence[Signal], size: tuple[int, ...]) -> Values:

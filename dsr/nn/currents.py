@@ -438,9 +438,9 @@ def trains_of(signal: Signal) -> tuple[SpikeTrain, ...]:
 
 
 def unit_of(signal: Signal) -> PerChannel | None:
-    """What a spike of each channel is worth in a signal of spikes, counts of them and their sums; else None.
+    """What a spike of each channel is worth in a signal of spikes, of counts of spikes or of their sums; else None.
 
-    In a sum whose terms differ it is that of the first.
+    Where the terms of a sum differ, it is that of the first term.
     """
     units = [term.unit for term in terms_of(signal)]
     return None if any(unit is None for unit in units) else units[0]

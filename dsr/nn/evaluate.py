@@ -139,13 +139,15 @@ def _sum_over_time(terms: tuple[Term, ...], timesteps: int) -> tuple[Values, str
     weight = convolution.weight if train.planes == 1 else np.ascontiguousarray(convolution.weight[:, : train.channels])
     bias = None if convolution.bias is None else convolution.bias * np.float32(timesteps)
     shape = convolved.shape
-    if _by_tiles((*shape[:3], shape[4]), weight, convolution.geometry):
+    if _by_winograd((*shape[:3], shape[4]), weight, convolution.geometry):
         counts = ops.sum_words(counted.words, train.channels, counted.time_weights, convolution.amplitude)
-        total = ops.conv2d_by_tiles(counts, weight, convolution.geometry)
+        total = ops.conv2d_winograd(counts, weight, convolution.geometry)
         for term in shortcut:
             assert isinstance(term, Spikes)
             total += next(term.counted().sums_over_time())
-        return (total if bias is None else np.add(total, bias.reshape(-1, 1, 1, 1), out=total)), ", by tiles"
+        return (
+            total if bias is None else np.add(total, bias.reshape(-1, 1, 1, 1), out=total)
+        ), ", by Winograd's method"
     convolution = replace(
         convolution,
         words=counted.words,
@@ -160,12 +162,12 @@ def _sum_over_time(terms: tuple[Term, ...], timesteps: int) -> tuple[Values, str
     return ops.conv2d_spikes_sum(convolution, counted.time_weights), ""
 
 
-def _by_tiles(shape: tuple[int, ...], weight: Values, geometry: ops.Geometry) -> bool:
-    """Whether the convolution of dense values to this shape, (O, H', W', B), is faster than that of their digits.
+def _by_winograd(shape: tuple[int, ...], weight: Values, geometry: ops.Geometry) -> bool:
+    """Whether the convolution of counts as values, to this shape (O, H', W', B), is faster than that of their bits.
 
-    Weights are turned around in each call: of 512 channels on 4x4 pixels that takes as long as the products.
+    Weights are mirrored in each call, which of 512 channels on 4x4 pixels takes as long as the products.
     """
-    tiles = ops.weight_gradient_by_tiles(geometry, weight.shape[1], shape) and max(geometry.padding) <= 2
+    tiles = ops.weight_gradient_by_winograd(geometry, weight.shape[1], shape) and max(geometry.padding) <= 2
     return tiles and weight.size <= 4 * prod(shape)
 
 
@@ -282,10 +284,10 @@ class Convolution:
         """The kernel's, given the output's."""
         if self.trains:
             constant, slope, values = gradient.as_one_term()
-            tiles = ops.weight_gradient_by_tiles(self.geometry, self.kernel.shape[1], constant.shape)
-            # spikes of one step are so few that writing the products of many weights takes longer than adding them
+            tiles = ops.weight_gradient_by_winograd(self.geometry, self.kernel.shape[1], constant.shape)
+            # of one step, adding the few spikes is faster where there are many weights for each output
             if slope is None and tiles and (self.signal.timesteps > 1 or self.kernel.size <= 4 * constant.size):
-                self.run.note(self.path, "weight gradient on counts of spikes, by tiles")
+                self.run.note(self.path, "weight gradient on counts of spikes, by Winograd's method")
                 return ops.conv2d_weight_gradient(constant, self._counted_values(), self.geometry)
             trains, varies = self.trains, "constant gradient" if slope is None else "gradient of every step"
             if slope is None and self.signal.timesteps > 1:  # sum_t g s[t] = g sum_t s[t]

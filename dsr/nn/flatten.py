@@ -14,8 +14,7 @@ from dsr.nn.describe import GraphWriter, OperationCounter
 from dsr.nn.gradients import SignalGradient, map_gradient
 from dsr.nn.layer import Layer, saved_state
 from dsr.nn.run import Run
-from dsr.nn.spikes import SpikeTrain, image_shape
-from dsr.ops import PerChannel
+from dsr.nn.spikes import SpikeTrain, flattened_unit, image_shape
 
 
 class Flatten(Layer):
@@ -34,9 +33,11 @@ class Flatten(Layer):
             if words.shape[1:3] != (1, 1):
                 planes = [train.values() for train in signal.split()]
                 words = np.concatenate([ops.pack_words(v.reshape(*features, 1, 1, *v.shape[3:])) for v in planes])
-            return replace(signal, words=words, features=features, amplitude=_repeated(signal.amplitude, features[0]))
+            return replace(
+                signal, words=words, features=features, amplitude=flattened_unit(signal.amplitude, features[0])
+            )
         values, unit = signal.final_values(), unit_of(signal)
-        unit = None if unit is None else _repeated(unit, features[0])
+        unit = None if unit is None else flattened_unit(unit, features[0])
         return Current(
             (Dense(values.reshape(*features, 1, 1, *values.shape[3:]), unit),),
             features,
@@ -60,8 +61,3 @@ class Flatten(Layer):
     def export(self, writer: GraphWriter, wire: Any) -> Any:
         """Flatten all axes."""
         return writer.flatten(self.path, wire)
-
-
-def _repeated(of_channels: PerChannel, count: int) -> PerChannel:
-    """Of all pixels, channel by channel."""
-    return of_channels.repeat(count // len(of_channels)) if isinstance(of_channels, np.ndarray) else of_channels

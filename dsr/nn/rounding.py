@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from dsr.ops import PerChannel, Values
 
 DATA_BITS = 8
-"""Of weights that read the data, whatever the others have: they are few, and the first to lose something."""
+"""Of weights that read the data, whatever the others have: they are few, and rounding them costs most accuracy."""
 LARGEST_SUM = 127
-"""Of four weights: what an integer network holds of a weight."""
+"""The largest sum of four weights: an integer network stores it as a weight, in 8 bits."""
 SUMS = range(LARGEST_SUM - 4, LARGEST_SUM - 13, -1)
-"""What the largest sum of four becomes, before its four weights are rounded, which adds or takes 2 at most.
+"""Scales of a kernel that is a sum of shifts: the integer that its largest sum is scaled to.
 
-None is above the first, so that there is room for weights that another unit rounds otherwise. The last two are of
-weights only that are rounded already, so that each of those finds its scale again.
+Rounding the four weights of a sum then changes it by at most 2. Rounded sums are at most the first of these numbers,
+so that they still fit 8 bits where another unit rounds a weight the other way. The last two are tried only for weights
+that are rounded already, so that each of those finds the scale it was rounded with.
 """
 CLIPS = np.linspace(1, 0.3, 15)
 """Where weights are cut off, as fractions of the largest of their channel."""
@@ -29,7 +30,7 @@ def largest_weight(bits: int) -> int:
 
 
 def shifts_sum(weight: NDArray[Any]) -> NDArray[Any]:
-    """The sum of the four shifts by a pixel of a kernel, (O, C, K + 1, L + 1)."""
+    """The sum of the four shifts of a kernel (O, C, K, L) by no or one pixel along each axis, (O, C, K + 1, L + 1)."""
     *channels, height, width = weight.shape
     total = np.zeros((*channels, height + 1, width + 1), weight.dtype)
     for y, x in np.ndindex(2, 2):
@@ -38,9 +39,9 @@ def shifts_sum(weight: NDArray[Any]) -> NDArray[Any]:
 
 
 def summand(weight: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The kernel whose `shifts_sum` this one is, but for the last bits of floats; None: there is no such kernel.
+    """The kernel whose `shifts_sum` this one is, but for the last bits of floats; None where there is none.
 
-    It is for `dsr.nn.fast_layers.PooledConv2d` and for average pooling over windows of two pixels.
+    Kernels of `dsr.nn.fast_layers.PooledConv2d` are such sums, and so are average poolings over windows of 2x2 pixels.
     """
     *channels, height, width = weight.shape
     if min(height, width) < 2 or not weight.size:
@@ -54,9 +55,9 @@ def summand(weight: NDArray[Any]) -> NDArray[np.float64] | None:
 
 
 def integers_of(weight: NDArray[np.floating[Any]], unit: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
-    """The weights as integers of so many bits, given what 1 is worth in each output channel.
+    """The weights (O, ...) as integers of `bits` bits, given what 1 is worth in each output channel, (O,).
 
-    A kernel that is a sum of shifts stays one, of weights of so many bits; the sums have 8.
+    A kernel that is a sum of shifts, see `summand`, stays one: its summand has `bits` bits, and the sums have 8.
     """
     most, by_channel = largest_weight(bits), np.where(unit > 0, unit, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
     part = summand(weight) if weight.ndim == 4 else None

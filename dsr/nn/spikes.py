@@ -267,8 +267,18 @@ def by_channel(numbers: PerChannel) -> Any:
 
 
 def share_of(unit: PerChannel, count: int) -> PerChannel:
-    """What a spike is worth in a mean over so many places."""
+    """What a spike is worth in a mean over `count` pixels, given what it is worth there."""
     return np.divide(unit, np.float32(count)) if isinstance(unit, np.ndarray) else unit / count
+
+
+def flattened_unit(unit: PerChannel, features: int) -> PerChannel:
+    """What a spike of each feature is worth where images are flattened, channel by channel."""
+    return unit.repeat(features // len(unit)) if isinstance(unit, np.ndarray) else unit
+
+
+def concatenated_units(channels: Sequence[int], units: Sequence[PerChannel]) -> Values:
+    """What a spike of each channel is worth where trains of so many channels are concatenated, (C,)."""
+    return np.concatenate([np.full(count, unit, np.float32) for count, unit in zip(channels, units, strict=True)])
 
 
 def sum_planes(numbers: Sequence[Words], count: int) -> Words:

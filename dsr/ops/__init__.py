@@ -8,10 +8,10 @@ from dsr.ops import _openmp as _openmp  # first: it decides how the compiled par
 from dsr.ops.convolution import (
     MOST_PRODUCTS,
     conv2d,
-    conv2d_by_tiles,
     conv2d_input_gradient,
     conv2d_weight_gradient,
-    weight_gradient_by_tiles,
+    conv2d_winograd,
+    weight_gradient_by_winograd,
 )
 from dsr.ops.geometry import Geometry, mirrored_weight
 from dsr.ops.integers import (
@@ -79,13 +79,13 @@ __all__ = [
     "best_table_bits",
     "concat_words",
     "conv2d",
-    "conv2d_by_tiles",
     "conv2d_input_gradient",
     "conv2d_neuron_spikes",
     "conv2d_spikes",
     "conv2d_spikes_sum",
     "conv2d_spikes_weight_gradient",
     "conv2d_weight_gradient",
+    "conv2d_winograd",
     "count_bits",
     "count_steps",
     "count_words",
@@ -114,7 +114,7 @@ __all__ = [
     "sum_words",
     "transpose_words",
     "unpack_words",
-    "weight_gradient_by_tiles",
+    "weight_gradient_by_winograd",
     "weighted_sum",
     "word_count",
 ]

@@ -87,25 +87,36 @@ def conv2d_input_gradient(
     return out
 
 
-def conv2d_by_tiles(values: Values, weight: Values, geometry: Geometry) -> Values:
-    """`conv2d` of stride 1 as the input gradient that it is: ROUNDED as `conv2d_input_gradient`, K = C KH KW.
+def conv2d_winograd(values: Values, weight: Values, geometry: Geometry) -> Values:
+    """`conv2d` of stride 1, computed as an input gradient, for which there is Winograd's method.
 
-    It is two to three times as fast where Winograd's method pays (`weight_gradient_by_tiles`) and the weights, which
-    are turned around in every call, are not more than what they are convolved with. Padding of at most 2 zeros.
+    ROUNDED as `conv2d_input_gradient`, K = C / groups KH KW. It is two to three times as fast where Winograd's
+    method pays (`weight_gradient_by_winograd`) and the weights, which are mirrored in every call, are not more than the
+    values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`; or the stride is not 1, or there is more padding than a kernel reaches, (K - 1) dilation.
     """
-    require_array("conv2d_by_tiles", 4, values=values)
+    require_array("conv2d_winograd", 4, values=values)
     _, height, width, _ = values.shape
-    rows, columns = convolved_size("conv2d_by_tiles", "values", height, width, weight, geometry)
-    turned = mirrored_weight(weight, geometry.groups)
-    return conv2d_input_gradient(values, turned, rows, columns, geometry.mirrored())
+    rows, columns = convolved_size("conv2d_winograd", "values", height, width, weight, geometry)
+    mirrored = geometry.mirrored()
+    if geometry.stride != (1, 1) or mirrored.mirrored() != geometry:
+        raise ValueError(
+            f"conv2d_winograd: argument 'geometry': expected stride 1 and padding of at most {max(geometry.reach)}, "
+            f"got {geometry}"
+        )
+    return conv2d_input_gradient(values, mirrored_weight(weight, geometry.groups), rows, columns, mirrored)
 
 
 def conv2d_weight_gradient(grad_output: Values, values: Values, geometry: Geometry = POINTWISE) -> Values:
     """Gradient of `conv2d` with respect to its weight.
 
-    ROUNDED as `conv2d`, K = pixels times lanes. Where `weight_gradient_by_tiles` says so, by Winograd's method: within
-    ``(K + 20) eps M``, K = tiles times lanes, M what the method gives with the absolute values of gradients, values and
-    its coefficients. An infinite gradient or value may then make NaN of any weight of its channel.
+    ROUNDED as `conv2d`, K = pixels times lanes. Where `weight_gradient_by_winograd` is true, by Winograd's method:
+    within ``(K + 20) eps M``, K = tiles times lanes, M what the method gives with the absolute values of gradients,
+    values and its coefficients. An infinite gradient or value may then make NaN of any weight of its channel.
     """
     function = "conv2d_weight_gradient"
     require_array(function, 4, grad_output=grad_output, values=values)
@@ -115,7 +126,7 @@ def conv2d_weight_gradient(grad_output: Values, values: Values, geometry: Geomet
     return out
 
 
-def weight_gradient_by_tiles(geometry: Geometry, channels: int, outputs: tuple[int, ...]) -> bool:
+def weight_gradient_by_winograd(geometry: Geometry, channels: int, outputs: tuple[int, ...]) -> bool:
     """Whether `conv2d_weight_gradient` goes by Winograd's method, as 3x3 kernels of enough channels and lanes do.
 
     It has a quarter of the products of a GEMM then, and takes as long whatever the values are. Beside sums of rows of

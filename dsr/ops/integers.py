@@ -37,13 +37,13 @@ class PackedWeights:
     Attributes
     ----------
     parts : tuple of ndarray of int16, shape (ceil(O / 64), N, R, 64)
-        What is convolved with is their sum: more than one where sums of one alone could leave 16 bits.
+        The weights are the sum of the parts; there is more than one where the sums of a block could leave 16 bits.
     geometry : Geometry
         Where the taps fall.
     in_channels, out_channels : int
         C and O.
     together : tuple of int
-        Of each part, so many blocks, N in all, have sums that 16 bits hold, whichever inputs fire.
+        For each part: how many of its N blocks, in order, can be added up in 16 bits, whichever inputs fire.
     """
 
     parts: tuple[NDArray[np.int16], ...]
@@ -58,7 +58,7 @@ class PackedWeights:
         return (*self.geometry.output_size(height, width), timesteps, batch)
 
     def without_last(self) -> PackedWeights:
-        """All parts but the last one, which neurons do."""
+        """All parts but the last one, whose sums neurons read directly."""
         return replace(self, parts=self.parts[:-1], together=self.together[:-1])
 
     @classmethod
@@ -152,7 +152,7 @@ def _parts(rows: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
 
 
 def _together(rows: NDArray[np.int16]) -> int:
-    """How many blocks in order have a sum that 16 bits hold, whichever of their rows are added."""
+    """How many blocks, in order, have a sum that fits 16 bits, whichever of their rows are added."""
     blocks = max(rows.shape[1], 1)
     most, least = (f(rows, 0).sum(axis=2, dtype=np.int64) for f in (np.maximum, np.minimum))  # (ceil(O / 64), N, 64)
     for groups in range(1, blocks):
@@ -313,7 +313,7 @@ def integer_conv2d_neuron_spikes(
 
     Notes
     -----
-    Sums of the input are modulo 2**32; whoever makes the weights sees to it that they stay below 2**30.
+    Sums of the input are modulo 2**32; weights must be such that they stay below 2**30.
     """
     function, words = "integer_conv2d_neuron_spikes", read.words
     require_array(function, 5, words=words)

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsr import _core
 from dsr.ops.geometry import Geometry
 from dsr.ops.layout import PerChannel, Values, Words, by_channel, for_channels, merge_pixels
 from dsr.ops.neurons import NeuronModel, one_and_thresholds
 from dsr.ops.spike_convolution import SpikeConvolution
+from dsr.ops.words import concat_words as concat_words_of
 
 Call = Callable[[], object]
 Windows = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -70,7 +73,7 @@ def conv2d_neuron_spikes(
     out: Words,
     potentials: Values | None,
 ) -> Call:
-    """To spikes; potentials are from `dsr.ops.row_potentials`, or 0 before and wanted by nobody after."""
+    """To spikes; potentials are from `dsr.ops.row_potentials`; None: they begin at 0 in each call, and are not kept."""
     arguments = *convolution.arguments(), scale, shift, *one_and_thresholds(neuron), convolution.packed
     return Bound(_core.conv2d_neuron_spikes, *arguments, None, out, potentials, None)
 
@@ -113,6 +116,22 @@ def affine(values: Values, scale: Values, shift: Values, out: Values) -> Call:
 def weighted_sum(values: Values, weights: Values, out: Values) -> Call:
     """Over time, to values (C, H, W, B)."""
     return Bound(_core.weighted_sum, merge_pixels(values, 2), weights, merge_pixels(out, 1))
+
+
+def repeat_pixels(array: NDArray[Any], factor: tuple[int, int], out: NDArray[Any]) -> Call:
+    """Each pixel of an array (C, H, W, ...) so many times vertically and horizontally, (C, H factor[0], ...)."""
+    channels, height, width, *inner = array.shape
+    blocks = out.reshape(channels, height, factor[0], width, factor[1], *inner)
+    return partial(np.copyto, blocks, array[:, :, np.newaxis, :, np.newaxis])
+
+
+def concat_words(trains: Sequence[Words], channels: Sequence[int], out: Words) -> Call:
+    """To words of all channels."""
+    return partial(_concat_words, trains, channels, out)
+
+
+def _concat_words(trains: Sequence[Words], channels: Sequence[int], out: Words) -> None:
+    np.copyto(out, concat_words_of(trains, channels))
 
 
 def pool_planes(words: Words, windows: Windows, out: Words) -> Call:

@@ -23,7 +23,7 @@ def conv2d_neuron_spikes(
 ) -> Call:
     """To spikes, see `dsr.ops.integer_conv2d_neuron_spikes`; of the parts of the weights the last one.
 
-    Potentials None: they begin at 0 in each call, and are forgotten.
+    Potentials None: they begin at 0 in each call, and are not kept.
     """
     weights, together = read.weights, read.weights.together[-1]
     numbers = weights.geometry, weights.in_channels, weights.out_channels, read.shift, read.table_bits, together

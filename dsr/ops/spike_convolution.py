@@ -252,7 +252,10 @@ def neuron_steps(
     scale: Values | None = None,
     shift: Values | None = None,
 ) -> Words:
-    """The spikes of `neuron_spikes`, of neurons whose `potentials` are kept, see `conv2d_neuron_spikes`. EXACT."""
+    """The spikes of `neuron_spikes`, of neurons whose `potentials` are kept, see `conv2d_neuron_spikes`. EXACT.
+
+    Without potentials, neurons begin at 0.
+    """
     require_array("neuron_steps", 5, current=current)
     channels, height, width, _, batch = current.shape
     steps = as_count("neuron_steps", "timesteps", timesteps)

@@ -84,24 +84,24 @@ def measure_exits(
     session = session_for(network, first[1], measured=True)
     exits.early_exit(session, first[1], threshold, by)  # memory is made
     session(first[1])
-    right_of_all, seconds_of_all, elsewhere = 0, 0.0, 0.0
+    right_of_all, seconds_of_all, not_counted = 0, 0.0, 0.0
 
     def parts() -> Iterator[Values]:
-        nonlocal right_of_all, seconds_of_all, elsewhere
+        nonlocal right_of_all, seconds_of_all, not_counted
         left = perf_counter()
         for numbers, images in chain([first], batches):
             start = perf_counter()
             rates = session(images)
             seconds_of_all += perf_counter() - start
             right_of_all += int((rates.argmax(axis=1) == targets[numbers]).sum())
-            elsewhere += perf_counter() - left
+            not_counted += perf_counter() - left
             yield images
             left = perf_counter()
-        elsewhere += perf_counter() - left
+        not_counted += perf_counter() - left
 
     start = perf_counter()
     found = exits.early_exit_in_parts(session, parts(), threshold, by)
-    seconds, count = perf_counter() - start - elsewhere, len(samples)
+    seconds, count = perf_counter() - start - not_counted, len(samples)
     right = found.rates.argmax(axis=1) == targets
     return ExitResult(
         float(right.mean()),

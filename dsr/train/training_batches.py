@@ -1,4 +1,4 @@
-"""Which samples a step is given: the batches of an epoch, whose order and draws follow from seed and epoch alone."""
+"""The batches of an epoch; their order and their augmentation depend on the seed and the epoch only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainingBatches:
     samples : Samples
         Those that are trained on.
     augment, mixing : callable or None
-        What changes a batch, and what mixes its samples.
+        Augmentation of a batch, and mixing of its samples and targets.
     ranks : int
         The ranks that share a batch.
     """
@@ -41,7 +41,7 @@ class TrainingBatches:
     ranks: int
 
     def of_epoch(self, epoch: int) -> list[Numbers]:
-        """Sample numbers of each batch of the epoch after `epoch` epochs."""
+        """Sample numbers of each batch of an epoch, which is counted from 0."""
         order = np.random.default_rng([self.recipe.seed, 0, epoch]).permutation(len(self.samples))
         size = self.recipe.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -68,7 +68,7 @@ class TrainingBatches:
         )
 
     def images(self, epoch: int, batches: Sequence[Numbers]) -> Iterator[tuple[Values, NDArray[Any]]]:
-        """Batches of samples of an epoch, augmented, with their targets."""
+        """These batches of an epoch: the samples, augmented and mixed, and their targets."""
         recipe = self.recipe
         draws = epoch_draws(len(self.samples), recipe.seed, epoch, recipe.flip and recipe.alternate_flip)
         images = image_sizes.of_epoch(recipe, self.samples, epoch).batches((batch, draws[batch]) for batch in batches)

@@ -244,7 +244,7 @@ def test_every_function_of_lanes_is_called():
 
 
 OTHERS = {"word_count", "Geometry", "mirrored_weight", "output_size", "best_table_bits", "NeuronModel", "concat_words"}
-OTHERS |= {"row_potentials", "neuron_steps", "weight_gradient_by_tiles", "conv2d_by_tiles"}
+OTHERS |= {"row_potentials", "neuron_steps", "weight_gradient_by_winograd", "conv2d_winograd"}
 """Arithmetic on plain numbers, for layers that have checked them, what calls NumPy alone, and what is called above."""
 INTEGERS = {"PackedWeights", "IntegerInput", "IntegerNeurons", "pack_integers", "pack_for_values"} | {
     "integer_conv2d_spikes",

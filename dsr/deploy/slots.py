@@ -1,7 +1,8 @@
-"""Places: static samples at time steps of their own, side by side, so that one that is done makes room for the next.
+"""Slots of static samples: each slot is at a time step of its own, so that the next sample can begin where one is done.
 
-What a program computes of the sample alone, up to its first neurons, is computed for all its steps at once, by a
-`Head`, and handed to the place: spikes, which are few bytes. A step of the places then is what comes behind.
+The head of a program is what depends on the sample alone, up to the first neurons. `Head` computes it for all T steps
+of a sample at once; a slot keeps the spikes that it gives, which are few bytes. A time step of all slots then computes
+only the steps of the program behind the head.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ from dsr.ops.spike_convolution import ROW
 Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 
-WIDER = 2
+SLOTS_PER_SAMPLE = 2
+"""Slots for each sample of a batch of whole runs."""
 MOST_BYTES = 1 << 26
-TURNED = 64
-WHOLE = np.uint32(0xFFFFFFFF)
+"""Of the potentials of all slots."""
+NUMBERS_TURNED = 64
+"""Numbers of a sample that are copied together where samples become rows: what is read stays in the first cache."""
+ALL_BITS = np.uint32(0xFFFFFFFF)
 
 
-def most_places(program: Program, batch: int) -> int:
-    """Places that are worth having where whole runs are of `batch` samples: `WIDER` times as many.
+def static_slots(program: Program, batch: int) -> int:
+    """How many slots are worth having where whole runs are of `batch` samples: `SLOTS_PER_SAMPLE` times as many.
 
-    A step has one lane of each, so more of them fill it better (measured: 8 % less time than as many as in a run; four
-    times as many are no faster). Fewer where their potentials are above `MOST_BYTES`.
+    A time step has one lane for each slot, so more slots use vectors and threads better (measured: 8 % less time than
+    with as many as in a run; four times as many are no faster). Fewer where their potentials are above `MOST_BYTES`.
     """
     size = sum(4 * prod(step.shape) for step in program.steps if isinstance(step, Neurons))
-    return max(batch, min(WIDER * batch, MOST_BYTES // max(size, 1)))
+    return max(batch, min(SLOTS_PER_SAMPLE * batch, MOST_BYTES // max(size, 1)))
 
 
 class Head:
@@ -73,15 +77,16 @@ class Head:
         return array
 
     def __call__(self, samples: Array) -> None:
-        """Of samples (B, *features)."""
+        """Compute `handed_on` of samples (B, *features)."""
         np.copyto(self._input, samples.reshape(self._input.shape))
         self._plan.run()
         for to, array in zip(self.handed_on, self._from, strict=True):
-            for first in range(0, to.shape[2], TURNED):  # what is read stays in the first cache until all of it is used
-                np.copyto(to[:, :, first : first + TURNED], array[:, :, first : first + TURNED])
+            for first in range(0, to.shape[2], NUMBERS_TURNED):
+                some = slice(first, first + NUMBERS_TURNED)
+                np.copyto(to[:, :, some], array[:, :, some])
 
     def signals(self, other: Callable[[Array], Array]) -> dict[int, Signal]:
-        """The signals that are handed on, with another array in place of each of the plan's, in their order."""
+        """The signals that are handed on, with `other` of each of their arrays in its place, called in their order."""
         others: dict[int, Array] = {}
 
         def moved(array: Array) -> Array:
@@ -98,8 +103,8 @@ class Head:
         return {n: replace(s, terms=tuple(map(of, s.terms))) for n, s in self._plan.handed_on.items()}
 
 
-class Places:
-    """What comes behind the head, for one time step of each place.
+class Slots:
+    """The steps of a program behind its head, for one time step of each slot.
 
     Parameters
     ----------
@@ -108,26 +113,26 @@ class Places:
     timesteps : int
         T.
     size : int
-        Places.
+        Number of slots.
     head : Head
-        Of any number of samples.
+        Of any number of samples; what slots keep is shaped as its `handed_on`.
 
     Notes
     -----
-    Places are vacant at first, and what a vacant place gives means nothing.
+    All slots are empty at first. The rates of an empty slot have no meaning.
     """
 
     def __init__(self, compiled: Compiled, timesteps: int, size: int, head: Head) -> None:
         self.size = size
         self._potentials: Potentials = {}
-        self._kept: list[Array] = []  # of the samples that are here, (places, T or 1, N)
-        self._now: list[Array] = []  # what the step at hand reads of it, (N, places)
-        self._all_places = np.arange(size)
+        self._kept: list[Array] = []  # of the sample of each slot, (slots, T or 1, N)
+        self._now: list[Array] = []  # the part of it that the present step reads, (N, slots)
+        self._all_slots = np.arange(size)
         program = compiled.program
         steps = [number for number, of_head in enumerate(program.head()) if not of_head]
         self._plan = Plan(compiled, 1, size, True, self._potentials, Part(steps, head.signals(self._add)))
         self._so_far = OutputSoFar(program, timesteps, self._plan.output)
-        self._stays = np.full((size, ROW), WHOLE)  # for each number of a row of potentials: 0 where it is forgotten
+        self._masks = np.full((size, ROW), ALL_BITS)  # a mask for each row of potentials: 0 sets it to 0
         self._changed = True
 
     def _add(self, array: Array) -> Array:
@@ -137,23 +142,23 @@ class Places:
         self._now.append(now.reshape(-1, self.size))
         return now
 
-    def admit(self, places: Numbers, head: Head, samples: Numbers) -> None:
-        """Give these places to as many of the samples that the head has seen."""
+    def fill(self, slots: Numbers, head: Head, samples: Numbers) -> None:
+        """Begin with these samples of the last call of the head, one in each of the slots."""
         for kept, array in zip(self._kept, head.handed_on, strict=True):
-            kept[places] = array[samples]
-        self._so_far.forget(places)
-        self._stays[places] = 0
+            kept[slots] = array[samples]
+        self._so_far.forget(slots)
+        self._masks[slots] = 0
         self._changed = True
 
-    def vacate(self, places: Numbers) -> None:
-        """The samples at these places have left."""
-        self._so_far.forget(places)
+    def empty(self, slots: Numbers) -> None:
+        """Forget the output of these slots."""
+        self._so_far.forget(slots)
 
     def step(self) -> Values:
-        """The next time step of all places; the rates so far."""
+        """Do the next time step of all slots; return the rates so far, (slots, *output_features)."""
         for kept, now in zip(self._kept, self._now, strict=True):
             if kept.shape[1] > 1:
-                np.copyto(now, kept[self._all_places, self._so_far.times].T)
+                np.copyto(now, kept[self._all_slots, self._so_far.times].T)
             elif self._changed:
                 np.copyto(now, kept[:, 0].T)
         if self._changed:
@@ -164,18 +169,21 @@ class Places:
         return self._so_far.rates()
 
     def _forget(self) -> None:
-        """Potentials of samples that are new are 0. All are read in order: row by row takes five times as long."""
-        for potentials in self._potentials.values():
-            bits = potentials.view(np.uint32).reshape(-1, self._stays.size)
-            np.bitwise_and(bits, self._stays.reshape(-1), out=bits)
-        self._stays[...] = WHOLE
+        """Set the potentials of new samples to 0.
 
-    def go_on_from(self, other: Places, places: Numbers) -> None:
-        """Take over the samples that are at these places of others."""
-        self._so_far.go_on_from(other._so_far, places)
+        All potentials are read in order, which takes a fifth of the time of writing row by row.
+        """
+        for potentials in self._potentials.values():
+            bits = potentials.view(np.uint32).reshape(-1, self._masks.size)
+            np.bitwise_and(bits, self._masks.reshape(-1), out=bits)
+        self._masks[...] = ALL_BITS
+
+    def go_on_from(self, other: Slots, slots: Numbers) -> None:
+        """Take over the samples of these slots of `other`, as many as there are here."""
+        self._so_far.go_on_from(other._so_far, slots)
         for number, potentials in self._potentials.items():
-            np.take(other._potentials[number], places, axis=3, out=potentials, mode="clip")
+            np.take(other._potentials[number], slots, axis=3, out=potentials, mode="clip")
         for kept, before in zip(self._kept, other._kept, strict=True):
-            np.take(before, places, axis=0, out=kept, mode="clip")
-        self._stays[...] = other._stays[places]
+            np.take(before, slots, axis=0, out=kept, mode="clip")
+        self._masks[...] = other._masks[slots]
         self._changed = True

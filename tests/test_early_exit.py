@@ -80,6 +80,7 @@ def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(name, with_
     np.testing.assert_array_equal(found.rates, so_far[found.timesteps - 1, np.arange(70)])
     if with_time:  # as many frames as there are
         assert (early_exit(model, data[:2], 2.0).timesteps == 2).all()
+        assert rates_so_far(model, data[:2, :0]).shape == (2, 0, 10)
 
 
 @pytest.mark.parametrize("name", ["digits", "preact_resnet18", "spike_element_wise", "pools_everywhere", "spikes_out"])
@@ -148,6 +149,10 @@ def test_parts_are_alike():
         early_exit_in_parts(session, [data, frames], 0.5)
     with pytest.raises(ValueError, match=r"early_exit_in_parts: argument 'parts': expected shape \(B, 1, 8, 8\)"):
         early_exit_in_parts(session, [data, data[0]], 0.5)
+    with pytest.raises(
+        TypeError, match=r"early_exit_in_parts: argument 'parts': expected an iterable of arrays"
+    ):
+        early_exit_in_parts(session, None, 0.5)
     assert early_exit_in_parts(session, [], 0.5).rates.shape == (0, 10)
 
 

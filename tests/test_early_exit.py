@@ -80,6 +80,7 @@ def test_integer_networks_leave_with_the_very_rates_of_as_many_steps(name, with_
     np.testing.assert_array_equal(found.rates, so_far[found.timesteps - 1, np.arange(70)])
     if with_time:  # as many frames as there are
         assert (early_exit(model, data[:2], 2.0).timesteps == 2).all()
+        assert rates_so_far(model, data[:2, :0]).shape == (2, 0, 10)
 
 
 @pytest.mark.parametrize("name", ["digits", "preact_resnet18", "spike_element_wise", "pools_everywhere", "spikes_out"])
@@ -147,6 +148,8 @@ def test_parts_are_alike():
         early_exit_in_parts(session, [data, frames], 0.5)
     with pytest.raises(ValueError, match=r"early_exit_in_parts: argument 'parts': expected shape \(B, 1, 8, 8\)"):
         early_exit_in_parts(session, [data, data[0]], 0.5)
+    with pytest.raises(TypeError, match=r"early_exit_in_parts: argument 'parts': expected an iterable of arrays"):
+        early_exit_in_parts(session, None, 0.5)
     assert early_exit_in_parts(session, [], 0.5).rates.shape == (0, 10)
 
 
@@ -214,6 +217,12 @@ def test_models_predict_by_a_session_of_their_weights(run):
     for _, parameter in model.network.parameters():
         parameter.value *= 2
     np.testing.assert_allclose(model.outputs(data), model.network(data), rtol=1e-5, atol=1e-6)
+    norm = next(layer for _, layer in model.network.body.walk() if isinstance(layer, dsr.BatchNorm))
+    norm.eps = 1.0
+    made = model.outputs(data)
+    np.testing.assert_allclose(made, model.network(data), rtol=1e-5, atol=1e-6)
+    model._compiled = None
+    np.testing.assert_array_equal(model.outputs(data), made)
 
 
 class Own(dsr.Layer):

@@ -85,6 +85,10 @@ LAYERS = {
     "LIF, exact": lambda: dsr.LIF(0.3, tau=1.2, delta_t=0.3, gradient="exact"),
     "Sequential": lambda: dsr.Sequential(dsr.Conv2d(2, 4, 3), dsr.BatchNorm(4), dsr.IF(1.0), dsr.AvgPool2d(2)),
     "Residual": lambda: dsr.Residual(dsr.Sequential(dsr.BatchNorm(2), dsr.IF(0.8), dsr.Conv2d(2, 2, 3, padding=1))),
+    "Residual, pooled": lambda: dsr.Residual(dsr.Conv2d(2, 2, 3, padding=1), dsr.AvgPool2d(3, 1, 1)),
+    "Residual, spikes": lambda: dsr.Residual(
+        dsr.Sequential(dsr.Conv2d(2, 2, 1), dsr.LIF(0.3, delta_t=0.3)), dsr.Identity()
+    ),
     "without time": lambda: dsr.Sequential(
         dsr.Conv2d(2, 4, 3), dsr.BatchNorm(4, gradient="rate", variance="sampled"), dsr.LIF(0.3, delta_t=0.2),
         dsr.Dropout(0.2), dsr.Residual(dsr.Sequential(

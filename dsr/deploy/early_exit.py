@@ -130,6 +130,9 @@ def early_exit_in_parts(
     TypeError, ValueError
         As `early_exit`, or parts are not alike.
     """
+    if not isinstance(parts, Iterable):
+        given = type(parts).__name__
+        raise TypeError(f"early_exit_in_parts: argument 'parts': expected an iterable of arrays, got {given}")
     return _exits("early_exit_in_parts", "parts", session, parts, threshold, by, least)
 
 
@@ -267,7 +270,7 @@ def rates_so_far(session: Runner, data: ArrayLike) -> Values:
         stream.give_back()
         parts.append(np.stack(steps))
     if not parts:
-        return np.empty((session.timesteps, 0, *session.output_features), np.float32)
+        return np.empty((len(array) if axis else session.timesteps, 0, *session.output_features), np.float32)
     return np.concatenate(parts, axis=1)
 
 

@@ -65,7 +65,8 @@ def as_stored(weight: NDArray[np.signedinteger[Any]]) -> NDArray[np.signedintege
     They have 8 bits as well. Other weights are returned as they are.
     """
     small = summand(weight) if weight.ndim == 4 else None
-    fits = small is not None and np.abs(small).max() <= largest_weight(8)
+    # -128 is no sum that files have, as `quantize` makes none
+    fits = small is not None and np.abs(small).max() <= largest_weight(8) and weight.min() >= -LARGEST_SUM
     return small.astype(np.int8) if small is not None and fits else weight
 
 

@@ -244,7 +244,8 @@ class IntegerModel:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, and copied, it is its steps; memory stays behind."""
         about = self.classes, self.task, self.preprocessing
-        return IntegerModel, (self.steps, self.timesteps, self.bits, self.features, self.output_features, *about)
+        numbers = self.timesteps, self.bits, self.features, self.output_features
+        return IntegerModel, (self.steps, *numbers, *about), {"batch": self.batch}
 
 
 class IntegerStream:

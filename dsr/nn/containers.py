@@ -75,7 +75,7 @@ class Residual(Layer):
             if not isinstance(layer, Layer):
                 raise TypeError(f"Residual: argument '{name}': expected a layer, got {type(layer).__name__}")
         self.body, self.shortcut = body, shortcut
-        self._input: Signal | None = None
+        self._state: tuple[Signal, Signal, Signal] | None = None
 
     def children(self) -> Mapping[str, Layer]:
         """Body and shortcut."""
@@ -91,18 +91,19 @@ class Residual(Layer):
                 f"{other.features}"
             )
         if run.training:
-            self._input = signal
+            self._state = signal, body, other
         return add_signals([body, other])
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """Sum of the gradients of the two ways."""
-        signal, self._input = saved_state(self, self._input), None
+        (signal, body, other), self._state = saved_state(self, self._state), None
         assert isinstance(gradient, Gradient)
-        below = self.body.backward(gradient)
-        other = as_wanted(signal, gradient) if self.shortcut is None else self.shortcut.backward(gradient)
-        if below is None or other is None or not needs_gradient(signal):
+        of_body, of_other = as_wanted(body, gradient), as_wanted(other, gradient)
+        below = self.body.backward(of_body)
+        own = of_other if self.shortcut is None else self.shortcut.backward(of_other)
+        if below is None or own is None or not needs_gradient(signal):
             return None
-        return add_gradients(below, other)
+        return add_gradients(below, own)
 
     def count_operations(self, counter: OperationCounter, signal: Signal, output: Signal) -> None:
         """Spikes of the shortcut are added as they are; to spikes, they count where the sum is used."""

@@ -22,7 +22,7 @@ from dsr.deploy.integer_file import KIND as INTEGER
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.files import checkpoint, reference
 from dsr.nn.network import Network
-from dsr.ops import Values
+from dsr.ops import Geometry, Values
 from dsr.ops.arguments import as_count
 from dsr.ops.batches import batches_of
 from dsr.ops.sums import same_bits
@@ -155,7 +155,7 @@ class Model:
         return np.concatenate([forward(part) for part in batches_of(batch, axis, batch_size)])
 
     def _inference(self, images: Values) -> Forward:
-        """The compiled network; compiled anew when its weights are not those any more."""
+        """The compiled network; compiled anew when its weights or settings are not those any more."""
         made, arrays = self._compiled, dict(self.network.arrays())
         fits = made is not None and made.fits(self.network, images)
         if made is not None and fits and all(same_bits(made.arrays[name], a) for name, a in arrays.items()):
@@ -163,24 +163,37 @@ class Model:
         axis = self.network.batch_axis(images)
         features, kept = images.shape[axis + 1 :], {name: array.copy() for name, array in arrays.items()}
         forward = inference(self.network, images)
-        self._compiled = _Compiled(forward, self.network.timesteps, self.network.weight_bits, features, kept)
+        self._compiled = _Compiled(forward, _settings(self.network), features, kept)
         return forward
 
 
 @dataclass(frozen=True, eq=False)
 class _Compiled:
-    """A network compiled for samples of a shape, and the weights that it had then."""
+    """A network compiled for samples of a shape, and the settings and weights that it had then."""
 
     forward: Forward
-    timesteps: int
-    weight_bits: int
+    settings: list[tuple[Any, ...]]
     features: tuple[int, ...]
     arrays: Mapping[str, NDArray[Any]]
 
     def fits(self, network: Network, images: Values) -> bool:
         """Whether it was compiled for these, weights aside."""
-        found = network.timesteps, network.weight_bits, images.shape[-len(self.features) :]
-        return (self.timesteps, self.weight_bits, self.features) == found
+        return self.features == images.shape[-len(self.features) :] and self.settings == _settings(network)
+
+
+def _settings(network: Network) -> list[tuple[Any, ...]]:
+    """All that can be set of a network, and of each of its layers, but arrays."""
+    of_layers = (
+        (path, type(layer), {name: value for name, value in vars(layer).items() if name[0] != "_" and _is_plain(value)})
+        for path, layer in network.body.walk()
+    )
+    return [(network.timesteps, network.weight_bits), *of_layers]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | Geometry)
 
 
 def load(

@@ -53,4 +53,5 @@ WIDTHS = {name: width for name, (width, _) in _FORMATS.items()}
 
 def as_float32(name: str, bits: Bits) -> Floats:
     """Numbers of the format `name`, given as their bits, in the machine's byte order or another."""
-    return _FORMATS[name][1](bits)
+    with np.errstate(invalid="ignore"):  # 64-bit Arm flags signalling NaN when it widens float16; they stay NaN
+        return _FORMATS[name][1](bits)

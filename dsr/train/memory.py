@@ -38,8 +38,8 @@ PROBE = 32 << 20
 FEW = 8
 HOLES = 0.1
 """Share of the passes that is lost between arrays: 3 to 17 % in steps of 100 to 600 MB of four networks (glibc)."""
-WORK = 12_000_000
-"""Bytes that the compiled part, BLAS and OpenMP work in: 11 to 15 MB in steps of two samples, with 1 to 8 threads."""
+WORK = 18_000_000
+"""Bytes that the compiled part, BLAS and OpenMP work in: 11 to 25 MB of small steps, with 1 to 8 threads."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class StepMemory:
 
     def parts_within(self, size: int) -> int:
         """In how many parts the samples fit `size` bytes; 0: not even in parts of two samples."""
-        room = 0.95 * size - self.weights - self.optimizer - self.fixed  # predictions of parts differ by 2 %
+        room = 0.9 * size - self.weights - self.optimizer - self.fixed  # predictions of parts differ by up to 6 %
         room -= self.weights  # for the sums of gradients
         parts = max(ceil((self.passes - self.fixed) / room), 1) if room > 0 else self.samples
         return parts if self.samples // parts >= LEAST else 0

@@ -11,8 +11,9 @@
  * its own, and is freed before its model. (The operations take some scratch memory of their own in each call.)
  *
  * Results do not depend on the number of threads, nor on how time is cut into steps. Networks of integers have the bits
- * of dsr (Python); of floats, rates are those of dsr but for rounding. `message` gets what went wrong as a sentence;
- * NULL where it is not wanted. */
+ * of dsr (Python); of floats, rates are those of dsr but for rounding. Floats that are convolved as values, as sums of
+ * spikes are, also round by the number of samples that are computed together. `message` gets what went wrong as a
+ * sentence; NULL where it is not wanted. */
 #ifndef DSR_MODEL_H
 #define DSR_MODEL_H
 

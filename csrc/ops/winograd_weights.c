@@ -22,6 +22,7 @@ typedef struct {
     size_t per_piece, pieces, columns;    /* groups of a piece, and its columns */
     size_t out_blocks, in_blocks;         /* of DSR_ROW channels */
     size_t length;                        /* of the sums of a block in a piece */
+    size_t outputs;                       /* gradients in all */
 } weights_plan;
 
 static size_t larger(size_t a, size_t b) {
@@ -48,6 +49,7 @@ static weights_plan make_weights_plan(const float *gradient, const float *input,
     p.out_blocks = dsr_blocks(conv->out_channels, DSR_ROW);
     p.in_blocks = dsr_blocks(conv->in_channels, DSR_ROW);
     p.length = PLACES * place_length(p.columns);
+    p.outputs = conv->out_channels * conv->y.out * conv->x.out * conv->lanes;
     return p;
 }
 
@@ -183,7 +185,6 @@ int dsr_winograd_weights_pay(const dsr_conv *conv) {
 }
 
 dsr_status dsr_winograd_weights(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv) {
-    size_t outputs = conv.out_channels * conv.y.out * conv.x.out * conv.lanes;
     const weights_plan p = make_weights_plan(grad_output, input, &conv);
     shared_memory shared = {.gradient = dsr_scratch(p.out_blocks, p.length * sizeof(float)),
                             .input = dsr_scratch(p.in_blocks, p.length * sizeof(float)),
@@ -191,7 +192,7 @@ dsr_status dsr_winograd_weights(const float *grad_output, const float *input, fl
                                                     PLACES * place_length(DSR_ROW) * sizeof(float))};
     dsr_status status = shared.gradient && shared.input && shared.products ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-#pragma omp parallel num_threads(dsr_threads_for(outputs))
+#pragma omp parallel num_threads(dsr_threads_for(p.outputs))
         {
             thread_memory own = {.rows = dsr_scratch(PLACES * p.lanes * DSR_ROW, sizeof(float)),
                                  .zeros = dsr_scratch(p.lanes * DSR_ROW, sizeof(float)),

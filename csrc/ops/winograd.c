@@ -19,9 +19,9 @@ enum { KEPT_BYTES = 4 << 20, KEPT_PIECES = 2, PIECES = 4 };
 
 typedef struct {
     const dsr_small_conv *conv;
-    size_t outputs, side, places, tiles_y, tiles_x; /* of a tile along one direction: outputs, and places of a window */
-    size_t lanes, parts, groups;                    /* of a column group: a part of a tile's lanes */
-    size_t per_piece, width, pieces, at_once;       /* groups and columns of a piece, and pieces in memory */
+    winograd_cut cut;
+    size_t side, places;                   /* of a window, along one direction and in all */
+    size_t groups, width, pieces, at_once; /* groups in all, columns of a piece, and pieces in all and in memory */
     size_t row_blocks, depths;
     size_t row_step, weight_step; /* from channel to channel of sums and products, from place to place of weights */
     size_t sum_length, product_length, weight_length;
@@ -37,20 +37,19 @@ static size_t tile_outputs(const dsr_small_conv *conv) {
 }
 
 static winograd_plan make_winograd_plan(const dsr_small_conv *conv) {
-    winograd_plan p = {.conv = conv, .outputs = tile_outputs(conv)};
-    p.side = p.outputs + (size_t)conv->taps - 1;
+    winograd_plan p = {.conv = conv, .cut = {.outputs = tile_outputs(conv), .all_lanes = conv->lanes}};
+    p.side = p.cut.outputs + (size_t)conv->taps - 1;
     p.places = p.side * p.side;
-    p.tiles_y = dsr_blocks(conv->rows, p.outputs);
-    p.tiles_x = dsr_blocks(conv->columns, p.outputs);
-    p.parts = dsr_blocks(conv->lanes, PIECE);
-    p.lanes = dsr_blocks(conv->lanes, p.parts);
-    if (p.parts > 1)
-        p.lanes = dsr_blocks(p.lanes, LINE) * LINE; /* whole vectors; of several parts each is more than half a piece */
-    p.parts = dsr_blocks(conv->lanes, p.lanes);
-    p.groups = p.tiles_y * p.tiles_x * p.parts;
-    p.per_piece = p.parts > 1 ? 1 : PIECE / p.lanes;
-    p.width = p.per_piece * p.lanes;
-    p.pieces = dsr_blocks(p.groups, p.per_piece);
+    p.cut.tiles_x = dsr_blocks(conv->columns, p.cut.outputs);
+    p.cut.parts = dsr_blocks(conv->lanes, PIECE);
+    p.cut.lanes = dsr_blocks(conv->lanes, p.cut.parts);
+    if (p.cut.parts > 1) /* whole vectors; of several parts each is more than half a piece */
+        p.cut.lanes = dsr_blocks(p.cut.lanes, LINE) * LINE;
+    p.cut.parts = dsr_blocks(conv->lanes, p.cut.lanes);
+    p.groups = dsr_blocks(conv->rows, p.cut.outputs) * p.cut.tiles_x * p.cut.parts;
+    p.cut.per_piece = p.cut.parts > 1 ? 1 : PIECE / p.cut.lanes;
+    p.width = p.cut.per_piece * p.cut.lanes;
+    p.pieces = dsr_blocks(p.groups, p.cut.per_piece);
     p.row_blocks = dsr_blocks(conv->outputs, DSR_ROW);
     p.depths = dsr_blocks(conv->channels, DEPTH);
     p.row_step = p.places * p.width + LINE;
@@ -68,9 +67,7 @@ static winograd_plan make_winograd_plan(const dsr_small_conv *conv) {
 int dsr_winograd_pays(const dsr_small_conv *conv) {
     if ((conv->taps != 2 && conv->taps != 3) || conv->channels < 32 || conv->outputs < 16 || !conv->lanes)
         return 0;
-    size_t outputs = tile_outputs(conv), side = outputs + (size_t)conv->taps - 1;
-    double products = (double)(dsr_blocks(conv->rows, outputs) * dsr_blocks(conv->columns, outputs) * side * side);
-    return products < 0.7 * (double)(conv->rows * conv->columns * (size_t)(conv->taps * conv->taps));
+    return saves_products(conv->rows, conv->columns, tile_outputs(conv), (size_t)conv->taps);
 }
 
 /* Floats from an output's first tap to its last. */
@@ -94,26 +91,13 @@ static void spread_weights(const winograd_plan *p, size_t row_block, size_t dept
     }
 }
 
-typedef struct {
-    size_t y, x, first_lane, lanes, column; /* first output pixel, lanes, and where its columns are in the piece */
-} group;
-
-static group find_group(const winograd_plan *p, size_t number) {
-    size_t part = number % p->parts, tile = number / p->parts;
-    return (group){.y = tile / p->tiles_x * p->outputs,
-                   .x = tile % p->tiles_x * p->outputs,
-                   .first_lane = part * p->lanes,
-                   .lanes = dsr_block_size(p->conv->lanes, p->lanes, part),
-                   .column = number % p->per_piece * p->lanes};
-}
-
 static size_t end_group(const winograd_plan *p, size_t piece) {
-    size_t end = (piece + 1) * p->per_piece;
+    size_t end = (piece + 1) * p->cut.per_piece;
     return end < p->groups ? end : p->groups;
 }
 
 static size_t columns_of(const winograd_plan *p, size_t piece) {
-    group last = find_group(p, end_group(p, piece) - 1);
+    winograd_group last = find_group(&p->cut, end_group(p, piece) - 1);
     return last.column + last.lanes;
 }
 
@@ -123,8 +107,8 @@ static void spread_piece(const winograd_plan *p, size_t piece, size_t first, siz
     const dsr_small_conv *conv = p->conv;
     ptrdiff_t side = (ptrdiff_t)p->side;
     size_t plane = conv->height * conv->width * conv->lanes;
-    for (size_t number = piece * p->per_piece; number < end_group(p, piece); number++) {
-        const group g = find_group(p, number);
+    for (size_t number = piece * p->cut.per_piece; number < end_group(p, piece); number++) {
+        const winograd_group g = find_group(&p->cut, number);
         const float *pixels[MOST_PLACES];
         size_t steps[MOST_PLACES];
         for (ptrdiff_t i = 0; i < side * side; i++) {
@@ -144,11 +128,11 @@ static void spread_piece(const winograd_plan *p, size_t piece, size_t first, siz
 static void gather_piece(const winograd_plan *p, size_t piece, size_t first, size_t rows, const float *products) {
     const dsr_small_conv *conv = p->conv;
     float *target = conv->target + first * conv->plane;
-    for (size_t number = piece * p->per_piece; number < end_group(p, piece); number++) {
-        const group g = find_group(p, number);
+    for (size_t number = piece * p->cut.per_piece; number < end_group(p, piece); number++) {
+        const winograd_group g = find_group(&p->cut, number);
         float *pixels[MOST_OUTPUTS];
-        for (size_t i = 0; i < p->outputs * p->outputs; i++) {
-            size_t y = g.y + i / p->outputs, x = g.x + i % p->outputs;
+        for (size_t i = 0; i < p->cut.outputs * p->cut.outputs; i++) {
+            size_t y = g.y + i / p->cut.outputs, x = g.x + i % p->cut.outputs;
             pixels[i] =
                 y < conv->rows && x < conv->columns ? target + y * conv->row + x * conv->column + g.first_lane : NULL;
         }
@@ -221,10 +205,10 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
     size_t kept = p.kept ? p.row_blocks * p.depths : 0, counted = p.kept ? 1 : p.at_once;
     shared_room shared = {.weights = dsr_scratch(kept, p.weight_length * sizeof(float)),
                           .sums = dsr_scratch(p.at_once, p.sum_length * sizeof(float)),
-                          .zeros = dsr_scratch(p.lanes, sizeof(float))};
+                          .zeros = dsr_scratch(p.cut.lanes, sizeof(float))};
     dsr_status status = shared.weights && shared.sums && shared.zeros ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-        for (size_t i = 0; i < p.lanes; i++)
+        for (size_t i = 0; i < p.cut.lanes; i++)
             shared.zeros[i] = 0;
 #pragma omp parallel num_threads(dsr_threads_for(conv->rows * conv->columns * conv->lanes * conv->outputs))
         {

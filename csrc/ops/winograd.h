@@ -23,6 +23,34 @@ typedef struct {
 int dsr_winograd_pays(const dsr_small_conv *conv);
 dsr_status dsr_winograd(const dsr_small_conv *conv);
 
+/* Tiles of `outputs` output pixels a side, and groups of columns: a column is one lane of one tile, and a group a part
+ * of a tile's lanes. */
+typedef struct {
+    size_t outputs, tiles_x, all_lanes;
+    size_t parts, lanes; /* of a tile; lanes of a part */
+    size_t per_piece;    /* groups that are done together */
+} winograd_cut;
+
+typedef struct {
+    size_t y, x, first_lane, lanes, column; /* first output pixel, lanes, and where its columns are in the piece */
+} winograd_group;
+
+static inline winograd_group find_group(const winograd_cut *cut, size_t number) {
+    size_t part = number % cut->parts, tile = number / cut->parts;
+    return (winograd_group){.y = tile / cut->tiles_x * cut->outputs,
+                            .x = tile % cut->tiles_x * cut->outputs,
+                            .first_lane = part * cut->lanes,
+                            .lanes = dsr_block_size(cut->all_lanes, cut->lanes, part),
+                            .column = number % cut->per_piece * cut->lanes};
+}
+
+/* Whether the products of tiles are so many fewer than those of all taps that spreading and gathering is worth it. */
+static inline int saves_products(size_t rows, size_t columns, size_t outputs, size_t taps) {
+    size_t side = outputs + taps - 1;
+    double products = (double)(dsr_blocks(rows, outputs) * dsr_blocks(columns, outputs) * side * side);
+    return products < 0.7 * (double)(rows * columns * taps * taps);
+}
+
 /* The gradient of a 3x3 kernel (winograd_weights.c); whether that is faster depends on shapes only. */
 int dsr_winograd_weights_pay(const dsr_conv *conv);
 dsr_status dsr_winograd_weights(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv);

@@ -18,11 +18,11 @@ enum { LANES = 16, COLUMNS = 64, CHANNELS = 128 };
 typedef struct {
     const float *gradient, *input;
     const dsr_conv *conv;
-    size_t parts, lanes, tiles_x, groups; /* a group is a part of a tile's lanes */
-    size_t per_piece, pieces, columns;    /* groups of a piece, and its columns */
-    size_t out_blocks, in_blocks;         /* of DSR_ROW channels */
-    size_t length;                        /* of the sums of a block in a piece */
-    size_t outputs;                       /* gradients in all */
+    winograd_cut cut;
+    size_t groups, pieces, columns; /* groups in all, pieces, and columns of a piece */
+    size_t out_blocks, in_blocks;   /* of DSR_ROW channels */
+    size_t length;                  /* of the sums of a block in a piece */
+    size_t outputs;                 /* gradients in all */
 } weights_plan;
 
 static size_t larger(size_t a, size_t b) {
@@ -36,34 +36,22 @@ static size_t place_length(size_t rows) {
 
 static weights_plan make_weights_plan(const float *gradient, const float *input, const dsr_conv *conv) {
     weights_plan p = {.gradient = gradient, .input = input, .conv = conv};
-    p.parts = dsr_blocks(conv->lanes, LANES);
-    p.lanes = dsr_blocks(conv->lanes, p.parts);
-    p.parts = dsr_blocks(conv->lanes, p.lanes);
-    p.tiles_x = dsr_blocks(conv->x.out, OUTPUTS);
-    p.groups = dsr_blocks(conv->y.out, OUTPUTS) * p.tiles_x * p.parts;
-    p.per_piece = COLUMNS * dsr_blocks(larger(conv->in_channels, conv->out_channels), CHANNELS) / p.lanes;
-    if (p.per_piece > p.groups)
-        p.per_piece = p.groups;
-    p.pieces = dsr_blocks(p.groups, p.per_piece);
-    p.columns = p.per_piece * p.lanes;
+    p.cut = (winograd_cut){.outputs = OUTPUTS, .all_lanes = conv->lanes};
+    p.cut.parts = dsr_blocks(conv->lanes, LANES);
+    p.cut.lanes = dsr_blocks(conv->lanes, p.cut.parts);
+    p.cut.parts = dsr_blocks(conv->lanes, p.cut.lanes);
+    p.cut.tiles_x = dsr_blocks(conv->x.out, OUTPUTS);
+    p.groups = dsr_blocks(conv->y.out, OUTPUTS) * p.cut.tiles_x * p.cut.parts;
+    p.cut.per_piece = COLUMNS * dsr_blocks(larger(conv->in_channels, conv->out_channels), CHANNELS) / p.cut.lanes;
+    if (p.cut.per_piece > p.groups)
+        p.cut.per_piece = p.groups;
+    p.pieces = dsr_blocks(p.groups, p.cut.per_piece);
+    p.columns = p.cut.per_piece * p.cut.lanes;
     p.out_blocks = dsr_blocks(conv->out_channels, DSR_ROW);
     p.in_blocks = dsr_blocks(conv->in_channels, DSR_ROW);
     p.length = PLACES * place_length(p.columns);
     p.outputs = conv->out_channels * conv->y.out * conv->x.out * conv->lanes;
     return p;
-}
-
-typedef struct {
-    size_t y, x, first_lane, lanes, column; /* first output pixel, lanes, and where its columns are in the piece */
-} group;
-
-static group find_group(const weights_plan *p, size_t number) {
-    size_t part = number % p->parts, tile = number / p->parts;
-    return (group){.y = tile / p->tiles_x * OUTPUTS,
-                   .x = tile % p->tiles_x * OUTPUTS,
-                   .first_lane = part * p->lanes,
-                   .lanes = dsr_block_size(p->conv->lanes, p->lanes, part),
-                   .column = number % p->per_piece * p->lanes};
 }
 
 /* The pixel (y, x) of an image; SIZE_MAX: outside. Places count from `before` on. */
@@ -78,47 +66,47 @@ typedef struct {
 } thread_memory;
 
 /* The lanes of a pixel as rows of so many channels that are `plane` apart; lanes that a last part lacks are zeros. */
-static void make_rows(const weights_plan *p, const group *g, const float *from, size_t channels, size_t plane,
+static void make_rows(const weights_plan *p, const winograd_group *g, const float *from, size_t channels, size_t plane,
                       float *rows) {
     dsr_kernel->lanes_to_rows(from, g->lanes, channels, plane, rows);
-    memset(rows + g->lanes * DSR_ROW, 0, (p->lanes - g->lanes) * DSR_ROW * sizeof *rows);
+    memset(rows + g->lanes * DSR_ROW, 0, (p->cut.lanes - g->lanes) * DSR_ROW * sizeof *rows);
 }
 
 /* Sums of a tile of gradients, of DSR_ROW outputs. */
 static void spread_gradient(const weights_plan *p, size_t number, size_t block, const thread_memory *own, float *sums) {
     const dsr_conv *conv = p->conv;
-    const group g = find_group(p, number);
+    const winograd_group g = find_group(&p->cut, number);
     size_t plane = conv->y.out * conv->x.out * conv->lanes,
            channels = dsr_block_size(conv->out_channels, DSR_ROW, block);
     const float *from = p->gradient + block * DSR_ROW * plane + g.first_lane, *pixels[OUTPUTS * OUTPUTS];
     for (size_t i = 0; i < OUTPUTS * OUTPUTS; i++) {
         size_t pixel = pixel_at(g.y + i / OUTPUTS, g.x + i % OUTPUTS, 0, 0, conv->y.out, conv->x.out);
-        float *rows = own->rows + i * p->lanes * DSR_ROW;
+        float *rows = own->rows + i * p->cut.lanes * DSR_ROW;
         pixels[i] = pixel == SIZE_MAX ? own->zeros : rows;
         if (pixel != SIZE_MAX)
             make_rows(p, &g, from + pixel * conv->lanes, channels, plane, rows);
     }
     dsr_kernel->winograd_widen(pixels, sums + block * p->length + g.column * DSR_ROW, place_length(p->columns),
-                               p->lanes * DSR_ROW);
+                               p->cut.lanes * DSR_ROW);
 }
 
 /* Sums of a window of the input, of the channels of a block. */
 static void spread_input(const weights_plan *p, size_t number, size_t block, const thread_memory *own, float *sums) {
     const dsr_conv *conv = p->conv;
-    const group g = find_group(p, number);
+    const winograd_group g = find_group(&p->cut, number);
     size_t plane = conv->y.size * conv->x.size * conv->lanes;
     size_t channels = dsr_block_size(conv->in_channels, DSR_ROW, block), steps[PLACES] = {0};
     const float *from = p->input + block * DSR_ROW * plane + g.first_lane, *pixels[PLACES];
     for (size_t i = 0; i < PLACES; i++) {
         size_t pixel =
             pixel_at(g.y + i / SIDE, g.x + i % SIDE, conv->y.before, conv->x.before, conv->y.size, conv->x.size);
-        float *rows = own->rows + i * p->lanes * DSR_ROW;
+        float *rows = own->rows + i * p->cut.lanes * DSR_ROW;
         pixels[i] = pixel == SIZE_MAX ? own->zeros : rows;
         if (pixel != SIZE_MAX)
             make_rows(p, &g, from + pixel * conv->lanes, channels, plane, rows);
     }
     dsr_kernel->winograd_spread(pixels, steps, 1, sums + block * p->length + g.column * DSR_ROW, 0,
-                                place_length(p->columns), p->lanes * DSR_ROW, SIDE);
+                                place_length(p->columns), p->cut.lanes * DSR_ROW, SIDE);
 }
 
 /* Adds the products of the columns of a piece. */
@@ -150,7 +138,7 @@ typedef struct {
 static void add_pieces(const weights_plan *p, const shared_memory *shared, const thread_memory *own,
                        float *grad_weight) {
     for (size_t piece = 0; piece < p->pieces; piece++) {
-        size_t first = piece * p->per_piece, groups = dsr_block_size(p->groups, p->per_piece, piece);
+        size_t first = piece * p->cut.per_piece, groups = dsr_block_size(p->groups, p->cut.per_piece, piece);
         size_t blocks = p->out_blocks + p->in_blocks;
 #pragma omp for schedule(dynamic)
         for (ptrdiff_t i = 0; i < (ptrdiff_t)(groups * blocks); i++) {
@@ -165,7 +153,7 @@ static void add_pieces(const weights_plan *p, const shared_memory *shared, const
             size_t out = (size_t)i / p->in_blocks, in = (size_t)i % p->in_blocks;
             float *products =
                 p->pieces > 1 ? shared->products + (size_t)i * PLACES * place_length(DSR_ROW) : own->products;
-            multiply(p, groups * p->lanes, shared->gradient + out * p->length, shared->input + in * p->length,
+            multiply(p, groups * p->cut.lanes, shared->gradient + out * p->length, shared->input + in * p->length,
                      piece == 0, products);
             if (piece == p->pieces - 1)
                 collect(p, out, in, products, own->taps, grad_weight);
@@ -180,8 +168,7 @@ int dsr_winograd_weights_pay(const dsr_conv *conv) {
             return 0;
     if (conv->groups != 1 || conv->in_channels < 32 || conv->out_channels < 16 || conv->lanes < 8)
         return 0;
-    size_t tiles = dsr_blocks(conv->y.out, OUTPUTS) * dsr_blocks(conv->x.out, OUTPUTS);
-    return (double)(PLACES * tiles) < 0.7 * (double)(TAPS * conv->y.out * conv->x.out);
+    return saves_products(conv->y.out, conv->x.out, OUTPUTS, 3);
 }
 
 dsr_status dsr_winograd_weights(const float *grad_output, const float *input, float *grad_weight, dsr_conv conv) {
@@ -194,8 +181,8 @@ dsr_status dsr_winograd_weights(const float *grad_output, const float *input, fl
     if (status == DSR_OK) {
 #pragma omp parallel num_threads(dsr_threads_for(p.outputs))
         {
-            thread_memory own = {.rows = dsr_scratch(PLACES * p.lanes * DSR_ROW, sizeof(float)),
-                                 .zeros = dsr_scratch(p.lanes * DSR_ROW, sizeof(float)),
+            thread_memory own = {.rows = dsr_scratch(PLACES * p.cut.lanes * DSR_ROW, sizeof(float)),
+                                 .zeros = dsr_scratch(p.cut.lanes * DSR_ROW, sizeof(float)),
                                  .products =
                                      dsr_scratch(p.pieces > 1 ? 0 : PLACES * place_length(DSR_ROW), sizeof(float)),
                                  .taps = dsr_scratch(TAPS * DSR_ROW, sizeof(float))};
@@ -206,7 +193,7 @@ dsr_status dsr_winograd_weights(const float *grad_output, const float *input, fl
 #pragma omp barrier
             /* from here on all threads see the same status, and share the loops or none */
             if (status == DSR_OK) {
-                memset(own.zeros, 0, p.lanes * DSR_ROW * sizeof(float));
+                memset(own.zeros, 0, p.cut.lanes * DSR_ROW * sizeof(float));
                 add_pieces(&p, &shared, &own, grad_weight);
             }
             dsr_release(own.rows);

@@ -393,11 +393,14 @@ OPERATION(conv2d_spikes_weight_gradient, check_conv2d_spikes_weight_gradient, RE
 }
 
 /* Letters: K blocks of output channels, N blocks of input words, R rows of a block, Q integers of a row. */
-#define INTEGER_CONV(A, S)                                                                                             \
+#define INTEGER_WEIGHTS(A, S)                                                                                          \
     A(S, I16, packed, "KNRQ", IN)                                                                                      \
     A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
     A(S, SIZE, in_channels, NULL, IN)                                                                                  \
-    A(S, COUNT, out_channels, NULL, IN)                                                                                \
+    A(S, COUNT, out_channels, NULL, IN)
+
+#define INTEGER_CONV(A, S)                                                                                             \
+    INTEGER_WEIGHTS(A, S)                                                                                              \
     A(S, SIZE, shift, NULL, IN)                                                                                        \
     A(S, COUNT, table_bits, NULL, IN)                                                                                  \
     A(S, COUNT, together, NULL, IN)
@@ -419,16 +422,28 @@ static int check_zeros(const dsr_call *c, const int16_t *packed) {
     return 0;
 }
 
-static int check_integer_conv(const dsr_call *c, const int16_t *packed, const dsr_geometry *g, size_t in_channels,
-                              size_t out_channels, size_t shift, size_t table_bits, size_t lanes) {
+/* Taps, groups, and rows of output channels. */
+static int check_integer_rows(const dsr_call *c, const dsr_geometry *g, size_t in_channels, size_t out_channels) {
     if (check_geometry(c, 'H', 'I', g, 0) < 0 || check_geometry(c, 'V', 'J', g, 1) < 0)
         return -1;
     if (in_channels % g->groups || out_channels % g->groups)
         return dsr_refuse(c, "geometry", "groups that divide 'in_channels' and 'out_channels'");
-    if (expect_words(c, 'W', in_channels) < 0 ||
-        dsr_expect_axis(c, 'K', out_channels / DSR_INTEGER_ROW + (out_channels % DSR_INTEGER_ROW != 0),
-                        "64 of 'out_channels' per block") < 0 ||
-        dsr_expect_axis(c, 'Q', DSR_INTEGER_ROW, "integers of a row") < 0)
+    return dsr_expect_axis(c, 'K', out_channels / DSR_INTEGER_ROW + (out_channels % DSR_INTEGER_ROW != 0),
+                           "64 of 'out_channels' per block") < 0
+               ? -1
+               : dsr_expect_axis(c, 'Q', DSR_INTEGER_ROW, "integers of a row");
+}
+
+static int check_integer_blocks(const dsr_call *c, const dsr_geometry *g, size_t in_channels, size_t out_channels) {
+    size_t block_rows, blocks = dsr_integer_blocks(integer_conv_of(c, in_channels, out_channels, 1, g), &block_rows);
+    return dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0
+               ? -1
+               : dsr_expect_axis(c, 'R', block_rows, "rows of a block");
+}
+
+static int check_integer_conv(const dsr_call *c, const int16_t *packed, const dsr_geometry *g, size_t in_channels,
+                              size_t out_channels, size_t shift, size_t table_bits) {
+    if (check_integer_rows(c, g, in_channels, out_channels) < 0 || expect_words(c, 'W', in_channels) < 0)
         return -1;
     if (table_bits != 1 && table_bits != 2 && table_bits != 4)
         return dsr_refuse(c, "table_bits", "1, 2 or 4");
@@ -437,12 +452,7 @@ static int check_integer_conv(const dsr_call *c, const int16_t *packed, const ds
         return dsr_refuse(c, taps > DSR_MOST_TAPS ? "geometry" : "table_bits", "at most 121 taps times 'table_bits'");
     if (shift > 30)
         return dsr_refuse(c, "shift", "an integer in [0, 30]");
-    size_t block_rows,
-        blocks = dsr_integer_blocks(integer_conv_of(c, in_channels, out_channels, lanes, g), &block_rows);
-    if (dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0 ||
-        dsr_expect_axis(c, 'R', block_rows, "rows of a block") < 0)
-        return -1;
-    return check_zeros(c, packed);
+    return check_integer_blocks(c, g, in_channels, out_channels) < 0 ? -1 : check_zeros(c, packed);
 }
 
 #define INTEGER_CONV2D_SPIKES(A, S)                                                                                    \
@@ -452,8 +462,7 @@ static int check_integer_conv(const dsr_call *c, const int16_t *packed, const ds
 ARGUMENTS(integer_conv2d_spikes, INTEGER_CONV2D_SPIKES)
 
 CHECK(integer_conv2d_spikes) {
-    return check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
-                              AXIS(c, 'L'));
+    return check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits);
 }
 
 OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
@@ -462,10 +471,8 @@ OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
                                      (unsigned)a->shift, (unsigned)a->table_bits);
 }
 
-#define INTEGER_CONV2D_NEURON_SPIKES(A, S)                                                                             \
-    A(S, U32, words, "WHVTB", IN)                                                                                      \
-    INTEGER_CONV(A, S)                                                                                                 \
-    A(S, I32, current, "KIJSBQ", MAYBE)                                                                                \
+/* What neurons take, and the spikes that they give. */
+#define INTEGER_NEURONS(A, S)                                                                                          \
     A(S, U32, shortcut, "MIJTB", MAYBE)                                                                                \
     A(S, I32, shortcut_weight, "O", MAYBE)                                                                             \
     A(S, I32, bias, "O", IN)                                                                                           \
@@ -474,6 +481,16 @@ OPERATION(integer_conv2d_spikes, check_integer_conv2d_spikes, RETURNS_NOTHING) {
     A(S, SIZE, decay, NULL, IN)                                                                                        \
     A(S, I16, potentials, "KIJBQ", MAYBE_OUT)                                                                          \
     A(S, U32, out, "MIJTB", OUT)
+
+#define INTEGER_NEURONS_OF(a)                                                                                          \
+    .bias = (a)->bias, .shortcut_weight = (a)->shortcut_weight, .shortcut = (a)->shortcut, .reset = (a)->reset,        \
+    .fire = (a)->fire, .decay = (int32_t)(a)->decay, .potentials = (a)->potentials
+
+#define INTEGER_CONV2D_NEURON_SPIKES(A, S)                                                                             \
+    A(S, U32, words, "WHVTB", IN)                                                                                      \
+    INTEGER_CONV(A, S)                                                                                                 \
+    A(S, I32, current, "KIJSBQ", MAYBE)                                                                                \
+    INTEGER_NEURONS(A, S)
 ARGUMENTS(integer_conv2d_neuron_spikes, INTEGER_CONV2D_NEURON_SPIKES)
 
 /* A spike leaves a potential of at least fire - reset, and at most DSR_INTEGER_LIMIT - reset: both fit 16 bits. */
@@ -486,8 +503,10 @@ static int check_resets(const dsr_call *c, const int32_t *reset, const int32_t *
     return 0;
 }
 
-static int check_neurons(const dsr_call *c, const uint32_t *shortcut, const int32_t *shortcut_weight,
-                         const int32_t *reset, const int32_t *fire, size_t decay) {
+static int check_neurons(const dsr_call *c, size_t out_channels, const uint32_t *shortcut,
+                         const int32_t *shortcut_weight, const int32_t *reset, const int32_t *fire, size_t decay) {
+    if (dsr_expect_axis(c, 'O', out_channels, "argument 'out_channels'") < 0 || expect_words(c, 'M', out_channels) < 0)
+        return -1;
     if ((shortcut == NULL) != (shortcut_weight == NULL))
         return dsr_refuse(c, "shortcut_weight", "an array where 'shortcut' is one, None where it is None");
     if (decay > (size_t)1 << DSR_DECAY_BITS)
@@ -499,25 +518,14 @@ CHECK(integer_conv2d_neuron_spikes) {
     if (a->current && AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "those of 'words', or 1") < 0)
         return -1;
     if (check_lanes(c, "words", AXIS(c, 'T')) < 0 ||
-        check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits,
-                           AXIS(c, 'T') * AXIS(c, 'B')) < 0)
+        check_integer_conv(c, a->packed, &a->geometry, a->in_channels, a->out_channels, a->shift, a->table_bits) < 0)
         return -1;
-    if (dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0 ||
-        expect_words(c, 'M', a->out_channels) < 0)
-        return -1;
-    return check_neurons(c, a->shortcut, a->shortcut_weight, a->reset, a->fire, a->decay);
+    return check_neurons(c, a->out_channels, a->shortcut, a->shortcut_weight, a->reset, a->fire, a->decay);
 }
 
 OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETURNS_NOTHING) {
-    dsr_after_integer_conv after = {.current = a->current,
-                                    .one_step = a->current && AXIS(c, 'S') == 1,
-                                    .bias = a->bias,
-                                    .shortcut_weight = a->shortcut_weight,
-                                    .shortcut = a->shortcut,
-                                    .reset = a->reset,
-                                    .fire = a->fire,
-                                    .decay = (int32_t)a->decay,
-                                    .potentials = a->potentials};
+    dsr_after_integer_conv after = {INTEGER_NEURONS_OF(a), .current = a->current,
+                                    .one_step = a->current && AXIS(c, 'S') == 1};
     size_t lanes = AXIS(c, 'T') * AXIS(c, 'B');
     return dsr_integer_conv2d_neuron_spikes(a->words, (dsr_integer_weights){a->packed, a->together}, a->out,
                                             integer_conv_of(c, a->in_channels, a->out_channels, lanes, &a->geometry),
@@ -526,30 +534,18 @@ OPERATION(integer_conv2d_neuron_spikes, check_integer_conv2d_neuron_spikes, RETU
 
 /* The same over values, C channels of them. A shift is to the left or to the right, the other one is 0. */
 #define INTEGER_VALUE_CONV(A, S)                                                                                       \
-    A(S, I16, packed, "KNRQ", IN)                                                                                      \
-    A(S, GEOMETRY, geometry, NULL, IN)                                                                                 \
-    A(S, SIZE, in_channels, NULL, IN)                                                                                  \
-    A(S, COUNT, out_channels, NULL, IN)                                                                                \
+    INTEGER_WEIGHTS(A, S)                                                                                              \
     A(S, SIZE, left, NULL, IN)                                                                                         \
     A(S, SIZE, right, NULL, IN)
 
 static int check_integer_value_conv(const dsr_call *c, const dsr_geometry *g, size_t in_channels, size_t out_channels,
                                     size_t left, size_t right) {
-    if (check_geometry(c, 'H', 'I', g, 0) < 0 || check_geometry(c, 'V', 'J', g, 1) < 0)
-        return -1;
-    if (in_channels % g->groups || out_channels % g->groups)
-        return dsr_refuse(c, "geometry", "groups that divide 'in_channels' and 'out_channels'");
-    if (dsr_expect_axis(c, 'C', in_channels, "argument 'in_channels'") < 0 ||
-        dsr_expect_axis(c, 'K', out_channels / DSR_INTEGER_ROW + (out_channels % DSR_INTEGER_ROW != 0),
-                        "64 of 'out_channels' per block") < 0 ||
-        dsr_expect_axis(c, 'Q', DSR_INTEGER_ROW, "integers of a row") < 0)
+    if (check_integer_rows(c, g, in_channels, out_channels) < 0 ||
+        dsr_expect_axis(c, 'C', in_channels, "argument 'in_channels'") < 0)
         return -1;
     if (left > 30 || right > 30 || (left && right))
         return dsr_refuse(c, left > 30 ? "left" : "right", "an integer in [0, 30], and 0 where the other one is not");
-    size_t block_rows, blocks = dsr_integer_blocks(integer_conv_of(c, in_channels, out_channels, 1, g), &block_rows);
-    return dsr_expect_axis(c, 'N', blocks, "blocks of input words") < 0
-               ? -1
-               : dsr_expect_axis(c, 'R', block_rows, "rows of a block");
+    return check_integer_blocks(c, g, in_channels, out_channels);
 }
 
 #define INTEGER_CONV2D(A, S)                                                                                           \
@@ -571,36 +567,20 @@ OPERATION(integer_conv2d, check_integer_conv2d, RETURNS_NOTHING) {
 #define INTEGER_CONV2D_VALUE_NEURON_SPIKES(A, S)                                                                       \
     A(S, I32, values, "CHVSB", IN)                                                                                     \
     INTEGER_VALUE_CONV(A, S)                                                                                           \
-    A(S, U32, shortcut, "MIJTB", MAYBE)                                                                                \
-    A(S, I32, shortcut_weight, "O", MAYBE)                                                                             \
-    A(S, I32, bias, "O", IN)                                                                                           \
-    A(S, I32, reset, "O", IN)                                                                                          \
-    A(S, I32, fire, "O", IN)                                                                                           \
-    A(S, SIZE, decay, NULL, IN)                                                                                        \
-    A(S, I16, potentials, "KIJBQ", MAYBE_OUT)                                                                          \
-    A(S, U32, out, "MIJTB", OUT)
+    INTEGER_NEURONS(A, S)
 ARGUMENTS(integer_conv2d_value_neuron_spikes, INTEGER_CONV2D_VALUE_NEURON_SPIKES)
 
 CHECK(integer_conv2d_value_neuron_spikes) {
     if (AXIS(c, 'S') != 1 && dsr_expect_axis(c, 'S', AXIS(c, 'T'), "those of 'out', or 1") < 0)
         return -1;
     if (check_lanes(c, "out", AXIS(c, 'T')) < 0 ||
-        check_integer_value_conv(c, &a->geometry, a->in_channels, a->out_channels, a->left, a->right) < 0 ||
-        dsr_expect_axis(c, 'O', a->out_channels, "argument 'out_channels'") < 0 ||
-        expect_words(c, 'M', a->out_channels) < 0)
+        check_integer_value_conv(c, &a->geometry, a->in_channels, a->out_channels, a->left, a->right) < 0)
         return -1;
-    return check_neurons(c, a->shortcut, a->shortcut_weight, a->reset, a->fire, a->decay);
+    return check_neurons(c, a->out_channels, a->shortcut, a->shortcut_weight, a->reset, a->fire, a->decay);
 }
 
 OPERATION(integer_conv2d_value_neuron_spikes, check_integer_conv2d_value_neuron_spikes, RETURNS_NOTHING) {
-    dsr_after_integer_conv after = {.one_step = AXIS(c, 'S') == 1,
-                                    .bias = a->bias,
-                                    .shortcut_weight = a->shortcut_weight,
-                                    .shortcut = a->shortcut,
-                                    .reset = a->reset,
-                                    .fire = a->fire,
-                                    .decay = (int32_t)a->decay,
-                                    .potentials = a->potentials};
+    dsr_after_integer_conv after = {INTEGER_NEURONS_OF(a), .one_step = AXIS(c, 'S') == 1};
     size_t lanes = AXIS(c, 'T') * AXIS(c, 'B');
     return dsr_integer_conv2d_value_neuron_spikes(
         a->values, a->packed, a->out, integer_conv_of(c, a->in_channels, a->out_channels, lanes, &a->geometry),

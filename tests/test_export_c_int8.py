@@ -9,6 +9,7 @@ import test_integer_model
 from test_export_c import BUILDS, build_and_run, shaken
 
 import dsr
+from dsr import ops
 from dsr.__main__ import main
 from dsr.deploy import integer_steps as i
 from dsr.deploy.c import export_c
@@ -63,7 +64,7 @@ def spikes_of(model, batch):
     for number in range(1, len(model.steps) - 1):
         signals.append(signal_of(engine, number, signals, model.timesteps, potentials))
     layers = [number for number, step in enumerate(model.steps) if isinstance(step, i.Neurons)]
-    return {number: signals[number].numbers()[..., 0] != 0 for number in layers}
+    return {n: ops.unpack_words(*signals[n].planes, signals[n].channels)[..., 0] != 0 for n in layers}
 
 
 @pytest.fixture(scope="module")

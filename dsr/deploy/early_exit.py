@@ -247,7 +247,8 @@ def _leave(
                 batch.keep(kept)
                 sample_of, times = sample_of[kept], times[kept]
                 free = np.flatnonzero(sample_of == EMPTY)
-            batch.empty(free)
+            if len(free):
+                batch.empty(free)
             rates = batch.step()
             times += 1
             leaves = (sample_of != EMPTY) & ((times == waiting.last) | ((times >= least) & clear(rates)))

@@ -223,7 +223,9 @@ class IntegerModel:
 
     def take(self, batch: int) -> IntegerStream:
         """A stream of so many samples, at its start, for calls inside of dsr; its `give_back` keeps the memory."""
-        stream = self._streams.take(batch) or IntegerStream(self, batch)
+        stream = self._streams.take(batch)
+        if stream is None:
+            return IntegerStream(self, batch)
         stream.reset()
         return stream
 

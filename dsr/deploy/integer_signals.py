@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsr import ops
 from dsr.deploy import integer_steps as i
 from dsr.ops import Integers, Values, Words
 
@@ -20,21 +19,12 @@ class Planes:
     planes: tuple[Words, ...]
     channels: int
 
-    def numbers(self) -> Integers:
-        """Unpacked, (C, H, W, T, B)."""
-        parts = [ops.unpack_words(words, self.channels, 2.0**k) for k, words in enumerate(self.planes)]
-        return np.asarray(sum(parts[1:], parts[0])).astype(np.int32)
-
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """The data, (C, H, W, T or 1, B); of one step: the same at each."""
 
     array: Integers
-
-    def numbers(self) -> Integers:
-        """The array."""
-        return self.array
 
 
 Signal = Planes | Data

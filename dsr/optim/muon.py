@@ -25,7 +25,7 @@ class Muon(SGD):
     ``p -= lr sqrt(max(1, rows / columns)) orthogonalised(d)``, a weight of shape (O, ...) being a matrix of O rows.
     Parameters of one dimension (biases, thresholds) go by SGD with Nesterov's momentum at the same learning rate times
     their ``Parameter.rate``, without weight decay. It needs fewer steps than SGD for the same loss; a step costs
-    ``3 steps O**2 columns`` products a weight more.
+    ``2 O**2 columns + 18 O**3`` products a weight more (O the smaller side).
 
     Parameters
     ----------
@@ -76,16 +76,24 @@ class Muon(SGD):
 def orthogonalised(matrix: Values, iterations: int = 5) -> Values:
     """About ``U V'`` of the singular value decomposition ``U S V'`` of a matrix (M, N): singular values near 1.
 
-    Newton-Schulz iterations ``X <- a X + (b A + c A A) X``, ``A = X X'``, from the matrix divided by its norm; singular
-    values of the result lie between 0.7 and 1.2, those below a hundredth of the norm less.
+    Newton-Schulz iterations ``X <- P X``, ``P = a I + b A + c A A``, ``A = X X'``, from the matrix divided by its norm;
+    singular values of the result lie between 0.7 and 1.2, those below a hundredth of the norm less. All P are polynomials
+    of the first A, so they commute and the next A is ``P P A``: the iterations need only the small matrices, and the
+    wide one is multiplied twice instead of ten times (a third of the time for N = 9 M). ROUNDED: a singular value s of
+    the divided matrix is known to ``2**-24 / s``, so directions with s below 1e-3 come out with errors up to 1e-3.
     """
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     norm = sqrt(float(np.square(wide, dtype=np.float64).sum()))
     x = np.ascontiguousarray(wide / np.float32(max(norm, 1e-7)))
     a, b, c = map(np.float32, NEWTON_SCHULZ)
-    for _ in range(iterations):
-        gram = _product(x, np.ascontiguousarray(x.T))
-        x = a * x + _product(b * gram + c * _product(gram, gram), x)
+    gram, whole = _product(x, np.ascontiguousarray(x.T)), np.eye(len(x), dtype=np.float32)
+    for iteration in range(iterations):
+        polynomial = b * gram + c * _product(gram, gram)
+        np.einsum("ii->i", polynomial)[:] += a
+        whole = _product(polynomial, whole)
+        if iteration < iterations - 1:
+            gram = _product(polynomial, _product(polynomial, gram))
+    x = _product(whole, x)
     return x if wide is matrix else x.T
 
 

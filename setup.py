@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy
 from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 LIBRARY = "libscipy_openblas.so" if sys.platform != "darwin" else "libscipy_openblas.dylib"
 ROOMS = {
@@ -73,6 +74,16 @@ def openmp_flags(
 def pkg_config(option: str) -> list[str]:
     """What pkg-config says of the system's OpenBLAS."""
     return subprocess.run(["pkg-config", option, "openblas"], check=True, capture_output=True, text=True).stdout.split()
+
+
+class BuildPython(build_py):
+    """The package's files, without those of an earlier version in the build folder, which setuptools would install."""
+
+    def run(self) -> None:
+        for file in Path(self.build_lib, "dsr").rglob("*"):
+            if file.is_file() and file.suffix not in (".so", ".dylib", ".pyd"):  # compiled ones are made anew if old
+                file.unlink()
+        super().run()
 
 
 class BuildWithOpenBLAS(build_ext):
@@ -193,6 +204,6 @@ def core() -> Extension:
 if __name__ == "__main__":
     setup(
         ext_modules=[core()],
-        cmdclass={"build_ext": BuildWithOpenBLAS, "build_libdsr": BuildLibdsr},
+        cmdclass={"build_py": BuildPython, "build_ext": BuildWithOpenBLAS, "build_libdsr": BuildLibdsr},
         options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,18 @@ def test_values_that_mean_nothing_are_refused(setup, monkeypatch):
     monkeypatch.setenv("DSR_OPENMP", "no")
     with pytest.raises(SystemExit, match="DSR_OPENMP: expected 0 or 1, got no"):
         setup.openmp_flags("linux")
+
+
+def test_files_of_an_earlier_version_are_not_installed(tmp_path):
+    """Of a copy that was built before; `dsr` looks into all modules of a room, so an old one would be imported."""
+    pytest.importorskip("setuptools")
+    old, compiled = tmp_path / "dsr" / "nn" / "layers.py", tmp_path / "dsr" / "_core.abi3.so"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    compiled.touch()
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(build, cwd=SETUP.parent, check=True, capture_output=True)
+    assert not old.exists()
+    assert compiled.exists()
+    assert (tmp_path / "dsr" / "nn" / "layer.py").exists()
+    assert (tmp_path / "dsr" / "recipes" / "digits.toml").exists()

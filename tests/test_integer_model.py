@@ -450,6 +450,30 @@ def test_a_sample_of_a_stream_that_begins_anew(kind):
                 np.testing.assert_array_equal(found[1:2], alone.step(frame[1]))
 
 
+def test_steps_at_once_are_steps_one_by_one():
+    """The bits of both are those of a run; what is no frames is refused, and so is a second thread."""
+    net, features = network("images, pooled, read as current")
+    frames = np.random.default_rng(5).normal(0.3, 1.5, (7, 2, *features))
+    model = quantize(net, frames[0])
+    one_by_one, at_once, alone = model.start(2), model.start(2), model.start()
+    expected = [one_by_one.step(frame) for frame in frames]
+    np.testing.assert_array_equal(at_once.steps(frames[:3]), expected[2])
+    np.testing.assert_array_equal(at_once.step(frames[3]), expected[3])
+    np.testing.assert_array_equal(at_once.steps(frames[4:]), expected[6])
+    np.testing.assert_array_equal(expected[6], model.run(frames))
+    np.testing.assert_array_equal(alone.steps(frames[:, 1]), expected[6][1:])
+    for wrong in (frames[:0], frames[0], frames[:, :1]):
+        with pytest.raises(
+            ValueError, match=r"IntegerStream\.steps: argument 'frames': expected shape \(S, 2, .* S >= 1"
+        ):
+            at_once.steps(wrong)
+    with at_once._owner.lock:  # as while another thread is in it
+        for call in (lambda: at_once.step(frames[0]), lambda: at_once.steps(frames), at_once.reset):
+            with pytest.raises(RuntimeError, match="another thread is using this stream"):
+                call()
+    np.testing.assert_array_equal(at_once.rates(), expected[6])
+
+
 def test_damaged_files(tmp_path):
     """Another kind, version or dtype, a step that reads what is not there, a sum that could leave its range."""
     net, features = network("vectors")

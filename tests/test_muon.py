@@ -30,7 +30,9 @@ def test_orthogonalised(shape, rng):
     assert ((np.diag(turned)[large] > 0.6) & (np.diag(turned)[large] < 1.25)).all()
 
 
-@pytest.mark.parametrize("spectrum", [np.logspace(0, -6, 48), np.repeat([1.0, 0.0], 24)], ids=["six decades", "half rank"])
+@pytest.mark.parametrize(
+    "spectrum", [np.logspace(0, -6, 48), np.repeat([1.0, 0.0], 24)], ids=["six decades", "half rank"]
+)
 def test_small_singular_values_keep_their_place(spectrum, rng):
     """The iterations see squares of singular values: what is lost in small ones stays below a thousandth."""
     left, _, right = np.linalg.svd(rng.normal(size=(48, 400)), full_matrices=False)

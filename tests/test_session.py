@@ -219,7 +219,7 @@ def test_threads_share_a_session_but_not_a_stream():
         thread.join()
     np.testing.assert_array_equal(found, expected)
     stream = session.start(len(data))
-    with stream._lock:  # as while another thread is in it
+    with stream._owner.lock:  # as while another thread is in it
         for call in (lambda: stream.step(data), lambda: stream.steps(data[np.newaxis]), stream.reset):
             with pytest.raises(RuntimeError, match="another thread is using this stream"):
                 call()

@@ -24,6 +24,7 @@ from dsr.deploy.integer_plan import IntegerPlan, Sums
 from dsr.deploy.lowering import lower
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.deploy.quantization import quantize_program
+from dsr.deploy.stream_calls import OneThread, numbers_of
 from dsr.files.checkpoint import CheckpointError
 from dsr.nn.network import Network
 from dsr.nn.spikes import image_shape
@@ -226,7 +227,7 @@ class IntegerModel:
         stream = self._streams.take(batch)
         if stream is None:
             return IntegerStream(self, batch)
-        stream.reset()
+        stream.restart()
         return stream
 
     def _run(self, array: NDArray[Any], axis: int, timesteps: int) -> Values:
@@ -262,19 +263,42 @@ class IntegerStream:
         self._plans: dict[tuple[int, bool], IntegerPlan] = {}
         self._held_by: IntegerPlan | None = None
         self._sums = Sums(model.steps[-1], batch)
+        self._owner = OneThread("IntegerModel.start")
 
     def step(self, frame: ArrayLike) -> Values:
-        """The rates so far, after one more frame: ``(B, *features)``, or ``(*features)`` for one sample."""
-        function = "IntegerStream.step"
-        array = as_array(function, "frame", frame)
-        if self.batch == 1 and array.shape == self.model.features:
-            array = array[np.newaxis]
+        """The rates so far, after one more frame: ``(B, *features)``, or ``(*features)`` for one sample.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `frame` is not of this shape, or has a value that is not finite.
+        RuntimeError
+            Another thread uses the stream.
+        """
+        return self._step("IntegerStream.step", "frame", frame, ())
+
+    def steps(self, frames: ArrayLike) -> Values:
+        """Several steps at once, ``(S, B, *features)``, with the same bits as one by one; the rates behind the last.
+
+        Errors are those of `step`.
+        """
+        return self._step("IntegerStream.steps", "frames", frames, ("S",))
+
+    def _step(self, function: str, name: str, frames: ArrayLike, time: tuple[str, ...]) -> Values:
+        array, axes = as_array(function, name, frames), len(time)
+        if self.batch == 1 and array.shape[axes:] == self.model.features:
+            array = np.expand_dims(array, axes)
         expected = (self.batch, *self.model.features)
-        if array.shape != expected:
-            raise ValueError(f"{function}: argument 'frame': expected shape {expected}, got {array.shape}")
-        require_finite(function, "frame", array)
-        self.advance(array, 1, held=True)
-        return self.rates()
+        if array.ndim != axes + len(expected) or array.shape[axes:] != expected or 0 in array.shape[:axes]:
+            wanted = f"shape ({', '.join(map(str, (*time, *expected)))})" + (" with S >= 1" if time else "")
+            raise ValueError(f"{function}: argument '{name}': expected {wanted}, got {array.shape}")
+        require_finite(function, name, array)
+        self._owner.enter(function)
+        try:
+            self.advance(array, len(array) if time else 1, held=not time)
+            return self.rates()
+        finally:
+            self._owner.lock.release()
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:
         """Do steps, as ``Stream.advance`` of float networks."""
@@ -313,24 +337,24 @@ class IntegerStream:
         ------
         TypeError, ValueError
             These are no numbers of samples.
+        RuntimeError
+            Another thread uses the stream.
         """
-        if samples is None:
+        numbers = numbers_of("IntegerStream.reset", samples, self.batch)
+        self._owner.enter("IntegerStream.reset")
+        try:
             for potentials in self._potentials.values():
-                potentials.fill(0)
-            self._sums = Sums(self.model.steps[-1], self.batch)
-            return
-        numbers = np.atleast_1d(as_array("IntegerStream.reset", "samples", samples))
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-            given = f"{numbers.dtype} of shape {numbers.shape}"
-            raise TypeError(f"IntegerStream.reset: argument 'samples': expected numbers of samples, got {given}")
-        bad = (numbers < 0) | (numbers >= self.batch)
-        if bad.any():
-            wanted = f"numbers 0 to {self.batch - 1}"
-            raise ValueError(f"IntegerStream.reset: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
+                potentials[:, :, :, numbers] = 0
+            self._sums.total[..., numbers] = 0
+            self._sums.count[numbers] = 0
+        finally:
+            self._owner.lock.release()
+
+    def restart(self) -> None:
+        """Begin anew with all samples."""
         for potentials in self._potentials.values():
-            potentials[:, :, :, numbers] = 0
-        self._sums.total[..., numbers] = 0
-        self._sums.count[numbers] = 0
+            potentials.fill(0)
+        self._sums = Sums(self.model.steps[-1], self.batch)
 
 
 def quantize(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ from dsr.deploy.plan import Compiled, Plan, Potentials
 from dsr.deploy.program import Program
 from dsr.deploy.slots import Head, Slots
 from dsr.deploy.so_far import OutputSoFar
+from dsr.deploy.stream_calls import OneThread, numbers_of
 from dsr.deploy.whole_run import WholeRun
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -277,7 +277,7 @@ class Stream:
         self._potentials: Potentials = {}
         self._plans: dict[tuple[int, bool], Plan] = {}
         self._held_by: Plan | None = None
-        self._lock = Lock()
+        self._owner = OneThread("Session.start")
         self._so_far = OutputSoFar(session.program, session.timesteps, self._plan(1, held=True).output)
 
     @property
@@ -327,10 +327,7 @@ class Stream:
         return self._step("Stream.steps", _finite("Stream.steps", "frames", array), len(array), held=False)
 
     def _step(self, function: str, array: NDArray[Any], steps: int, held: bool) -> Values:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(
-                f"{function}: another thread is using this stream; start one for each thread, with Session.start"
-            )
+        self._owner.enter(function)
         try:
             times = self._so_far.times
             latest = int(times.max())
@@ -342,7 +339,7 @@ class Stream:
             self.advance(array, steps, held)
             return self.rates()
         finally:
-            self._lock.release()
+            self._owner.lock.release()
 
     def reset(self, samples: Any = None) -> None:
         """Begin anew with these samples, by their numbers in the batch; by default with all.
@@ -354,23 +351,12 @@ class Stream:
         RuntimeError
             Another thread uses the stream.
         """
-        if samples is None:
-            numbers = np.arange(self.batch)
-        else:
-            numbers = np.atleast_1d(as_array("Stream.reset", "samples", samples))
-            if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and numbers.size):
-                given = f"{numbers.dtype} of shape {numbers.shape}"
-                raise TypeError(f"Stream.reset: argument 'samples': expected numbers of samples, got {given}")
-            bad = (numbers < 0) | (numbers >= self.batch)
-            if bad.any():
-                wanted = f"numbers 0 to {self.batch - 1}"
-                raise ValueError(f"Stream.reset: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("Stream.reset: another thread is using this stream")
+        numbers = numbers_of("Stream.reset", samples, self.batch)
+        self._owner.enter("Stream.reset")
         try:
-            self._forget(numbers.astype(np.int64))
+            self._forget(numbers)
         finally:
-            self._lock.release()
+            self._owner.lock.release()
 
     def restart(self) -> None:
         """Begin anew with all samples."""

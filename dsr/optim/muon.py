@@ -77,10 +77,10 @@ def orthogonalised(matrix: Values, iterations: int = 5) -> Values:
     """About ``U V'`` of the singular value decomposition ``U S V'`` of a matrix (M, N): singular values near 1.
 
     Newton-Schulz iterations ``X <- P X``, ``P = a I + b A + c A A``, ``A = X X'``, from the matrix divided by its norm;
-    singular values of the result lie between 0.7 and 1.2, those below a hundredth of the norm less. All P are polynomials
-    of the first A, so they commute and the next A is ``P P A``: the iterations need only the small matrices, and the
-    wide one is multiplied twice instead of ten times (a third of the time for N = 9 M). ROUNDED: a singular value s of
-    the divided matrix is known to ``2**-24 / s``, so directions with s below 1e-3 come out with errors up to 1e-3.
+    singular values of the result lie between 0.7 and 1.2, those below a hundredth of the norm less. All P are
+    polynomials of the first A, so they commute and the next A is ``P P A``: the iterations need the small matrices
+    only, and the wide one is multiplied twice instead of ten times (a third of the time for N = 9 M). ROUNDED: of the
+    divided matrix, a singular value s is known to ``2**-24 / s``: directions with s below 1e-3 have errors up to 1e-3.
     """
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     norm = sqrt(float(np.square(wide, dtype=np.float64).sum()))

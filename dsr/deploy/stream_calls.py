@@ -1,0 +1,40 @@
+"""What the streams of float and of integer networks share: one thread at a time, and samples by their numbers."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsr.ops.arguments import as_array
+
+
+class OneThread:
+    """A stream's owner: while a thread is in one of its calls, another one is refused instead of mixed in."""
+
+    def __init__(self, start: str) -> None:
+        self.lock, self._start = Lock(), start
+
+    def enter(self, function: str) -> None:
+        """Begin a call, which `lock.release` ends; RuntimeError if another thread is in one."""
+        if not self.lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"{function}: another thread is using this stream; start one for each thread, with {self._start}"
+            )
+
+
+def numbers_of(function: str, samples: Any, batch: int) -> NDArray[np.int64]:
+    """The argument 'samples', numbers 0 to B - 1, none for all; TypeError or ValueError if they are something else."""
+    if samples is None:
+        return np.arange(batch)
+    numbers = np.atleast_1d(as_array(function, "samples", samples))
+    if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and numbers.size):
+        given = f"{numbers.dtype} of shape {numbers.shape}"
+        raise TypeError(f"{function}: argument 'samples': expected numbers of samples, got {given}")
+    bad = (numbers < 0) | (numbers >= batch)
+    if bad.any():
+        wanted = f"numbers 0 to {batch - 1}"
+        raise ValueError(f"{function}: argument 'samples': expected {wanted}, got {int(numbers[bad][0])}")
+    return numbers.astype(np.int64)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import zoo
@@ -84,3 +87,18 @@ def test_export(name, kind):
     np.testing.assert_allclose(result.values["output"].mean(0), expected, atol=0.05 * np.abs(expected).max())
     again = dsr.nir.from_nir(graph).forward(data)
     np.testing.assert_allclose(again, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_copies_while_a_backward_pass_is_awaited(name):
+    """They have the weights, and nothing of the pass; the network itself goes on."""
+    network, data = network_of(name, "if")
+    rates = network.forward(data, training=True)
+    copies = copy.deepcopy(network), pickle.loads(pickle.dumps(network))
+    network.backward(np.ones_like(rates))
+    for copied in copies:
+        np.testing.assert_array_equal(copied(data), network(data))
+        with pytest.raises(RuntimeError, match="expected a forward pass"):
+            copied.backward(np.ones_like(rates))
+        for _, layer in copied.body.walk():
+            assert getattr(layer, "_state", None) is None

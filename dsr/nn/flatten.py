@@ -21,12 +21,12 @@ class Flatten(Layer):
     """Images (C, H, W) to vectors (C H W,), in this order."""
 
     def __init__(self) -> None:
-        self._input: Signal | None = None
+        self._state: Signal | None = None
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Nothing moves where the image is one pixel; spikes of larger images are packed anew."""
         if run.training:
-            self._input = signal
+            self._state = signal
         features = (prod(signal.features),)
         if isinstance(signal, SpikeTrain):
             words = signal.words
@@ -48,7 +48,7 @@ class Flatten(Layer):
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """Back to images."""
-        signal, self._input = saved_state(self, self._input), None
+        signal, self._state = saved_state(self, self._state), None
         if not needs_gradient(signal):
             return None
         image = image_shape(signal.features)

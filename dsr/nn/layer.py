@@ -79,6 +79,11 @@ class Layer:
         layer.made_with = arguments, named
         return layer
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled, and copied, without `_state`, which a forward pass keeps for the backward pass."""
+        state = dict(vars(self))
+        return state | {"_state": None} if "_state" in state else state
+
     input_axes: str = ""
     """Axes of a batch that the layer takes, "NC", "NCL" or "NCHW"; "any" where it keeps them; "": it does not say."""
 

@@ -49,7 +49,7 @@ class MaxPool2d(Pooling):
         """Pool every step."""
         features, windows = self.output_features(signal.features), self.windows(signal.features)
         if run.training:
-            self._input = signal
+            self._state = signal
         if _stays_spikes(signal):
             run.note(self.path, "OR of spikes")
             return replace(signal, words=ops.or_pool(signal.words, *windows), features=features)
@@ -63,7 +63,7 @@ class MaxPool2d(Pooling):
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """To the largest."""
-        signal, self._input = saved_state(self, self._input), None
+        signal, self._state = saved_state(self, self._state), None
         if not needs_gradient(signal):
             return None
         windows = self.windows(signal.features)

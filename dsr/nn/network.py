@@ -81,6 +81,10 @@ class Network:
         # of a pass for `backward`: shape of the data, its current, and the output
         self._passed: tuple[tuple[int, ...], Current, Signal] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled, and copied, without what a forward pass keeps for `backward`, as its layers are."""
+        return {**vars(self), "_passed": None}
+
     def forward(
         self,
         data: ArrayLike,

@@ -40,7 +40,7 @@ class Pooling(Layer):
         self.padding = as_pair(name, "padding", padding, 0)
         if any(p > size // 2 for p, size in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(f"{name}: argument 'padding': expected 0 to kernel_size / 2, got {padding}")
-        self._input: Signal | None = None
+        self._state: Signal | None = None
 
     def windows(self, features: tuple[int, ...]) -> Windows:
         """Those over a signal of this shape."""
@@ -112,7 +112,7 @@ class AvgPool2d(Pooling):
         """Pool every step."""
         features, windows = self.output_features(signal.features), self.windows(signal.features)
         if run.training:
-            self._input = signal
+            self._state = signal
         term: Term
         if isinstance(signal, SpikeTrain):
             term = PooledSpikes(signal, *windows)
@@ -134,7 +134,7 @@ class AvgPool2d(Pooling):
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """Spread over the windows."""
-        signal, self._input = saved_state(self, self._input), None
+        signal, self._state = saved_state(self, self._state), None
         if not needs_gradient(signal):
             return None
         windows, (_, height, width) = self.windows(signal.features), image_shape(signal.features)

@@ -30,14 +30,14 @@ class Upsample(Layer):
 
     def __init__(self, factor: Pair) -> None:
         self.factor = as_pair("Upsample", "factor", factor)
-        self._input: Signal | None = None
+        self._state: Signal | None = None
 
     def forward(self, signal: Signal, run: Run) -> Signal:
         """Repeat the pixels of every step."""
         if len(signal.features) != 3:
             raise ValueError(f"Upsample {self.path}: expected images (C, H, W), got {signal.features}")
         if run.training:
-            self._input = signal
+            self._state = signal
         channels, height, width = signal.features
         features = (channels, height * self.factor[0], width * self.factor[1])
         trains = tuple(replace(t, words=self._repeated(t.words), features=features) for t in trains_of(signal))
@@ -59,7 +59,7 @@ class Upsample(Layer):
 
     def backward(self, gradient: SignalGradient) -> SignalGradient | None:
         """Sum over the repetitions."""
-        signal, self._input = saved_state(self, self._input), None
+        signal, self._state = saved_state(self, self._state), None
         if not needs_gradient(signal):
             return None
         channels, height, width = signal.features

@@ -102,6 +102,18 @@ def test_keys_that_came_later_have_their_defaults(old):
     assert_ends_as_then(folder, expected)
 
 
+def test_keys_that_are_gone_are_left_out_where_they_did_nothing(old):
+    folder, _ = old
+    arrays, metadata = checkpoint.load(folder / run_folder.CHECKPOINT)
+    metadata["recipe"] |= {"timesteps_drawn": [], "prefix_loss": False}
+    checkpoint.save(folder / run_folder.CHECKPOINT, arrays, metadata)
+    run_folder.load_run(folder)
+    metadata["recipe"]["prefix_loss"] = True
+    checkpoint.save(folder / run_folder.CHECKPOINT, arrays, metadata)
+    with pytest.raises(checkpoint.CheckpointError, match="unknown key 'prefix_loss'"):
+        run_folder.load_run(folder)
+
+
 def test_of_a_newer_dsr_the_message_says_so(old):
     """A key that this version does not know is an error, not left out: it would train another network."""
     folder, _ = old

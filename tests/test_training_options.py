@@ -1,4 +1,4 @@
-"""Options of training: T drawn for each batch, a loss on every prefix of the output, a teacher."""
+"""Options of training: statistics estimated anew, gradients of every step, a teacher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from dsr.__main__ import main
 from dsr.data import ArraySamples, Preparation
 from dsr.nn.losses import soft_cross_entropy
 from dsr.train import recipe
-from dsr.train.steps import compute_gradients
 
 DIGITS = data.load("digits", None, Preparation())
 
@@ -30,41 +29,7 @@ def trainer_of(*changes, samples=None, folder=None):
     return train.Trainer(recipe.load("digits", [*small, *changes]), samples or few(), folder, str)
 
 
-# ---- T drawn -------------------------------------------------------------------------------------------------------
-
-
-def test_timesteps_are_drawn_and_a_resumed_run_draws_the_same(tmp_path, monkeypatch):
-    seen, whole = [], trainer_of("timesteps_drawn=[1,2,4]", folder=tmp_path / "whole")
-    evaluate = dsr.Network.evaluate
-
-    def noted(network, images, run):
-        if run.training:
-            seen.append(network.timesteps)
-        return evaluate(network, images, run)
-
-    monkeypatch.setattr(dsr.Network, "evaluate", noted)
-    whole.fit()
-    assert set(seen) == {1, 2, 4, 5}  # 5: statistics for what is measured
-    assert whole.network.timesteps == 5
-    part = trainer_of("timesteps_drawn=[1,2,4]", folder=tmp_path / "part")
-    part.callbacks = [StopAt(7)]
-    with pytest.raises(KeyboardInterrupt):
-        part.fit()
-    part.save()
-    again = trainer_of("timesteps_drawn=[1,2,4]", folder=tmp_path / "part")
-    again.resume()
-    again.fit()
-    for name, array in whole.network.arrays():
-        np.testing.assert_array_equal(array, dict(again.network.arrays())[name], err_msg=name)
-
-
-class StopAt(train.Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, trainer, loss):
-        if trainer.position.step == self.step:
-            raise KeyboardInterrupt
+# ---- new statistics --------------------------------------------------------------------------------------------------
 
 
 def test_statistics_estimated_anew_are_means_over_batches(rng):
@@ -99,57 +64,7 @@ def test_new_statistics_of_another_number_of_steps(tmp_path, capsys):
         assert f"test accuracy {100 * reached:.2f} %" in capsys.readouterr().out
 
 
-def test_samples_with_time_have_their_own_steps():
-    samples = replace(few(), preprocessing=replace(DIGITS.preprocessing, kind="recordings"))
-    with pytest.raises(ValueError, match="recipe: key 'timesteps_drawn': expected samples that are the same at every"):
-        trainer_of("timesteps_drawn=[1,2]", samples=samples)
-
-
-@pytest.mark.parametrize("wrong", ["[0, 2]", "[1.5]", "3", "['a']", "[true]"])
-def test_wrong_timesteps_drawn(wrong):
-    message = r"recipe: key 'timesteps_drawn': expected a list of integers in \[1, 2\*\*31\), got"
-    with pytest.raises(ValueError, match=message):
-        recipe.load("digits", [f"timesteps_drawn={wrong}"])
-
-
-# ---- prefixes ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("last", ["current", "IF", "LIF"])
-def test_the_gradient_of_a_loss_on_prefixes(last, rng):
-    """A linear layer below a mean current: by hand. Below neurons: the sums that they read."""
-    network = dsr.Network(dsr.Sequential(dsr.IF(0.5), dsr.Linear(6, 3)), 4)
-    if last != "current":
-        neuron = dsr.IF(0.3) if last == "IF" else dsr.LIF(0.1, delta_t=0.3)
-        network = dsr.Network(dsr.Sequential(dsr.IF(0.5), dsr.Linear(6, 3), neuron), 4)
-    images, labels = rng.normal(1, 1, (5, 6)).astype(np.float32), np.arange(5) % 3
-    value, _ = compute_gradients(network, images, labels, prefixes=True)
-    found = network.body.layers["1"].weight.grad.copy()
-    rates = network.forward(images, training=True)
-    outputs, weights = network.output_steps()
-    np.testing.assert_allclose((weights * outputs).sum(axis=0) / weights.sum(), rates, rtol=1e-5)
-    total, gradient = 0.0, np.zeros_like(outputs)
-    for t in range(4):
-        share = weights[: t + 1] / weights[: t + 1].sum()
-        loss, grad = dsr.cross_entropy((share * outputs[: t + 1]).sum(axis=0), labels)
-        total += loss / 4
-        gradient[: t + 1] += share * grad / 4
-    assert value == pytest.approx(total, rel=1e-6)
-    network.backward(gradient)
-    np.testing.assert_allclose(found, network.body.layers["1"].weight.grad, rtol=1e-4, atol=1e-6)
-    assert np.abs(found).max() > 0
-    if last == "current":
-        spikes = 0.5 * (dsr.functional.if_forward(np.stack([images] * 4), 0.5) != 0)
-        expected = np.einsum("tbo,tbc->oc", gradient, spikes)
-        np.testing.assert_allclose(found[:, :, 0, 0], expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_run_has_a_loss_on_prefixes():
-    """Of one step it is that of the output; of five another one."""
-    for timesteps, same in ((1, True), (5, False)):
-        runs = [trainer_of(f"timesteps={timesteps}", "epochs=1", *more) for more in ([], ["prefix_loss=true"])]
-        plain, prefixes = (run.fit()["loss"] for run in runs)
-        assert (prefixes == pytest.approx(plain, rel=1e-4)) == same
+# ---- gradients of every step ---------------------------------------------------------------------------------------
 
 
 def test_gradients_of_every_step_are_those_of_rates_where_they_say_the_same(rng):
@@ -222,10 +137,3 @@ def test_new_statistics_leave_nothing_else_changed():
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var"}
     with pytest.raises(RuntimeError, match=r"Network.backward: expected a forward pass"):
         network.backward(np.ones((6, 5), np.float32))
-
-
-def test_a_prefix_of_no_weight_is_refused():
-    network = dsr.Network(dsr.Sequential(dsr.Linear(4, 3), dsr.LIF(1.0, tau=1.0, delta_t=1.0)), timesteps=120)
-    data, labels = np.ones((2, 4), np.float32), np.zeros(2, np.int64)
-    with pytest.raises(ValueError, match=r"the first of 120 steps has a weight of 0"):
-        train.compute_gradients(network, data, labels, dsr.cross_entropy, prefixes=True)

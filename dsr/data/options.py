@@ -24,7 +24,6 @@ from dsr.ops.arguments import LARGEST, SMALLEST, shown
 
 Owner = TypeVar("Owner", bound=type)
 
-_INTEGERS: Any = tuple[int, ...]
 _INTEGERS_BY_NUMBER: Any = dict[int, int]
 _KINDS: dict[type, str] = {
     int: "an integer",
@@ -32,7 +31,6 @@ _KINDS: dict[type, str] = {
     bool: "true or false",
     str: "a string",
     tuple: "a list of finite numbers",
-    _INTEGERS: "a list of integers",
     dict: "a table of values by name",
     _INTEGERS_BY_NUMBER: "a table of integers by number",
 }
@@ -88,7 +86,7 @@ class Option:
     name : str
         Of the field.
     kind : type
-        int, float, bool or str, tuple (of float), ``tuple[int, ...]``, dict or ``dict[int, int]``.
+        int, float, bool or str, tuple (of float), dict or ``dict[int, int]``.
     choices : tuple of str
         All values, where they are few; else empty.
     range : Range or None
@@ -171,12 +169,6 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(map(_number, value))
 
 
-def _integers(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple):
-        raise TypeError
-    return tuple(map(_integer, value))
-
-
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value) or None in value.values():
         raise TypeError
@@ -199,7 +191,6 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     bool: _flag,
     str: _text,
     tuple: _numbers,
-    _INTEGERS: _integers,
     dict: _table,
     _INTEGERS_BY_NUMBER: _integers_by_number,
 }
@@ -230,7 +221,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     needs = [item for item in about if isinstance(item, With)]
     return Option(
         name,
-        str if choices else kind if kind in (_INTEGERS, _INTEGERS_BY_NUMBER) else get_origin(kind) or kind,
+        str if choices else kind if kind == _INTEGERS_BY_NUMBER else get_origin(kind) or kind,
         choices,
         ranges[0] if ranges else None,
         needs[0] if needs else None,

@@ -123,7 +123,6 @@ def step_memory(
     has_time: bool = False,
     accumulate: int = 1,
     average: bool = False,
-    timesteps: int | None = None,
     teacher: Network | None = None,
 ) -> StepMemory:
     """Predict the memory of a training step.
@@ -144,8 +143,6 @@ def step_memory(
         In how many parts the batch is computed.
     average : bool
         Whether a mean of the weights is kept, too.
-    timesteps : int, optional
-        T of the step; by default that of the network.
     teacher : Network, optional
         Whose outputs on the same samples are in the loss; it is not changed.
 
@@ -162,7 +159,6 @@ def step_memory(
         twin, its, teacher = copy.deepcopy((network, optimizer, teacher))
     except (TypeError, copy.Error) as error:
         raise TypeError(f"memory of a training step: not known, since the network cannot be copied ({error})") from None
-    twin.timesteps = network.timesteps if timesteps is None else as_count("step_memory", "timesteps", timesteps)
     weights = sum(array.nbytes for _, array in twin.arrays())
     taught = sum(array.nbytes for _, array in teacher.arrays()) if teacher is not None else 0
     gradients = sum(parameter.value.nbytes for parameter in its.parameters.values())
@@ -285,7 +281,6 @@ def of_recipe(
         has_time=has_time,
         accumulate=recipe.accumulate,
         average=recipe.ema_decay > 0,
-        timesteps=max(network.timesteps, *map(int, recipe.timesteps_drawn), 1),
         teacher=teacher,
     )
 

@@ -70,7 +70,6 @@ _MOMENTUM = With("optimizer", kinds_with("momentum", OPTIMIZERS))
 _NESTEROV = With("optimizer", kinds_with("nesterov", OPTIMIZERS))
 _WEIGHT_BITS = Range("0 or an integer from 2 to 8", lambda value: value == 0 or 2 <= value <= 8)
 _LEVELS = Range("an integer in [1, 255]", lambda value: 1 <= value <= MOST_LEVELS)
-_STEPS = Range("a list of integers in [1, 2**31)", lambda values: all(1 <= value < 2**31 for value in values))
 _SIDES = Range(
     "a table of sides in pixels by epochs done, such as {0 = 96, 4 = 128}",
     lambda values: all(0 <= epoch < 2**31 and 1 <= side < 2**31 for epoch, side in values.items()),
@@ -101,7 +100,6 @@ class Recipe(SampleOptions):
     ] = "steps"
     neuron: Annotated[str, Choices(tuple(NEURONS)), "The neurons; relu: the ordinary twin, with timesteps 1."] = "if"
     timesteps: Annotated[int, COUNT, "T; of event recordings also the number of frames."] = 5
-    timesteps_drawn: Annotated[tuple[int, ...], _STEPS, "T of each training batch is one of these, by chance."] = ()
     v_threshold: Annotated[float, POSITIVE, _SPIKING, "Initial threshold of the neurons."] = 6.0
     alpha: Annotated[float, _ALPHA, _SPIKING, "Share of the threshold at which a neuron fires."] = 0.5
     levels: Annotated[int, _LEVELS, _SPIKING, "Spikes that a neuron emits at a step at most: graded spikes."] = 1
@@ -134,7 +132,6 @@ class Recipe(SampleOptions):
     augment_options: Annotated[dict[str, Any], With("augment"), "Passed on to it."] = field(default_factory=dict)
     callbacks: Annotated[str, "A reference: what is called after steps and epochs."] = ""
     callbacks_options: Annotated[dict[str, Any], With("callbacks"), "Passed on to it."] = field(default_factory=dict)
-    prefix_loss: Annotated[bool, "The mean of the loss over the outputs of the first 1, 2, ..., T steps."] = False
     teacher: Annotated[str, "A run folder or file of `dsr.load`: its outputs are learnt, too."] = ""
     teacher_share: Annotated[float, PORTION, With("teacher"), "Share of that in the loss."] = 0.5
     label_smoothing: Annotated[
@@ -166,10 +163,6 @@ class Recipe(SampleOptions):
             object.__setattr__(self, name, absolute(getattr(self, name)))
         if self.teacher:
             object.__setattr__(self, "teacher", str(Path(self.teacher).absolute()))
-        if self.neuron == "relu" and set(self.timesteps_drawn) - {1}:
-            raise ValueError(
-                f"recipe: key 'timesteps_drawn': expected none with neuron = \"relu\", got {self.timesteps_drawn}"
-            )
         if self.neuron == "relu" and self.timesteps != 1:
             raise ValueError(f"recipe: key 'timesteps': expected 1 with neuron = \"relu\", got {self.timesteps}")
         if self.norm_variance == "sampled" and self.norm_gradient == "exact":
@@ -293,8 +286,16 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
+_GONE: dict[str, Any] = {"timesteps_drawn": [], "prefix_loss": False}
+"""Keys of earlier versions, with the values that did nothing."""
+
+
 def of_checkpoint(values: Mapping[str, Any]) -> Recipe:
-    """`from_dict` of what a checkpoint holds; keys of later versions have their defaults, or what was done before."""
+    """`from_dict` of what a checkpoint holds; keys of later versions have their defaults, or what was done before.
+
+    Keys that are gone are left out where they did nothing.
+    """
+    values = {key: value for key, value in values.items() if key not in _GONE or value != _GONE[key]}
     if values.get("data") == "folder" and values.get("image_size"):
         values = {"same_size": "scale", "jpeg_draft": False, **values}
     return from_dict(values)

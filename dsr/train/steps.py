@@ -33,7 +33,6 @@ def compute_gradients(
     loss: Loss = cross_entropy,
     metric: Metric = ACCURACY,
     share: float = 1.0,
-    prefixes: bool = False,
 ) -> tuple[float, float]:
     """Forward and backward pass of one batch.
 
@@ -51,9 +50,6 @@ def compute_gradients(
         What is measured of the outputs.
     share : float
         Factor of the gradients: the share of these samples in a batch of several ranks.
-    prefixes : bool
-        Whether the loss is the mean of those of the outputs of the first 1, 2, ..., T steps. The layers below the last
-        neurons, which see sums over time, are no slower for it.
 
     Returns
     -------
@@ -69,20 +65,7 @@ def compute_gradients(
         The loss is not finite; the message names the first layer whose output is not.
     """
     rates = network.forward(images, training=True)
-    if prefixes:
-        outputs, weights = network.output_steps()
-        if not weights.ravel()[0] >= np.finfo(np.float32).tiny:
-            raise ValueError(
-                f"compute_gradients: argument 'prefixes': the first of {len(weights)} steps has a weight of 0 in the "
-                "output of these neurons, which leak too much for a loss on every prefix"
-            )
-        sums = np.cumsum(outputs * weights, axis=0) / np.cumsum(weights, axis=0)
-        values, grads = zip(*(_checked_loss(loss, prefix, targets) for prefix in sums), strict=True)
-        value = float(np.mean(values))
-        shares = np.stack(grads) / (len(grads) * np.cumsum(weights, axis=0))
-        grad = np.cumsum(shares[::-1], axis=0)[::-1] * weights  # a step is part of its own and all later prefixes
-    else:
-        value, grad = _checked_loss(loss, rates, targets)
+    value, grad = _checked_loss(loss, rates, targets)
     if not np.isfinite(value):
         raise FloatingPointError(f"the loss is {value}; {first_not_finite(network, images)}")
     network.backward(grad if share == 1 else np.float32(share) * grad)

@@ -48,7 +48,6 @@ from dsr.train.parts import Parts
 from dsr.train.position import Position
 from dsr.train.recipe import Recipe
 from dsr.train.resuming import metrics_until, require_same
-from dsr.train.statistics import estimate_statistics, sample_batches
 from dsr.train.steps import changed_by_passes, compute_gradients, measure_all
 from dsr.train.teacher import Teacher
 from dsr.train.training_batches import TrainingBatches
@@ -169,10 +168,6 @@ class Trainer:
         self.teacher = Teacher.of(self.recipe, samples)
         networks = [self.network] if self.teacher is None else [self.network, self.teacher.network]
         image_sizes.require_fit(self.recipe, networks, self.training, samples.features)
-        if self.recipe.timesteps_drawn and samples.preprocessing is not None and samples.preprocessing.has_time:
-            raise ValueError(
-                "recipe: key 'timesteps_drawn': expected samples that are the same at every step, got some with time"
-            )
         self.average = WeightAverage(self.network, deepcopy(self.network), decay) if decay else None
         self.position = Position()
         self._parts = Parts(self.network)
@@ -455,15 +450,12 @@ class Trainer:
         done = False
         seconds, losses, samples = 0.0, 0.0, 0
         try:
-            self.network.timesteps = self._drawn_timesteps()
             for number, (part, (images, labels)) in enumerate(parts):
                 started = time.perf_counter()
                 self._parts.begin(number)
                 share = len(part) / batch_size
                 taught = self.loss if self.teacher is None else self.teacher.loss(self.loss, images)
-                loss, measured = compute_gradients(
-                    self.network, images, labels, taught, self.metric, share, recipe.prefix_loss
-                )
+                loss, measured = compute_gradients(self.network, images, labels, taught, self.metric, share)
                 self._parts.add(parameters, share, (loss * len(part), measured, self._interrupts.waiting))
                 losses, samples = losses + loss * len(part), samples + len(part)
                 seconds += time.perf_counter() - started
@@ -493,17 +485,8 @@ class Trainer:
             if isinstance(error, FloatingPointError):
                 raise FloatingPointError(f"epoch {position.epoch + 1}, step {position.step}: {error}") from None
             raise
-        finally:
-            self.network.timesteps = recipe.timesteps
         self._stop_together(gathered[:, 2])
         return losses / samples
-
-    def _drawn_timesteps(self) -> int:
-        """T of the step to come; it follows from the seed and the number of the step."""
-        drawn = self.recipe.timesteps_drawn
-        if not drawn:
-            return self.recipe.timesteps
-        return drawn[np.random.default_rng([self.recipe.seed, 5, self.position.step]).integers(len(drawn))]
 
     def _learning_rate(self, batch: int, step: int, steps_per_epoch: int) -> float:
         """The learning rate after so many batches of the epoch, and so many steps of the run."""
@@ -521,8 +504,6 @@ class Trainer:
     def _measure(self) -> dict[str, Any]:
         position, network = self.position, self.measured
         first = np.arange(min(len(self.held_out), self.recipe.part_size))
-        if self.recipe.timesteps_drawn:  # its running statistics are of steps of all these T
-            estimate_statistics(network, sample_batches(self.training, self.recipe.part_size, self.recipe.seed))
         self.group.require_equal("weights", [array for _, array in self.network.arrays() if array.dtype == np.float32])
         more = beside(self.metric, len(self.data.classes))
         reached, *others = measure_all(

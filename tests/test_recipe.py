@@ -38,6 +38,7 @@ def test_changes_are_toml_values():
     ("change", "words"),
     [
         ("epoch=3", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("workers=0", "unknown key 'workers'; 'dsr recipe' lists all keys"),
         ("epochs=many", r"key 'epochs': expected an integer in \[1, 2\*\*31\), got 'many'"),
         ("epochs=1e3", r"key 'epochs': expected an integer in .*, got 1000\.0"),
         ("epochs=true", "key 'epochs': expected an integer in .*, got True"),

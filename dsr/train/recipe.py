@@ -279,7 +279,8 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     known = options(Recipe)
     for key in values:
         if key not in known:
-            raise ValueError(f"recipe: unknown key {shown(key)}{_nearest(key, list(known))}")
+            hint = _nearest(key, list(known)) or "; 'dsr recipe' lists all keys"
+            raise ValueError(f"recipe: unknown key {shown(key)}{hint}")
     for key, option in known.items():
         if option.default is MISSING and key not in values:
             raise ValueError(f"recipe: key '{key}' is missing")

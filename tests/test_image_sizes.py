@@ -133,8 +133,8 @@ def test_what_has_no_other_size_is_refused(coloured, capsys, tmp_path):
             recipe.from_dict({**SMALL, "image_sizes": wrong})
     with pytest.raises(ValueError, match=r"got \{0 = 0, a = 'b'\}"):
         recipe.from_dict({**SMALL, "image_sizes": {0: 0, "a": "b"}})
-    late = recipe.load("imagenette", ["epochs=4"])
-    assert recipe.without_effect(late) == ["image_sizes from epoch 4 on has no effect with epochs = 4"]
+    late = recipe.load("imagenette", ["epochs=2"])
+    assert recipe.without_effect(late) == ["image_sizes from epoch 2 on has no effect with epochs = 2"]
     words = ["train", "imagenette", "--data", str(coloured), "--set", "image_sizes={0 = 64, 1 = none}"]
     assert main(words) == 1 and "'image_sizes': expected a table of sides" in capsys.readouterr().err
 
@@ -178,7 +178,7 @@ def test_the_recipes_start_and_learn(coloured, tmp_path):
 
     for name in ("imagenette", "imagenette-relu"):
         assert run(name).fit()["test_accuracy"] > 0.9
-    spiking = run("imagenette-hybrid", "start_quantile=0.9", "epochs=3")  # plain colours: nearly all activations are 0
+    spiking = run("imagenette-hybrid", "start_quantile=0.9", "epochs=6")  # plain colours: nearly all activations are 0
     spiking.start_from(tmp_path / "imagenette-relu")
     thresholds = [neuron.mean_threshold() for _, neuron in spiking.network.neurons()]
     assert len(set(thresholds)) == len(thresholds)  # by the activations of each layer

@@ -10,6 +10,7 @@ from checks import normal
 
 import dsr
 from dsr import functional, inspect
+from dsr.__main__ import main
 from dsr.inspect import energy, measurement, plots
 from dsr.inspect.energy import Cost, OperationCounter
 from dsr.inspect.report import Report
@@ -471,7 +472,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="argument 'batch_size': expected an integer >= 1, got 0"):
         inspect.measure(network, images, batch_size=0)
     with pytest.raises(ValueError, match="argument 'network': expected one with spiking layers, got none"):
-        inspect.measure(network_of(dsr.Linear(3, 2)), images)
+        inspect.error_curves(network_of(dsr.Linear(3, 2)), images)
     with pytest.raises(ValueError, match="argument 'timesteps': expected integers >= 1, got 0"):
         inspect.error_curves(network, images, timesteps=(5, 0))
     with pytest.raises(ValueError, match=r"argument 'alphas': expected numbers in .*, got 1\.5"):
@@ -528,6 +529,24 @@ def test_pictures(report, tmp_path):
     paths += plots.pictures(few, tmp_path / "few")  # no error at all on a logarithmic axis, no accuracy
     assert len(paths) == 8
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in paths)
+
+
+def test_a_relu_network_has_operations_and_no_firing_rates(tmp_path, capsys):
+    """The twin that a spiking network is compared with: the same multiply-adds on both sides of the table."""
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    small = ["--set", "width=4", "--set", "epochs=1", "--set", "neuron=relu", "--set", "timesteps=1"]
+    assert main(["train", "digits", *small, "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["inspect", run, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "firing rate" not in text
+    total = next(line.split() for line in text.splitlines() if line.startswith("all "))
+    assert total[1] == "0" and total[2] == total[4] != "0"
+    found = json.loads((out / "report.json").read_text())
+    assert found["layers"] == found["curves"] == []
+    assert not (out / "firing.png").exists()
+    assert main(["inspect", run, "--timesteps", "4"]) == 1
+    assert "error_curves: argument 'network': expected one with spiking layers, got none" in capsys.readouterr().err
 
 
 def test_pictures_without_matplotlib(report, tmp_path, monkeypatch):

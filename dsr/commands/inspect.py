@@ -46,8 +46,11 @@ def run(options: Namespace) -> int:
     chosen = np.arange(number) * len(samples) // number  # all classes, also where a test set is in their order
     images = samples.batch(chosen)
     labels = samples.labels[chosen] if samples.task == "classification" else None
-    curves = inspect.error_curves(network, images, labels, timesteps=options.timesteps, alphas=options.alpha or [None])
-    report = replace(inspect.measure(network, images, labels), curves=curves)
+    report = inspect.measure(network, images, labels)
+    if report.layers or options.timesteps or options.alpha:  # a ReLU network has no such errors
+        alphas = options.alpha or [None]
+        curves = inspect.error_curves(network, images, labels, timesteps=options.timesteps, alphas=alphas)
+        report = replace(report, curves=curves)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())
     if options.best and labels is not None and run_folder.optimistic(metadata):
         print(run_folder.OPTIMISTIC, file=sys.stderr)  # which is no part of the JSON

@@ -40,7 +40,7 @@ def measure(
     Parameters
     ----------
     network : Network
-        With spiking layers; it is not changed.
+        It is not changed. Of one without spiking layers, such as a ReLU twin, operations and accuracy are reported.
     images : array_like, shape (N, C, H, W), (N, F), (T, N, C, H, W) or (T, N, F)
         Samples, as for `Network.forward`; a memory map is read batch by batch.
     labels : array_like of int, shape (N,), optional
@@ -53,10 +53,10 @@ def measure(
     Raises
     ------
     TypeError, ValueError
-        There are no samples, they do not fit the network or the labels, or the network has no spiking layers.
+        There are no samples, or they do not fit the network or the labels.
     """
     data = _Data("measure", network, images, labels, batch_size)
-    tallies = _tallies("measure", network, network.timesteps)
+    tallies = _tallies(network, network.timesteps)
     counter = OperationCounter()
     correct = data.run(_watched(network, tallies, counter.see))
     return Report(
@@ -103,9 +103,11 @@ def error_curves(
     Raises
     ------
     TypeError, ValueError
-        As `measure`; or T or alpha are out of range.
+        As `measure`; or T or alpha are out of range, or the network has no spiking layers.
     """
     data = _Data("error_curves", network, images, labels, batch_size)
+    if not any(network.neurons()):
+        raise ValueError("error_curves: argument 'network': expected one with spiking layers, got none")
     own = network.timesteps
     chosen = {1, 2, 5, 10, 20, own} if timesteps is None else set(timesteps)
     if data.axis == 1:
@@ -124,7 +126,7 @@ def error_curves(
     points = []
     for alpha in alphas:
         for t in sorted(chosen):
-            tallies = _tallies("error_curves", network, t)
+            tallies = _tallies(network, t)
             other = _watched(network, tallies)
             other.timesteps = t
             for _, neuron in other.neurons():
@@ -171,11 +173,8 @@ class _Data:
             yield slice(start, start + size)
 
 
-def _tallies(function: str, network: Network, timesteps: int) -> dict[str, Tally]:
-    tallies = {path: Tally(neuron, timesteps) for path, neuron in network.neurons()}
-    if not tallies:
-        raise ValueError(f"{function}: argument 'network': expected one with spiking layers, got none")
-    return tallies
+def _tallies(network: Network, timesteps: int) -> dict[str, Tally]:
+    return {path: Tally(neuron, timesteps) for path, neuron in network.neurons()}
 
 
 def _watched(network: Network, tallies: dict[str, Tally], *others: See) -> Network:

@@ -23,16 +23,16 @@ def pictures(report: Report, folder: str | Path) -> list[Path]:
     Returns
     -------
     list of Path
-        ``firing.png`` and ``energy.png``; and ``errors.png``, if the report has curves.
+        ``firing.png``, if there are spiking layers, ``energy.png``, and ``errors.png``, if the report has curves.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "firing.png", folder / "energy.png"]
-    firing(report, paths[0])
-    energy(report, paths[1])
-    if report.curves:
-        paths.append(folder / "errors.png")
-        errors(report, paths[-1])
+    drawn = {"firing": firing if report.layers else None, "energy": energy, "errors": errors if report.curves else None}
+    paths = []
+    for name, draw in drawn.items():
+        if draw is not None:
+            paths.append(folder / f"{name}.png")
+            draw(report, paths[-1])
     return paths
 
 

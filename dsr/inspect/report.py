@@ -142,7 +142,9 @@ class Report:
     def text(self) -> str:
         """Tables, and what their columns mean."""
         accuracy = "" if self.accuracy is None else f", accuracy {100 * self.accuracy:.2f} %"
-        parts = [f"{self.samples:,} samples, T = {self.timesteps}{accuracy}", layer_table(self.layers)]
+        parts = [f"{self.samples:,} samples, T = {self.timesteps}{accuracy}"]
+        if self.layers:
+            parts.append(layer_table(self.layers))
         parts.append(operation_table(self.operations, self.cost))
         if self.curves:
             parts.append(curve_table(self.curves))

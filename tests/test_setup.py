@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,16 +70,16 @@ def test_values_that_mean_nothing_are_refused(setup, monkeypatch):
         setup.openmp_flags("linux")
 
 
-def test_files_of_an_earlier_version_are_not_installed(tmp_path):
+def test_files_of_an_earlier_version_are_not_installed(setup, tmp_path, monkeypatch):
     """Of a copy that was built before; `dsr` looks into all modules of a room, so an old one would be imported."""
-    pytest.importorskip("setuptools")
+    dist = pytest.importorskip("setuptools.dist")
     old, compiled = tmp_path / "dsr" / "nn" / "layers.py", tmp_path / "dsr" / "_core.abi3.so"
     old.parent.mkdir(parents=True)
     old.touch()
     compiled.touch()
-    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
-    subprocess.run(build, cwd=SETUP.parent, check=True, capture_output=True)
-    assert not old.exists()
+    command, ran = setup.BuildPython(dist.Distribution()), []
+    command.build_lib = str(tmp_path)
+    monkeypatch.setattr(setup.build_py, "run", lambda self: ran.append(old.exists()))
+    command.run()
+    assert ran == [False]  # gone before the files of this version are copied
     assert compiled.exists()
-    assert (tmp_path / "dsr" / "nn" / "layer.py").exists()
-    assert (tmp_path / "dsr" / "recipes" / "digits.toml").exists()

@@ -289,16 +289,13 @@ class IntegerStream:
         if self.batch == 1 and array.shape[axes:] == self.model.features:
             array = np.expand_dims(array, axes)
         expected = (self.batch, *self.model.features)
-        if array.ndim != axes + len(expected) or array.shape[axes:] != expected or 0 in array.shape[:axes]:
+        if array.shape[axes:] != expected or 0 in array.shape[:axes]:
             wanted = f"shape ({', '.join(map(str, (*time, *expected)))})" + (" with S >= 1" if time else "")
             raise ValueError(f"{function}: argument '{name}': expected {wanted}, got {array.shape}")
         require_finite(function, name, array)
-        self._owner.enter(function)
-        try:
+        with self._owner.call(function):
             self.advance(array, len(array) if time else 1, held=not time)
             return self.rates()
-        finally:
-            self._owner.lock.release()
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:
         """Do steps, as ``Stream.advance`` of float networks."""
@@ -341,14 +338,11 @@ class IntegerStream:
             Another thread uses the stream.
         """
         numbers = numbers_of("IntegerStream.reset", samples, self.batch)
-        self._owner.enter("IntegerStream.reset")
-        try:
+        with self._owner.call("IntegerStream.reset"):
             for potentials in self._potentials.values():
                 potentials[:, :, :, numbers] = 0
             self._sums.total[..., numbers] = 0
             self._sums.count[numbers] = 0
-        finally:
-            self._owner.lock.release()
 
     def restart(self) -> None:
         """Begin anew with all samples."""

@@ -327,8 +327,7 @@ class Stream:
         return self._step("Stream.steps", _finite("Stream.steps", "frames", array), len(array), held=False)
 
     def _step(self, function: str, array: NDArray[Any], steps: int, held: bool) -> Values:
-        self._owner.enter(function)
-        try:
+        with self._owner.call(function):
             times = self._so_far.times
             latest = int(times.max())
             if latest + steps > self.session.timesteps:
@@ -338,8 +337,6 @@ class Stream:
                 )
             self.advance(array, steps, held)
             return self.rates()
-        finally:
-            self._owner.lock.release()
 
     def reset(self, samples: Any = None) -> None:
         """Begin anew with these samples, by their numbers in the batch; by default with all.
@@ -352,11 +349,8 @@ class Stream:
             Another thread uses the stream.
         """
         numbers = numbers_of("Stream.reset", samples, self.batch)
-        self._owner.enter("Stream.reset")
-        try:
+        with self._owner.call("Stream.reset"):
             self._forget(numbers)
-        finally:
-            self._owner.lock.release()
 
     def restart(self) -> None:
         """Begin anew with all samples."""

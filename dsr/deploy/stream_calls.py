@@ -12,17 +12,25 @@ from dsr.ops.arguments import as_array
 
 
 class OneThread:
-    """A stream's owner: while a thread is in one of its calls, another one is refused instead of mixed in."""
+    """A stream's owner: ``with owner.call(function):`` refuses a thread while another one is in such a call."""
 
     def __init__(self, start: str) -> None:
         self.lock, self._start = Lock(), start
 
-    def enter(self, function: str) -> None:
-        """Begin a call, which `lock.release` ends; RuntimeError if another thread is in one."""
+    def call(self, function: str) -> OneThread:
+        """Begin a call, which the end of the block ends; RuntimeError if another thread is in one."""
         if not self.lock.acquire(blocking=False):
             raise RuntimeError(
                 f"{function}: another thread is using this stream; start one for each thread, with {self._start}"
             )
+        return self
+
+    def __enter__(self) -> None:
+        """The lock is held already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next call begin."""
+        self.lock.release()
 
 
 def numbers_of(function: str, samples: Any, batch: int) -> NDArray[np.int64]:

@@ -27,13 +27,13 @@ def pictures(report: Report, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {"firing": firing if report.layers else None, "energy": energy, "errors": errors if report.curves else None}
-    paths = []
-    for name, draw in drawn.items():
-        if draw is not None:
-            paths.append(folder / f"{name}.png")
-            draw(report, paths[-1])
-    return paths
+    drawn = {folder / "firing.png": firing} if report.layers else {}
+    drawn[folder / "energy.png"] = energy
+    if report.curves:
+        drawn[folder / "errors.png"] = errors
+    for path, draw in drawn.items():
+        draw(report, path)
+    return list(drawn)
 
 
 def firing(report: Report, path: str | Path) -> None:

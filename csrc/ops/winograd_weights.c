@@ -22,7 +22,6 @@ typedef struct {
     size_t groups, pieces, columns; /* groups in all, pieces, and columns of a piece */
     size_t out_blocks, in_blocks;   /* of DSR_ROW channels */
     size_t length;                  /* of the sums of a block in a piece */
-    size_t outputs;                 /* gradients in all */
 } weights_plan;
 
 static size_t larger(size_t a, size_t b) {
@@ -50,7 +49,6 @@ static weights_plan make_weights_plan(const float *gradient, const float *input,
     p.out_blocks = dsr_blocks(conv->out_channels, DSR_ROW);
     p.in_blocks = dsr_blocks(conv->in_channels, DSR_ROW);
     p.length = PLACES * place_length(p.columns);
-    p.outputs = conv->out_channels * conv->y.out * conv->x.out * conv->lanes;
     return p;
 }
 
@@ -179,7 +177,7 @@ dsr_status dsr_winograd_weights(const float *grad_output, const float *input, fl
                                                     PLACES * place_length(DSR_ROW) * sizeof(float))};
     dsr_status status = shared.gradient && shared.input && shared.products ? DSR_OK : DSR_NO_MEMORY;
     if (status == DSR_OK) {
-#pragma omp parallel num_threads(dsr_threads_for(p.outputs))
+#pragma omp parallel num_threads(dsr_threads_for(conv.out_channels *conv.y.out *conv.x.out *conv.lanes))
         {
             thread_memory own = {.rows = dsr_scratch(PLACES * p.cut.lanes * DSR_ROW, sizeof(float)),
                                  .zeros = dsr_scratch(p.cut.lanes * DSR_ROW, sizeof(float)),

@@ -323,6 +323,16 @@ def test_bad_frames(session):
             stream.reset(samples)
 
 
+def test_a_single_sample_needs_no_axis(session):
+    frames = np.random.default_rng(3).normal(size=(2, 1, 8, 8))
+    one, other, at_once = session.start(), session.start(), session.start(1)
+    for frame in frames:
+        np.testing.assert_array_equal(one.step(frame), other.step(frame[np.newaxis]))
+    np.testing.assert_array_equal(at_once.steps(frames), one.rates())
+    with pytest.raises(ValueError, match=r"Stream.step: argument 'frame': expected shape \(2, 1, 8, 8\), got"):
+        session.start(2).step(frames[0])
+
+
 def test_bad_compilations():
     network, data = case("digits", "if")
     with pytest.raises(TypeError, match=r"compile: argument 'model': expected a Network or a Model, got str"):

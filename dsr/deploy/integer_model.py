@@ -24,7 +24,7 @@ from dsr.deploy.integer_plan import IntegerPlan, Sums
 from dsr.deploy.lowering import lower
 from dsr.deploy.outputs import predictions, probabilities, require_probabilities
 from dsr.deploy.quantization import quantize_program
-from dsr.deploy.stream_calls import OneThread, numbers_of
+from dsr.deploy.stream_calls import OneThread, frames_of, numbers_of
 from dsr.files.checkpoint import CheckpointError
 from dsr.nn.network import Network
 from dsr.nn.spikes import image_shape
@@ -275,26 +275,20 @@ class IntegerStream:
         RuntimeError
             Another thread uses the stream.
         """
-        return self._step("IntegerStream.step", "frame", frame, ())
+        return self._step("IntegerStream.step", frame, several=False)
 
     def steps(self, frames: ArrayLike) -> Values:
         """Several steps at once, ``(S, B, *features)``, with the same bits as one by one; the rates behind the last.
 
         Errors are those of `step`.
         """
-        return self._step("IntegerStream.steps", "frames", frames, ("S",))
+        return self._step("IntegerStream.steps", frames, several=True)
 
-    def _step(self, function: str, name: str, frames: ArrayLike, time: tuple[str, ...]) -> Values:
-        array, axes = as_array(function, name, frames), len(time)
-        if self.batch == 1 and array.shape[axes:] == self.model.features:
-            array = np.expand_dims(array, axes)
-        expected = (self.batch, *self.model.features)
-        if array.shape[axes:] != expected or 0 in array.shape[:axes]:
-            wanted = f"shape ({', '.join(map(str, (*time, *expected)))})" + (" with S >= 1" if time else "")
-            raise ValueError(f"{function}: argument '{name}': expected {wanted}, got {array.shape}")
-        require_finite(function, name, array)
+    def _step(self, function: str, frames: ArrayLike, several: bool) -> Values:
+        array = frames_of(function, frames, self.batch, self.model.features, several)
+        require_finite(function, "frames" if several else "frame", array)
         with self._owner.call(function):
-            self.advance(array, len(array) if time else 1, held=not time)
+            self.advance(array, len(array) if several else 1, held=not several)
             return self.rates()
 
     def advance(self, array: NDArray[Any], steps: int, held: bool, changed: bool = True) -> None:

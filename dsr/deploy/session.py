@@ -23,7 +23,7 @@ from dsr.deploy.plan import Compiled, Plan, Potentials
 from dsr.deploy.program import Program
 from dsr.deploy.slots import Head, Slots
 from dsr.deploy.so_far import OutputSoFar
-from dsr.deploy.stream_calls import OneThread, numbers_of
+from dsr.deploy.stream_calls import OneThread, frames_of, numbers_of
 from dsr.deploy.whole_run import WholeRun
 from dsr.nn.network import Network
 from dsr.ops import Values
@@ -291,7 +291,7 @@ class Stream:
         Parameters
         ----------
         frame : array_like, shape ``(B, *features)``
-            What the network gets at this step.
+            What the network gets at this step; of a single sample also ``(*features)``.
 
         Returns
         -------
@@ -305,28 +305,18 @@ class Stream:
         RuntimeError
             A sample has seen all T steps, or another thread uses the stream.
         """
-        features = self.session.program.features
-        array = as_array("Stream.step", "frame", frame)
-        if array.shape != (self.batch, *features):
-            wanted = ", ".join(map(str, (self.batch, *features)))
-            raise ValueError(f"Stream.step: argument 'frame': expected shape ({wanted}), got {array.shape}")
-        return self._step("Stream.step", _finite("Stream.step", "frame", array), 1, held=True)
+        return self._step("Stream.step", frame, several=False)
 
     def steps(self, frames: ArrayLike) -> Values:
         """Several steps at once, ``(S, B, *features)``, with the same bits as one by one; the rates behind the last.
 
         Errors are those of `step`.
         """
-        features = self.session.program.features
-        array = as_array("Stream.steps", "frames", frames)
-        if array.ndim != len(features) + 2 or array.shape[1:] != (self.batch, *features) or len(array) == 0:
-            wanted = ", ".join(map(str, (self.batch, *features)))
-            raise ValueError(
-                f"Stream.steps: argument 'frames': expected shape (S, {wanted}) with S >= 1, got {array.shape}"
-            )
-        return self._step("Stream.steps", _finite("Stream.steps", "frames", array), len(array), held=False)
+        return self._step("Stream.steps", frames, several=True)
 
-    def _step(self, function: str, array: NDArray[Any], steps: int, held: bool) -> Values:
+    def _step(self, function: str, frames: ArrayLike, several: bool) -> Values:
+        given = frames_of(function, frames, self.batch, self.session.program.features, several)
+        array, steps = _finite(function, "frames" if several else "frame", given), len(given) if several else 1
         with self._owner.call(function):
             times = self._so_far.times
             latest = int(times.max())
@@ -335,7 +325,7 @@ class Stream:
                     f"{function}: expected at most T = {self.session.timesteps} steps, and sample "
                     f"{int(times.argmax())} has seen {latest} of them; reset it, or compile with more timesteps"
                 )
-            self.advance(array, steps, held)
+            self.advance(array, steps, held=not several)
             return self.rates()
 
     def reset(self, samples: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""What the streams of float and of integer networks share: one thread at a time, and samples by their numbers."""
+"""What the streams of float and of integer networks share: one thread at a time, frames, and samples by numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dsr.ops.arguments import as_array
 
@@ -31,6 +31,22 @@ class OneThread:
     def __exit__(self, *_: object) -> None:
         """Let the next call begin."""
         self.lock.release()
+
+
+def frames_of(function: str, frames: ArrayLike, batch: int, features: tuple[int, ...], several: bool) -> NDArray[Any]:
+    """A frame ``(B, *features)``, or `several`, ``(S, B, *features)``; ValueError if they have another shape.
+
+    The axis of a single sample, B = 1, may be left out.
+    """
+    name, axes = ("frames", 1) if several else ("frame", 0)
+    array = as_array(function, name, frames)
+    if batch == 1 and array.shape[axes:] == features:
+        array = np.expand_dims(array, axes)
+    if array.shape[axes:] != (batch, *features) or 0 in array.shape[:axes]:
+        wanted = ", ".join(map(str, (batch, *features)))
+        wanted = f"(S, {wanted}) with S >= 1" if several else f"({wanted})"
+        raise ValueError(f"{function}: argument '{name}': expected shape {wanted}, got {array.shape}")
+    return array
 
 
 def numbers_of(function: str, samples: Any, batch: int) -> NDArray[np.int64]:

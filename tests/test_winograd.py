@@ -32,6 +32,7 @@ GEOMETRIES = [
     (32, 40, 8, 11, 3, 1, 1, 130),
     (64, 64, 4, 4, 3, 1, 1, 321),
     (40, 33, 9, 9, 3, 1, 0, 31),
+    (224, 130, 8, 8, 3, 1, 1, 200),
 ]
 
 # How far each place of a window, of the taps and of the products reaches, in absolute value (kernels/winograd.h), for
@@ -151,7 +152,9 @@ def test_lanes_in_pieces(geometry, rng, monkeypatch):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_threads(geometry, rng):
-    """Any number of threads gives the bits of one."""
+    """Any number of threads gives the bits of one: of some shapes one works alone and several together, of others all
+    alone or together.
+    """
     grad, weight = draw(geometry, lambda *shape: rng.normal(size=shape).astype(np.float32))
     before, results = _core.threads(), []
     try:

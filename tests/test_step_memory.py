@@ -144,6 +144,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypat
     folder = tmp_path / "run"
     words = ["train", "digits", "--set", "batch_size=1024", "--set", "epochs=1", "--out", str(folder)]
     now = system.resident_memory()
+    monkeypatch.setattr(system, "resident_memory", lambda: now)  # what other tests left may be given back meanwhile
     monkeypatch.setattr(system, "memory_limit", lambda: now + 60)
     assert main(words) == 1
     error = capsys.readouterr().err

@@ -130,6 +130,7 @@ static void sum_part(const gradient_plan *p, const gradient_part *part, size_t o
     const dsr_conv *conv = &p->conv;
     size_t from = first_channel(p, out), channels = end_channel(p, out) - from;
     float *sums = p->sums + ((out * p->taps + tap) * p->channels + from) * DSR_ROW;
+    const float *tables = p->tables + out * band_pixels(p, part) * p->table_rows * DSR_ROW;
     for (size_t y = part->y0; y < part->y1; y++) {
         size_t in_y = gather_pixel(&p->y, y, tap / conv->x.taps);
         if (in_y == SIZE_MAX)
@@ -139,8 +140,7 @@ static void sum_part(const gradient_plan *p, const gradient_part *part, size_t o
             if (in_x == SIZE_MAX)
                 continue;
             size_t cell = (in_y - part->in0) * conv->x.size + in_x;
-            size_t index = out * band_pixels(p, part) + (y - part->y0) * conv->x.out + x;
-            const float *table = p->tables + index * p->table_rows * DSR_ROW;
+            const float *table = tables + ((y - part->y0) * conv->x.out + x) * p->table_rows * DSR_ROW;
             const uint32_t *ends = p->ends + cell * p->channels + from;
             dsr_kernel->sum_rows(table, p->lists + cell * p->list_room, from ? ends[-1] : 0, ends, channels, sums);
         }

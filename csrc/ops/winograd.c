@@ -25,8 +25,8 @@ typedef struct {
     winograd_cut cut;
     size_t side, places;          /* of a window, along one direction and in all */
     size_t groups, width, pieces; /* groups in all, columns of a piece, pieces in all */
-    size_t at_once, each;         /* pieces in memory, and of a product, which reads weights once for them */
-    size_t row_blocks, depths;
+    size_t at_once, each; /* pieces that are shared out, and those of a task, which reads weights once for them */
+    size_t row_blocks, channel_blocks, depths;
     size_t row_step, weight_step; /* from channel to channel of sums and products, from place to place of weights */
     size_t sum_length, product_length, weight_length;
     int kept;  /* the sums of all weights are made beforehand */
@@ -56,6 +56,7 @@ static winograd_plan make_winograd_plan(const dsr_small_conv *conv, size_t threa
     p.width = p.cut.per_piece * p.cut.lanes;
     p.pieces = dsr_blocks(p.groups, p.cut.per_piece);
     p.row_blocks = dsr_blocks(conv->outputs, DSR_ROW);
+    p.channel_blocks = dsr_blocks(conv->channels, TOGETHER);
     p.depths = dsr_blocks(conv->channels, DEPTH);
     p.row_step = p.places * p.width + LINE;
     p.weight_step = (conv->channels < DEPTH ? conv->channels : DEPTH) * DSR_ROW + LINE;
@@ -68,8 +69,6 @@ static winograd_plan make_winograd_plan(const dsr_small_conv *conv, size_t threa
         p.at_once = p.pieces;
     p.each = p.kept ? 1 : p.at_once;
     p.alone = p.pieces >= ALONE * threads * p.each;
-    if (p.alone)
-        p.at_once = p.each;
     return p;
 }
 
@@ -135,7 +134,7 @@ static void spread_piece(const winograd_plan *p, size_t piece, size_t first, siz
 
 /* The index-th block of TOGETHER channels of the pieces from `first` on, whose sums lie one behind the other. */
 static void spread_block(const winograd_plan *p, size_t first, size_t index, const float *zeros, float *sums) {
-    size_t blocks = dsr_blocks(p->conv->channels, TOGETHER), piece = index / blocks, block = index % blocks;
+    size_t piece = index / p->channel_blocks, block = index % p->channel_blocks;
     spread_piece(p, first + piece, block * TOGETHER, dsr_block_size(p->conv->channels, TOGETHER, block), zeros,
                  sums + piece * p->sum_length);
 }
@@ -158,7 +157,7 @@ static void gather_piece(const winograd_plan *p, size_t piece, size_t first, siz
 }
 
 /* Memory: `weights` of all blocks, if they are kept; of each thread a block of weights, if they are not kept, products,
- * and taps; and the sums of `at_once` pieces, shared or of each thread that works alone. */
+ * and taps; and the sums of pieces, of `at_once` shared, or of `each` for a thread that works alone. */
 typedef struct {
     float *weights, *sums, *zeros;
 } shared_room;
@@ -193,28 +192,25 @@ static void multiply(const winograd_plan *p, const shared_room *shared, const ow
 
 /* All threads share out the sums of some pieces, and then their products. */
 static void convolve_together(const winograd_plan *p, const shared_room *shared, const own_room *own) {
-    size_t blocks = dsr_blocks(p->conv->channels, TOGETHER);
     for (size_t first = 0; first < p->pieces; first += p->at_once) {
         size_t pieces = p->pieces - first < p->at_once ? p->pieces - first : p->at_once;
-        size_t units = p->kept ? pieces : 1, count = pieces / units;
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(pieces * blocks); i++)
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(pieces * p->channel_blocks); i++)
             spread_block(p, first, (size_t)i, shared->zeros, shared->sums);
 #pragma omp for schedule(dynamic)
-        for (ptrdiff_t i = 0; i < (ptrdiff_t)(units * p->row_blocks); i++) {
-            size_t piece = (size_t)i / p->row_blocks * count;
-            multiply(p, shared, own, (size_t)i % p->row_blocks, first + piece, count,
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)(dsr_blocks(pieces, p->each) * p->row_blocks); i++) {
+            size_t task = (size_t)i / p->row_blocks, piece = task * p->each;
+            multiply(p, shared, own, (size_t)i % p->row_blocks, first + piece, dsr_block_size(pieces, p->each, task),
                      shared->sums + piece * p->sum_length);
         }
     }
 }
 
 static void convolve_alone(const winograd_plan *p, const shared_room *shared, const own_room *own) {
-    size_t blocks = dsr_blocks(p->conv->channels, TOGETHER);
 #pragma omp for schedule(dynamic)
     for (ptrdiff_t i = 0; i < (ptrdiff_t)dsr_blocks(p->pieces, p->each); i++) {
         size_t first = (size_t)i * p->each, pieces = dsr_block_size(p->pieces, p->each, (size_t)i);
-        for (size_t block = 0; block < pieces * blocks; block++)
+        for (size_t block = 0; block < pieces * p->channel_blocks; block++)
             spread_block(p, first, block, shared->zeros, own->sums);
         for (size_t row_block = 0; row_block < p->row_blocks; row_block++)
             multiply(p, shared, own, row_block, first, pieces, own->sums);
@@ -249,7 +245,7 @@ dsr_status dsr_winograd(const dsr_small_conv *conv) {
             own_room own = {.weights = dsr_scratch(p.kept ? 0 : p.weight_length, sizeof(float)),
                             .products = dsr_scratch(p.each, p.product_length * sizeof(float)),
                             .taps = dsr_scratch(tap_span(conv), DSR_ROW * sizeof(float)),
-                            .sums = dsr_scratch(p.alone ? p.at_once : 0, p.sum_length * sizeof(float))};
+                            .sums = dsr_scratch(p.alone ? p.each : 0, p.sum_length * sizeof(float))};
             if (!own.weights || !own.products || !own.taps || !own.sums) {
 #pragma omp atomic write
                 status = DSR_NO_MEMORY;
